@@ -1,0 +1,105 @@
+// Control header: the root of the control plane at `base`. Layer 1. Everything else is found from
+// here by offsets, so the memory may be copied or mapped elsewhere.
+//
+//   byte 0       4            8       12       16
+//        ┌───────┬────────────┬───────┬────────┐
+//        │ magic │ abiVersion │ guard │ status │
+//        └───────┴────────────┴───────┴────────┘
+//   byte 16           20             24          28             32              36              40
+//        ┌────────────┬──────────────┬───────────┬──────────────┬───────────────┬───────────────┬─ ─
+//        │ totalBytes │ slotCapacity │ slotFresh │ slotFreeHead │ slotFreeCount │ slotLiveCount │ …
+//        └────────────┴──────────────┴───────────┴──────────────┴───────────────┴───────────────┴─ ─
+//   byte 40                 44    48     52       56              60      64
+//        ┌──────────────────┬─────┬──────┬────────┬───────────────┬───────┐
+//        │ slotRetiredCount │ hot │ cold │ arenas │ arenaCapacity │ pools │
+//        └──────────────────┴─────┴──────┴────────┴───────────────┴───────┘
+//   byte 64       68            72               76          108        192
+//        ┌────────┬─────────────┬────────────────┬───────────┬──────────┐
+//        │ region │ regionBytes │ regionFreeHead │ plan, 8×4 │ reserved │
+//        └────────┴─────────────┴────────────────┴───────────┴──────────┘
+//
+// Both capacities count rows, row 0 included, and row 0 stands for "none": slots are numbered 1 to
+// slotCapacity - 1 and arenas 1 to arenaCapacity - 1. `planCount` and `planCursor` are valid only
+// while planArena is not 0, the fields after planSlot only while planSlot is not 0.
+import * as abi from "./abi";
+
+@unmanaged
+export class ControlHeader {
+  magic: u32;
+  abiVersion: u32;
+  /** Belongs to lock.ts. */
+  guard: u32;
+  /** Why the last call that returned 0 did so. */
+  status: u32;
+  totalBytes: u32;
+  slotCapacity: u32;
+  /** Lowest slot never handed out; rows from here on were never written. */
+  slotFresh: u32;
+  slotFreeHead: u32;
+  slotFreeCount: u32;
+  slotLiveCount: u32;
+  slotRetiredCount: u32;
+  hot: u32;
+  cold: u32;
+  arenas: u32;
+  arenaCapacity: u32;
+  pools: u32;
+  region: u32;
+  regionBytes: u32;
+  /** Offset of the first free extent from `base`, 0 if there is none. */
+  regionFreeHead: u32;
+  /** Arena under compaction, 0 if none. */
+  planArena: u32;
+  planCount: u32;
+  /** Next entry of the sorted slots to look at. */
+  planCursor: u32;
+  /** Slot of the move that waits for commit or veto, 0 if none. */
+  planSlot: u32;
+  planSource: u32;
+  planTarget: u32;
+  planGranules: u32;
+  planGeneration: u32;
+}
+
+if (offsetof<ControlHeader>("magic") != abi.CONTROL_OFF_MAGIC) ERROR("magic");
+if (offsetof<ControlHeader>("abiVersion") != abi.CONTROL_OFF_ABI_VERSION) ERROR("abiVersion");
+if (offsetof<ControlHeader>("guard") != abi.CONTROL_OFF_GUARD) ERROR("guard");
+if (offsetof<ControlHeader>("status") != abi.CONTROL_OFF_STATUS) ERROR("status");
+if (offsetof<ControlHeader>("totalBytes") != abi.CONTROL_OFF_TOTAL_BYTES) ERROR("totalBytes");
+if (offsetof<ControlHeader>("slotCapacity") != abi.CONTROL_OFF_SLOT_CAPACITY) ERROR("slotCapacity");
+if (offsetof<ControlHeader>("slotFresh") != abi.CONTROL_OFF_SLOT_FRESH) ERROR("slotFresh");
+if (offsetof<ControlHeader>("slotFreeHead") != abi.CONTROL_OFF_SLOT_FREE_HEAD) ERROR("freeHead");
+if (offsetof<ControlHeader>("slotFreeCount") != abi.CONTROL_OFF_SLOT_FREE_COUNT) ERROR("freeCount");
+if (offsetof<ControlHeader>("slotLiveCount") != abi.CONTROL_OFF_SLOT_LIVE_COUNT) ERROR("liveCount");
+if (offsetof<ControlHeader>("slotRetiredCount") != abi.CONTROL_OFF_SLOT_RETIRED_COUNT)
+  ERROR("slotRetiredCount");
+if (offsetof<ControlHeader>("hot") != abi.CONTROL_OFF_HOT) ERROR("hot");
+if (offsetof<ControlHeader>("cold") != abi.CONTROL_OFF_COLD) ERROR("cold");
+if (offsetof<ControlHeader>("arenas") != abi.CONTROL_OFF_ARENAS) ERROR("arenas");
+if (offsetof<ControlHeader>("arenaCapacity") != abi.CONTROL_OFF_ARENA_CAPACITY) ERROR("capacity");
+if (offsetof<ControlHeader>("pools") != abi.CONTROL_OFF_POOLS) ERROR("pools");
+if (offsetof<ControlHeader>("region") != abi.CONTROL_OFF_REGION) ERROR("region");
+if (offsetof<ControlHeader>("regionBytes") != abi.CONTROL_OFF_REGION_BYTES) ERROR("regionBytes");
+if (offsetof<ControlHeader>("regionFreeHead") != abi.CONTROL_OFF_REGION_FREE_HEAD)
+  ERROR("regionFreeHead");
+if (offsetof<ControlHeader>("planArena") != abi.CONTROL_OFF_PLAN_ARENA) ERROR("planArena");
+if (offsetof<ControlHeader>("planCount") != abi.CONTROL_OFF_PLAN_COUNT) ERROR("planCount");
+if (offsetof<ControlHeader>("planCursor") != abi.CONTROL_OFF_PLAN_CURSOR) ERROR("planCursor");
+if (offsetof<ControlHeader>("planSlot") != abi.CONTROL_OFF_PLAN_SLOT) ERROR("planSlot");
+if (offsetof<ControlHeader>("planSource") != abi.CONTROL_OFF_PLAN_SOURCE) ERROR("planSource");
+if (offsetof<ControlHeader>("planTarget") != abi.CONTROL_OFF_PLAN_TARGET) ERROR("planTarget");
+if (offsetof<ControlHeader>("planGranules") != abi.CONTROL_OFF_PLAN_GRANULES) ERROR("planGranules");
+if (offsetof<ControlHeader>("planGeneration") != abi.CONTROL_OFF_PLAN_GENERATION)
+  ERROR("planGeneration");
+if (offsetof<ControlHeader>() > <usize>abi.CONTROL_HEADER_BYTES) ERROR("ControlHeader size");
+
+/** The header at `base`. */
+export function controlAt(base: usize): ControlHeader {
+  return changetype<ControlHeader>(base);
+}
+
+/** Notes why a call refuses and returns 0, the refusal value of slots, arenas and epochs. */
+export function controlRefuse(base: usize, status: u32): u32 {
+  controlAt(base).status = status;
+  return 0;
+}

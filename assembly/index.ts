@@ -1,0 +1,194 @@
+// Control plane: the exports of core.wasm. Top layer. Each export that changes something holds the
+// guard of its control plane while it runs; what it does is in the module it names.
+//
+// `base` is the address of the control plane, a multiple of CONTROL_ALIGNMENT; that one lies there is
+// verified only by controlInit and controlAttach. Every other argument may be any number.
+//
+// Two kinds of result: a status, or a slot, arena, epoch or count that is 0 on refusal, with the
+// status in the header. Without the guard both kinds answer STATUS_BUSY and nothing is changed. With
+// several threads the header's status is that of the last refusal of any of them.
+import * as abi from "./abi";
+import {
+  arenaAllocate as allocate,
+  arenaAllocateWhole as allocateWhole,
+  arenaClose as close,
+  arenaFree as free,
+  arenaMetadataBytes as metadataBytes,
+  arenaOpen as open,
+  arenaPin as pin,
+  arenaUnpin as unpin,
+} from "./arena";
+import { bitsAlignUp } from "./bits";
+import { checkAll } from "./check";
+import {
+  compactBegin as begin,
+  compactCommit as commit,
+  compactDiscard as discard,
+  compactNext as next,
+  compactVeto as veto,
+} from "./compact";
+import { controlAt, controlRefuse } from "./control";
+import { formatAttach, formatBytes, formatInit } from "./format";
+import { lockLeave, lockTryEnter } from "./lock";
+import { slotsVerify } from "./slots";
+// A debug build replaces `abort` by a function of this file, which must be part of the program.
+import "./panic";
+
+// --- Control plane ------------------------------------------------------------------------------
+
+/** Lowest address where a control plane may lie. What is below belongs to the module. */
+export function controlHeapBase(): u32 {
+  return <u32>bitsAlignUp(__heap_base);
+}
+
+/** Bytes of a control plane with these table rows, or 0; see formatBytes. */
+export function controlBytes(slotCapacity: u32, arenaCapacity: u32, regionBytes: u32): u32 {
+  return formatBytes(slotCapacity, arenaCapacity, regionBytes);
+}
+
+/** Formats a control plane, whatever was there, its guard included; see formatInit. */
+export function controlInit(
+  base: u32,
+  totalBytes: u32,
+  slotCapacity: u32,
+  arenaCapacity: u32,
+): u32 {
+  return formatInit(base, totalBytes, slotCapacity, arenaCapacity);
+}
+
+/** STATUS_OK if a control plane of this ABI version lies at `base`, else STATUS_BAD_MAGIC. */
+export function controlAttach(base: u32): u32 {
+  return formatAttach(base);
+}
+
+// --- Arenas -------------------------------------------------------------------------------------
+
+/** Bytes of the region that an arena takes, or 0 if `capacityGranules` is out of range. */
+export function arenaMetadataBytes(capacityGranules: u32): u32 {
+  return metadataBytes(capacityGranules);
+}
+
+/** Opens an arena and returns it, or 0; see arena.ts. */
+export function arenaOpen(
+  base: u32,
+  pool: u32,
+  capacityGranules: u32,
+  granuleShift: u32,
+): u32 {
+  if (!lockTryEnter(base)) return controlRefuse(base, abi.STATUS_BUSY);
+  const arena = open(base, pool, capacityGranules, granuleShift);
+  lockLeave(base);
+  return arena;
+}
+
+/** Closes an arena without live blocks and returns a status. Discards its compaction plan. */
+export function arenaClose(base: u32, arena: u32): u32 {
+  if (!lockTryEnter(base)) return abi.STATUS_BUSY;
+  if (controlAt(base).planArena == arena) discard(base);
+  const status = close(base, arena);
+  lockLeave(base);
+  return status;
+}
+
+/** Allocates a block and returns its slot, or 0; see arena.ts. */
+export function arenaAllocate(
+  base: u32,
+  arena: u32,
+  requestedBytes: u32,
+  alignment: u32,
+): u32 {
+  if (!lockTryEnter(base)) return controlRefuse(base, abi.STATUS_BUSY);
+  const slot = allocate(base, arena, requestedBytes, alignment);
+  lockLeave(base);
+  return slot;
+}
+
+/** Allocates an entirely free arena as one block and returns its slot, or 0; see arena.ts. */
+export function arenaAllocateWhole(base: u32, arena: u32, requestedBytes: u32): u32 {
+  if (!lockTryEnter(base)) return controlRefuse(base, abi.STATUS_BUSY);
+  const slot = allocateWhole(base, arena, requestedBytes);
+  lockLeave(base);
+  return slot;
+}
+
+// --- Slots --------------------------------------------------------------------------------------
+
+/** Frees the block of a handle and returns a status. Every handle on the slot is stale afterwards. */
+export function slotFree(base: u32, slot: u32, generation: u32): u32 {
+  if (!lockTryEnter(base)) return abi.STATUS_BUSY;
+  const status = free(base, slot, generation);
+  lockLeave(base);
+  return status;
+}
+
+/** Adds a pin and returns the slot's epoch, or 0; see arena.ts. */
+export function slotPin(base: u32, slot: u32, generation: u32): u32 {
+  if (!lockTryEnter(base)) return controlRefuse(base, abi.STATUS_BUSY);
+  const epoch = pin(base, slot, generation);
+  lockLeave(base);
+  return epoch;
+}
+
+/** Removes a pin and returns a status. */
+export function slotUnpin(base: u32, slot: u32, generation: u32): u32 {
+  if (!lockTryEnter(base)) return abi.STATUS_BUSY;
+  const status = unpin(base, slot, generation);
+  lockLeave(base);
+  return status;
+}
+
+/**
+ * Status of a handle. Reads without the guard: with several threads the answer may be outdated when
+ * it arrives, and only a pin keeps it true.
+ */
+export function slotResolve(base: u32, slot: u32, generation: u32): u32 {
+  return slotsVerify(base, slot, generation);
+}
+
+// --- Compaction ---------------------------------------------------------------------------------
+
+/** Starts a compaction plan and returns its number of candidates; see compact.ts. */
+export function compactBegin(base: u32, arena: u32): u32 {
+  if (!lockTryEnter(base)) return controlRefuse(base, abi.STATUS_BUSY);
+  const count = begin(base, arena);
+  lockLeave(base);
+  return count;
+}
+
+/** Returns the slot of the next move, described in the header, or 0; see compact.ts. */
+export function compactNext(base: u32): u32 {
+  if (!lockTryEnter(base)) return controlRefuse(base, abi.STATUS_BUSY);
+  const slot = next(base);
+  lockLeave(base);
+  return slot;
+}
+
+/** Ends the pending move, whose bytes the host has copied, and returns a status; see compact.ts. */
+export function compactCommit(base: u32): u32 {
+  if (!lockTryEnter(base)) return abi.STATUS_BUSY;
+  const status = commit(base);
+  lockLeave(base);
+  return status;
+}
+
+/** Gives the pending move up and returns a status. */
+export function compactVeto(base: u32): u32 {
+  if (!lockTryEnter(base)) return abi.STATUS_BUSY;
+  const status = veto(base);
+  lockLeave(base);
+  return status;
+}
+
+// --- Check --------------------------------------------------------------------------------------
+
+/**
+ * 0 if every invariant holds, the INV_* code of the first that does not, or STATUS_BAD_MAGIC or
+ * STATUS_BUSY; those are below all INV_* codes. See check.ts.
+ */
+export function check(base: u32): u32 {
+  if (formatAttach(base) != abi.STATUS_OK) return abi.STATUS_BAD_MAGIC;
+  if (!lockTryEnter(base)) return abi.STATUS_BUSY;
+  const broken = checkAll(base);
+  lockLeave(base);
+  return broken;
+}

@@ -1,0 +1,162 @@
+// Slots: the table of block owners, one for all arenas. Layer 2. A caller holds slot and generation;
+// a block may move under them. The table does not know trees or counters; arena.ts keeps them in step.
+//
+// A slot has two rows in two tables, so that the fields of the hot path share few cache lines.
+//
+//   hot  byte 0        4            8           12      13      14     16
+//             ┌────────┬────────────┬───────────┬───────┬───────┬──────┐
+//             │ offset │ generation │ requested │ order │ state │ pins │
+//             └────────┴────────────┴───────────┴───────┴───────┴──────┘
+//   cold byte 0       4      8       12        16
+//             ┌───────┬──────┬───────┬─────────┐
+//             │ arena │ next │ epoch │ scratch │
+//             └───────┴──────┴───────┴─────────┘
+//
+//   live     all but `next`
+//   free     state, generation (the next one to hand out), epoch, next
+//   retired  state, generation (GENERATION_MAX)
+//
+// `scratch` is an entry of the array of sorted-slots.ts and does not belong to the slot of its row.
+// Rows from slotFresh on were never written and hold anything: a large table costs no resident
+// memory before it is used.
+//
+// INV-SLOT-1  free + live + retired + never used + row 0 = slotCapacity, as the rows' states say.
+// INV-SLOT-2  A live block lies in an open arena, aligned to its order (or owns the arena whole), with
+//             1 <= requested <= granted; its generation and epoch are handed out ones.
+// INV-SLOT-3  The free list visits each free slot once, and no other.
+import * as abi from "./abi";
+import { controlAt } from "./control";
+
+@unmanaged
+export class HotRow {
+  /** Granules from the start of the arena. */
+  offset: u32;
+  generation: u32;
+  /** Bytes. */
+  requested: u32;
+  order: u8;
+  state: u8;
+  pins: u16;
+}
+
+if (offsetof<HotRow>("offset") != abi.HOT_OFF_OFFSET) ERROR("HotRow.offset");
+if (offsetof<HotRow>("generation") != abi.HOT_OFF_GENERATION) ERROR("HotRow.generation");
+if (offsetof<HotRow>("requested") != abi.HOT_OFF_REQUESTED) ERROR("HotRow.requested");
+if (offsetof<HotRow>("order") != abi.HOT_OFF_ORDER) ERROR("HotRow.order");
+if (offsetof<HotRow>("state") != abi.HOT_OFF_STATE) ERROR("HotRow.state");
+if (offsetof<HotRow>("pins") != abi.HOT_OFF_PINS) ERROR("HotRow.pins");
+if (offsetof<HotRow>() != abi.HOT_BYTES) ERROR("HotRow size");
+
+@unmanaged
+export class ColdRow {
+  arena: u32;
+  /** Next free slot, 0 if this is the last. */
+  next: u32;
+  epoch: u32;
+  scratch: u32;
+}
+
+if (offsetof<ColdRow>("arena") != abi.COLD_OFF_ARENA) ERROR("ColdRow.arena");
+if (offsetof<ColdRow>("next") != abi.COLD_OFF_NEXT) ERROR("ColdRow.next");
+if (offsetof<ColdRow>("epoch") != abi.COLD_OFF_EPOCH) ERROR("ColdRow.epoch");
+if (offsetof<ColdRow>("scratch") != abi.COLD_OFF_SCRATCH) ERROR("ColdRow.scratch");
+if (offsetof<ColdRow>() != abi.COLD_BYTES) ERROR("ColdRow size");
+
+const GENERATION_FIRST: u32 = 1;
+const GENERATION_RETIRED: u32 = <u32>abi.GENERATION_MAX;
+
+/** Hot row of `slot`, which is below slotCapacity; not checked. */
+export function slotsHot(base: usize, slot: u32): HotRow {
+  return changetype<HotRow>(base + controlAt(base).hot + <usize>(slot * abi.HOT_BYTES));
+}
+
+/** Cold row of `slot`, which is below slotCapacity; not checked. */
+export function slotsCold(base: usize, slot: u32): ColdRow {
+  return changetype<ColdRow>(base + controlAt(base).cold + <usize>(slot * abi.COLD_BYTES));
+}
+
+/** Whether slotsAcquire will find a slot. */
+export function slotsHasRoom(base: usize): bool {
+  const control = controlAt(base);
+  return control.slotFreeHead != 0 || control.slotFresh < control.slotCapacity;
+}
+
+/**
+ * Binds a slot to a block and changes its epoch. The slot freed last is reused first.
+ *
+ * @param offset Granules from the start of the arena.
+ * @param requested Bytes.
+ * @returns The slot. There is room for one; not checked in a release build.
+ */
+export function slotsAcquire(
+  base: usize,
+  arena: u32,
+  offset: u32,
+  order: u32,
+  requested: u32,
+): u32 {
+  assert(slotsHasRoom(base));
+  const control = controlAt(base);
+  let slot = control.slotFreeHead;
+  if (slot != 0) {
+    control.slotFreeHead = slotsCold(base, slot).next;
+    control.slotFreeCount -= 1;
+  } else {
+    slot = control.slotFresh;
+    control.slotFresh = slot + 1;
+    slotsHot(base, slot).generation = GENERATION_FIRST;
+    slotsCold(base, slot).epoch = 0;
+  }
+  control.slotLiveCount += 1;
+
+  const hot = slotsHot(base, slot);
+  hot.requested = requested;
+  hot.order = <u8>order;
+  hot.state = <u8>abi.SLOT_STATE_LIVE;
+  hot.pins = 0;
+  slotsCold(base, slot).arena = arena;
+  slotsRebind(base, slot, offset);
+  return slot;
+}
+
+/**
+ * Takes a live slot out of use and makes every handle on it stale. A slot whose generations are used
+ * up is retired for good, because a second round of the same numbers would revive old handles.
+ */
+export function slotsRecycle(base: usize, slot: u32): void {
+  const control = controlAt(base);
+  const hot = slotsHot(base, slot);
+  assert(hot.state == abi.SLOT_STATE_LIVE && hot.pins == 0);
+  control.slotLiveCount -= 1;
+  hot.generation += 1;
+  if (hot.generation == GENERATION_RETIRED) {
+    hot.state = <u8>abi.SLOT_STATE_RETIRED;
+    control.slotRetiredCount += 1;
+    return;
+  }
+  hot.state = <u8>abi.SLOT_STATE_FREE;
+  slotsCold(base, slot).next = control.slotFreeHead;
+  control.slotFreeHead = slot;
+  control.slotFreeCount += 1;
+}
+
+/** Points `slot` at granule `offset` of its arena and changes its epoch, which is never 0. */
+export function slotsRebind(base: usize, slot: u32, offset: u32): void {
+  slotsHot(base, slot).offset = offset;
+  const cold = slotsCold(base, slot);
+  cold.epoch += 1;
+  if (cold.epoch == 0) cold.epoch = 1;
+}
+
+/**
+ * Whether a handle names a live block. Changes nothing.
+ *
+ * @returns STATUS_OK; STATUS_FOREIGN if the slot was never handed out; STATUS_STALE if it was freed.
+ */
+export function slotsVerify(base: usize, slot: u32, generation: u32): u32 {
+  if (slot == 0 || slot >= controlAt(base).slotFresh) return abi.STATUS_FOREIGN;
+  const hot = slotsHot(base, slot);
+  if (hot.state != abi.SLOT_STATE_LIVE) return abi.STATUS_STALE;
+  if (hot.generation != generation) return abi.STATUS_STALE;
+  return abi.STATUS_OK;
+}

@@ -1,0 +1,186 @@
+// The buddy allocator by itself: offsets without bytes, for callers who own the memory.
+import { ARENA_CAPACITY_MAX, SLOT_CAPACITY_MAX } from "../assembly/abi.js";
+import { arenaMetadataBytesMax, ControlPlane, invariantName } from "./core/control-plane.js";
+import { createUnsharedMemory, type MemoryFactory } from "./core/linear-memory.js";
+import type { WasmSource } from "./core/wasm-modules.js";
+import { MisuseError } from "./errors.js";
+import { checkAlignment, checkObject, TENSOR_BYTES_MAX } from "./memory/options.js";
+import { checkBytes } from "./types.js";
+
+/**
+ * A block, as one safe integer: slot in the low 21 bits, generation in the 32 above. A handle whose
+ * block was freed is refused for ever, however often its slot is used again.
+ */
+export type Handle = number;
+
+/** The handle of no block: what {@link BuddyAllocator.tryAllocate} gives when it refuses. */
+export const NULL_HANDLE: Handle = 0;
+
+const SLOT_COUNT = SLOT_CAPACITY_MAX + 1;
+
+export interface BuddyAllocatorOptions {
+  /** Bytes to manage, 1 to 2^32; need not be a power of two. Rounded down to whole granules. */
+  readonly totalBytes: number;
+  /** Smallest block; a power of two, 16 to 2^20. Default: 64. */
+  readonly granuleBytes?: number;
+  /** Most blocks live at once. Default: one per granule, at most 2^20. */
+  readonly blockCountMax?: number;
+  readonly wasm?: WasmSource;
+  readonly createMemory?: MemoryFactory;
+}
+
+export interface BuddyStats {
+  readonly capacityBytes: number;
+  readonly requestedBytes: number;
+  readonly requestedBytesPeak: number;
+  readonly grantedBytes: number;
+  readonly grantedBytesPeak: number;
+  readonly freeBytes: number;
+  readonly largestFreeBlockBytes: number;
+  readonly allocationCount: number;
+  readonly freeCount: number;
+  readonly liveCount: number;
+  readonly internalFragmentation: number;
+  readonly externalFragmentation: number;
+}
+
+export class BuddyAllocator {
+  readonly #core: ControlPlane;
+  readonly #arena: number;
+
+  private constructor(core: ControlPlane, arena: number) {
+    this.#core = core;
+    this.#arena = arena;
+  }
+
+  /** @throws {MisuseError} `bad-size`, `bad-option`. */
+  static async create(options: BuddyAllocatorOptions): Promise<BuddyAllocator> {
+    const known = ["totalBytes", "granuleBytes", "blockCountMax", "wasm", "createMemory"];
+    checkObject(options, "BuddyAllocator.create", known);
+    const totalBytes = checkBytes(options.totalBytes, "totalBytes", 2 ** 32);
+    const granuleBytes = checkBytes(options.granuleBytes ?? 64, "granuleBytes", 2 ** 20);
+    const granuleShift = Math.log2(granuleBytes);
+    if (granuleShift % 1 !== 0 || granuleShift < 4) {
+      throw new MisuseError("bad-size", "granuleBytes is a power of two from 16 to 2^20");
+    }
+    const granules = Math.floor(totalBytes / granuleBytes);
+    if (granules < 1 || granules > 2 ** 26) {
+      throw new MisuseError("bad-size", "totalBytes is 1 to 2^26 granules");
+    }
+    const blockCountMax = checkBytes(
+      options.blockCountMax ?? Math.min(granules, 2 ** 20),
+      "blockCountMax",
+      SLOT_CAPACITY_MAX - 1,
+    );
+    const core = await ControlPlane.create({
+      slotCapacity: blockCountMax + 1,
+      arenaCapacity: Math.min(4, ARENA_CAPACITY_MAX),
+      metadataBytes: arenaMetadataBytesMax(granules),
+      createMemory: options.createMemory ?? createUnsharedMemory,
+      wasm: options.wasm,
+    });
+    const arena = core.openArena(0, granules * granuleBytes, granuleShift);
+    if (arena === 0) throw new MisuseError("bad-size", "the metadata does not fit");
+    return new BuddyAllocator(core, arena);
+  }
+
+  /**
+   * Allocates the lowest block that is large enough.
+   *
+   * @param bytes 1 to 2^32 − 1.
+   * @param alignment A power of two up to 65,536. Default: 1.
+   * @returns {@link NULL_HANDLE} when it does not fit.
+   * @throws {MisuseError} `bad-size`, `bad-alignment`.
+   * @remarks O(log n); one call into the core.
+   */
+  tryAllocate(bytes: number, alignment = 1): Handle {
+    checkBytes(bytes, "bytes", TENSOR_BYTES_MAX);
+    const slot = this.#core.allocate(this.#arena, bytes, checkAlignment(alignment));
+    return slot === 0 ? NULL_HANDLE : (this.#core.generationOf(slot) >>> 0) * SLOT_COUNT + slot;
+  }
+
+  /** @throws {MisuseError} `stale-handle`, `foreign-handle`, `pinned`. */
+  free(handle: Handle): void {
+    this.#core.free(slotOf(handle), generationOf(handle));
+  }
+
+  /** Bytes from the start of the managed range. @throws {MisuseError} `stale-handle`, `foreign-handle`. */
+  offsetOf(handle: Handle): number {
+    return this.#core.offsetOf(this.#resolve(handle));
+  }
+
+  /** Bytes of the block: requested, rounded up. @throws {MisuseError} `stale-handle`, `foreign-handle`. */
+  grantedBytesOf(handle: Handle): number {
+    return this.#core.grantedBytesOf(this.#resolve(handle));
+  }
+
+  /** O(1). */
+  get largestFreeBlockBytes(): number {
+    return this.#core.arenaCounters(this.#arena).largestFreeBlockBytes;
+  }
+
+  /**
+   * Moves blocks towards the low end so that free blocks coalesce. The caller moves the bytes.
+   *
+   * @param move Copies `byteLength` bytes from `sourceOffset` to `targetOffset`.
+   * @returns Bytes moved.
+   */
+  compact(move: (sourceOffset: number, targetOffset: number, byteLength: number) => void): number {
+    let movedBytes = 0;
+    for (;;) {
+      this.#core.beginCompaction(this.#arena);
+      let passBytes = 0;
+      for (let next = this.#core.nextMove(); next !== null; next = this.#core.nextMove()) {
+        move(next.sourceOffset, next.targetOffset, next.byteLength);
+        if (this.#core.commitMove()) passBytes += next.byteLength;
+      }
+      if (passBytes === 0) return movedBytes;
+      movedBytes += passBytes;
+    }
+  }
+
+  stats(): BuddyStats {
+    const pool = this.#core.poolCounters(0);
+    const arena = this.#core.arenaCounters(this.#arena);
+    const { freeBytes, largestFreeBlockBytes } = arena;
+    return {
+      capacityBytes: arena.capacityBytes,
+      requestedBytes: pool.requestedBytes,
+      requestedBytesPeak: pool.requestedBytesPeak,
+      grantedBytes: pool.grantedBytes,
+      grantedBytesPeak: pool.grantedBytesPeak,
+      freeBytes,
+      largestFreeBlockBytes,
+      allocationCount: pool.allocationCount,
+      freeCount: pool.freeCount,
+      liveCount: pool.liveCount,
+      internalFragmentation:
+        pool.grantedBytes === 0 ? 0 : 1 - pool.requestedBytes / pool.grantedBytes,
+      externalFragmentation: freeBytes === 0 ? 0 : 1 - largestFreeBlockBytes / freeBytes,
+    };
+  }
+
+  /** The first invariant that is broken, such as `"INV-TREE-2"`, or null. */
+  verify(): string | null {
+    const code = this.#core.check();
+    return code === 0 ? null : invariantName(code);
+  }
+
+  #resolve(handle: Handle): number {
+    const slot = slotOf(handle);
+    this.#core.resolve(slot, generationOf(handle));
+    return slot;
+  }
+}
+
+/** @throws {MisuseError} `foreign-handle` — not a number that a handle can be. */
+function slotOf(handle: Handle): number {
+  if (!Number.isSafeInteger(handle) || handle < 1) {
+    throw new MisuseError("foreign-handle", "not a handle");
+  }
+  return handle % SLOT_COUNT;
+}
+
+function generationOf(handle: Handle): number {
+  return Math.floor(handle / SLOT_COUNT) | 0;
+}

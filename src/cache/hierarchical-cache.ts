@@ -1,0 +1,395 @@
+// Finds tensors wherever they are and finds room where there seems none: lookup through the tiers,
+// promotion, and the remedies, in their fixed order. Sees seams only.
+import type { Clock } from "../clock.js";
+import type { ControlPlane } from "../core/control-plane.js";
+import { CorruptionError, OutOfMemoryError, throwIfAborted } from "../errors.js";
+import type { ArenaShelf } from "../memory/arena-shelf.js";
+import type { Budget } from "../memory/budget.js";
+import type { EventHub } from "../memory/events.js";
+import type { MemoryPool } from "../memory/memory-pool.js";
+import type { AdmissionPolicy } from "../policy/admission-policy.js";
+import type { EvictionPolicy } from "../policy/eviction-policy.js";
+import type { TensorKind } from "../types.js";
+import type { Directory } from "./directory.js";
+import type { MemorySwapper } from "./memory-swapper.js";
+import type { TensorRecord } from "./tensor-record.js";
+import { incompatible, type TransferEngine } from "./transfer-engine.js";
+
+export interface HierarchicalCacheOptions {
+  readonly core: ControlPlane;
+  readonly budget: Budget;
+  readonly shelf: ArenaShelf;
+  readonly pools: ReadonlyMap<TensorKind, MemoryPool>;
+  readonly directory: Directory;
+  readonly engine: TransferEngine;
+  readonly swapper: MemorySwapper;
+  readonly policy: EvictionPolicy;
+  readonly admission: AdmissionPolicy;
+  readonly events: EventHub;
+  readonly clock: Clock;
+  /** Demotions reach the device before the hot copy goes. */
+  readonly isDurable: boolean;
+}
+
+/** Every lookup is exactly one of hit, join and miss. */
+export interface LookupStats {
+  readonly lookups: number;
+  /** Found resident. */
+  readonly hits: number;
+  /** Attached to a load that was under way. */
+  readonly joins: number;
+  /** Found cold, or nowhere. */
+  readonly misses: number;
+}
+
+const PATIENCE_ROUNDS = 3;
+
+export class HierarchicalCache {
+  readonly #core: ControlPlane;
+  readonly #budget: Budget;
+  readonly #shelf: ArenaShelf;
+  readonly #pools: ReadonlyMap<TensorKind, MemoryPool>;
+  readonly #directory: Directory;
+  readonly #engine: TransferEngine;
+  readonly #swapper: MemorySwapper;
+  readonly #policy: EvictionPolicy;
+  readonly #admission: AdmissionPolicy;
+  readonly #events: EventHub;
+  readonly #clock: Clock;
+  readonly #isDurable: boolean;
+  readonly #adoptions = new Map<string, Promise<TensorRecord | null>>();
+  #hits = 0;
+  #joins = 0;
+  #misses = 0;
+
+  constructor(options: HierarchicalCacheOptions) {
+    this.#core = options.core;
+    this.#budget = options.budget;
+    this.#shelf = options.shelf;
+    this.#pools = options.pools;
+    this.#directory = options.directory;
+    this.#engine = options.engine;
+    this.#swapper = options.swapper;
+    this.#policy = options.policy;
+    this.#admission = options.admission;
+    this.#events = options.events;
+    this.#clock = options.clock;
+    this.#isDurable = options.isDurable;
+  }
+
+  /**
+   * Makes a tensor resident, wherever it is. On return it is resident and unpinned: pin it before
+   * the next await.
+   *
+   * @returns null when no tier knows the id.
+   * @throws {CorruptionError} Its only copy is damaged.
+   * @throws {OutOfMemoryError} No room can be made for it.
+   * @throws {TierError} `io`, `busy`, `closed`, `incompatible`, `aborted`.
+   */
+  async promote(id: string, signal: AbortSignal | undefined): Promise<TensorRecord | null> {
+    let isCounted = false;
+    for (;;) {
+      throwIfAborted(signal, this.#engine.tier.name);
+      const record = this.#directory.get(id) ?? (await abortable(this.#adopt(id), signal));
+      if (record === null) {
+        if (!isCounted) this.#misses += 1;
+        return null;
+      }
+      // Adopted by somebody else while we waited, or freed: look again.
+      if (this.#directory.get(id) !== record) continue;
+      if (record.isLost) {
+        throw new CorruptionError(this.#engine.tier.name, "the only copy is damaged or gone");
+      }
+      const { transfer } = record;
+      if (!isCounted) {
+        if (record.isResident) this.#hits += 1;
+        else if (transfer === null) this.#misses += 1;
+        else this.#joins += 1;
+        isCounted = true;
+      }
+      if (record.isResident) {
+        this.#policy.touch(record.index);
+        return record;
+      }
+      if (transfer === null) {
+        const { pool, byteLength, alignment } = record;
+        await abortable(
+          this.#swapper.load(record, () => this.#placeDemoting(pool, byteLength, alignment)),
+          signal,
+        );
+      } else {
+        await abortable(transfer.settled, signal);
+      }
+    }
+  }
+
+  /** The record if the tensor is resident, counted as a lookup; touches it. */
+  tryPromote(id: string): TensorRecord | null {
+    const record = this.#directory.get(id);
+    if (record === undefined || !record.isResident) {
+      this.#misses += 1;
+      return null;
+    }
+    this.#hits += 1;
+    this.#policy.touch(record.index);
+    return record;
+  }
+
+  /**
+   * Finds a block, trying every remedy that needs no waiting.
+   *
+   * @returns An unpinned slot, or 0.
+   */
+  tryPlace(pool: MemoryPool, bytes: number, alignment: number): number {
+    const slot = pool.tryAllocate(bytes, alignment);
+    return slot === 0 ? this.#tryRemedies(pool, bytes, alignment, SYNCHRONOUS_REMEDIES) : slot;
+  }
+
+  /** @throws {OutOfMemoryError} Every remedy that needs no waiting was tried. */
+  place(pool: MemoryPool, bytes: number, alignment: number): number {
+    const slot = this.tryPlace(pool, bytes, alignment);
+    if (slot !== 0) return slot;
+    throw this.#outOfMemory(
+      pool,
+      bytes,
+      SYNCHRONOUS_REMEDIES,
+      "Free or unpin tensors, or await reserve(), which may demote.",
+    );
+  }
+
+  /**
+   * Makes sure that `count` tensors of `bytes` each can be allocated, by demoting if need be. Holds
+   * nothing: allocate before the next await.
+   *
+   * @throws {OutOfMemoryError}
+   */
+  async reserve(
+    pool: MemoryPool,
+    request: { readonly bytes: number; readonly alignment: number; readonly count: number },
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const slots: number[] = [];
+    try {
+      for (let index = 0; index < request.count; index++) {
+        throwIfAborted(signal, this.#engine.tier.name);
+        slots.push(await this.#placeDemoting(pool, request.bytes, request.alignment));
+      }
+    } finally {
+      for (const slot of slots) pool.free(slot, this.#core.generationOf(slot));
+    }
+  }
+
+  /** Touches the tensors of one chain, deepest first, so that the tail leaves before its head. */
+  touchChain(ids: readonly string[]): void {
+    for (let depth = ids.length - 1; depth >= 0; depth--) {
+      const record = this.#directory.get(ids[depth] as string);
+      if (record?.isResident === true) this.#policy.touch(record.index);
+    }
+  }
+
+  lookupStats(): LookupStats {
+    return {
+      lookups: this.#hits + this.#joins + this.#misses,
+      hits: this.#hits,
+      joins: this.#joins,
+      misses: this.#misses,
+    };
+  }
+
+  async #placeDemoting(pool: MemoryPool, bytes: number, alignment: number): Promise<number> {
+    const remedies: string[] = ["add-arena", "compact"];
+    const passed = new Set<number>();
+    for (let round = 0; ; ) {
+      // Victims leave in the policy's order here, clean or dirty; only a caller that cannot wait
+      // prefers the clean ones.
+      const slot =
+        pool.tryAllocate(bytes, alignment) ||
+        this.#tryRemedies(pool, bytes, alignment, ["add-arena", "compact"]);
+      if (slot !== 0) return slot;
+      const victim = this.#victim(pool, passed);
+      if (victim !== null) {
+        if (!remedies.includes("demote")) remedies.push("demote");
+        const outcome = await this.#swapper.demote(victim, { durable: this.#isDurable });
+        if (outcome === "no-space") {
+          const advice = `The ${this.#engine.tier.name} tier is full or switched off: enlarge its budget or free tensors.`;
+          throw this.#outOfMemory(pool, bytes, remedies, advice);
+        }
+        // Vetoed: somebody uses it. Look at others first.
+        if (outcome === "vetoed") passed.add(victim.index);
+        continue;
+      }
+      const { pendingStore } = this.#swapper;
+      if (pendingStore !== null) {
+        await pendingStore;
+        continue;
+      }
+      // Dropped arenas come back when the engine collects them, in a later turn of the event loop.
+      if (this.#budget.retiredBytes === 0 || round === PATIENCE_ROUNDS) {
+        const advice = "Everything left is pinned or anonymous: unpin or free tensors.";
+        throw this.#outOfMemory(pool, bytes, remedies, advice);
+      }
+      round += 1;
+      await this.#clock.sleep(10);
+    }
+  }
+
+  /** Tries the allowed remedies in their fixed order, allocating again after each that did something. */
+  #tryRemedies(
+    pool: MemoryPool,
+    bytes: number,
+    alignment: number,
+    allowed: readonly Remedy[],
+  ): number {
+    pool.notePressure();
+    const remedies: Remedy[] = [];
+    const place = (remedy: Remedy): number => {
+      remedies.push(remedy);
+      return pool.tryAllocate(bytes, alignment);
+    };
+    let slot = 0;
+    for (const remedy of allowed) {
+      if (remedy === "add-arena") {
+        if (this.#tryAddArena(pool, bytes)) slot = place(remedy);
+      } else if (remedy === "evict-clean") {
+        slot = this.#tryEvictClean(pool, bytes, () => place(remedy));
+      } else if (pool.canCompactFor(bytes) && pool.compact(Number.POSITIVE_INFINITY) > 0) {
+        slot = place(remedy);
+      }
+      if (slot === 0) continue;
+      const { kind } = pool;
+      this.#events.emit({ type: "pressure", kind, requestedBytes: bytes, remedies });
+      return slot;
+    }
+    return 0;
+  }
+
+  #tryAddArena(pool: MemoryPool, bytes: number): boolean {
+    if (pool.tryAddArena(bytes)) return true;
+    // Another pool may sit on an empty one.
+    const { spareCount } = this.#shelf.stats();
+    for (const other of this.#pools.values()) other.releaseEmptyArenas();
+    return this.#shelf.stats().spareCount > spareCount && pool.tryAddArena(bytes);
+  }
+
+  #tryEvictClean(pool: MemoryPool, bytes: number, place: () => number): number {
+    for (const index of this.#policy.candidates()) {
+      const record = this.#directory.at(index);
+      if (!record.isClean || !this.#swapper.canDemote(record)) continue;
+      this.#swapper.evictClean(record);
+      if (record.pool !== pool && !this.#tryAddArena(pool, bytes)) continue;
+      const slot = place();
+      if (slot !== 0) return slot;
+    }
+    return 0;
+  }
+
+  /** The next tensor to demote: of the pool that needs room if possible, else of any. */
+  #victim(pool: MemoryPool, passed: ReadonlySet<number>): TensorRecord | null {
+    let other: TensorRecord | null = null;
+    for (const index of this.#policy.candidates()) {
+      const record = this.#directory.at(index);
+      if (passed.has(index) || !this.#swapper.canDemote(record)) continue;
+      if (!this.#admission.admit({ index, bytes: record.byteLength })) continue;
+      if (record.pool === pool) return record;
+      other ??= record;
+    }
+    return other;
+  }
+
+  /** Takes a record that an earlier process left in the tier into the directory, cold and clean. */
+  #adopt(id: string): Promise<TensorRecord | null> {
+    let adoption = this.#adoptions.get(id);
+    if (adoption === undefined) {
+      adoption = this.#adoptUnshared(id).finally(() => this.#adoptions.delete(id));
+      this.#adoptions.set(id, adoption);
+    }
+    return adoption;
+  }
+
+  async #adoptUnshared(id: string): Promise<TensorRecord | null> {
+    const tier = this.#engine.tier.name;
+    const peeked = await this.#engine.peek(id);
+    if (peeked.verdict === "missing") return null;
+    if (peeked.verdict === "incompatible") throw incompatible(tier, peeked.reason);
+    if (peeked.verdict === "damaged") {
+      const { reason } = peeked;
+      this.#events.emit({ type: "corruption", id, tier, reason, lost: true });
+      await this.#engine.quarantine(id);
+      throw new CorruptionError(tier, `the only copy is damaged: ${reason}`);
+    }
+    const existing = this.#directory.get(id);
+    if (existing !== undefined) return existing;
+    const { header } = peeked;
+    const record = this.#directory.add(id, {
+      kind: header.kind,
+      dtype: header.dtype,
+      shape: header.shape,
+      layout: header.layout,
+      byteLength: header.rawBytes,
+      alignment: 1,
+      tag: "",
+      pool: this.#pools.get(header.kind) as MemoryPool,
+      allocatedMs: this.#clock.monotonicMs(),
+    });
+    record.cold = {
+      generation: header.generation,
+      codecId: header.codecId,
+      storedBytes: header.storedBytes,
+      isDurable: false,
+      version: record.version,
+      isSaved: true,
+    };
+    return record;
+  }
+
+  #outOfMemory(
+    pool: MemoryPool,
+    requestedBytes: number,
+    remediesTried: readonly string[],
+    advice: string,
+  ): OutOfMemoryError {
+    const stats = pool.stats();
+    let pinnedBytes = 0;
+    for (const { id } of pool.arenas) {
+      for (const block of this.#core.blocks(id)) {
+        if (block.pinCount > 0) pinnedBytes += block.grantedBytes;
+      }
+    }
+    return new OutOfMemoryError({
+      requestedBytes,
+      freeBytes: stats.freeBytes,
+      largestFreeBlockBytes: stats.largestFreeBlockBytes,
+      pinnedBytes,
+      budgetBytes: Math.min(pool.budgetBytes, this.#budget.limitBytes),
+      remediesTried,
+      advice,
+    });
+  }
+}
+
+type Remedy = "add-arena" | "evict-clean" | "compact";
+
+/** What needs no waiting, in the order in which it is tried. */
+const SYNCHRONOUS_REMEDIES: readonly Remedy[] = ["add-arena", "evict-clean", "compact"];
+
+/** Waits for work that others may share: an abort ends the waiting, not the work. */
+async function abortable<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return work;
+  let onAbort = () => {};
+  const aborted = new Promise<never>((_resolve, reject) => {
+    onAbort = () => {
+      try {
+        throwIfAborted(signal, "memory");
+      } catch (error) {
+        reject(error);
+      }
+    };
+    signal.addEventListener("abort", onAbort);
+  });
+  work.catch(() => {});
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}

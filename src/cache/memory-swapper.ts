@@ -1,0 +1,418 @@
+// Moves single tensors between hot and cold: writes and verifies a copy, gives the hot block up,
+// brings it back. Keeps at most one transfer per tensor; decides nothing about who moves when.
+import type { ControlPlane } from "../core/control-plane.js";
+import type { ArenaShelf } from "../memory/arena-shelf.js";
+import type { EventHub } from "../memory/events.js";
+import type { EvictionPolicy } from "../policy/eviction-policy.js";
+import type { Clock } from "../clock.js";
+import { CorruptionError, TierError } from "../errors.js";
+import type { RecordHeader } from "../record/record.js";
+import type { StatsSink } from "../stats/stats-sink.js";
+import type { ColdCopy, TensorRecord } from "./tensor-record.js";
+import type { BytesAt, TransferEngine } from "./transfer-engine.js";
+
+export interface MemorySwapperOptions {
+  readonly core: ControlPlane;
+  readonly shelf: ArenaShelf;
+  readonly engine: TransferEngine;
+  readonly policy: EvictionPolicy;
+  readonly events: EventHub;
+  readonly clock: Clock;
+  readonly sink: StatsSink;
+  /** Fill bytes that must not be read again, to make misuse visible. */
+  readonly isDebug: boolean;
+}
+
+export interface SwapperStats {
+  /** Demotions that wrote: the cold copy became the only one. */
+  readonly swapOutCount: number;
+  /** Loads of a tensor whose only copy was cold. */
+  readonly swapInCount: number;
+  /** Hot blocks given up without a write, because a valid copy was there. */
+  readonly cleanEvictionCount: number;
+  /** Copies written by `save`. */
+  readonly saveCount: number;
+  /** Demotions given up because the tensor was pinned or written meanwhile. */
+  readonly vetoCount: number;
+  readonly noSpaceCount: number;
+  readonly failedCount: number;
+  readonly rawBytesOut: number;
+  readonly rawBytesIn: number;
+  readonly hotBytes: number;
+  readonly hotCount: number;
+}
+
+export type DemoteOutcome = "demoted" | "vetoed" | "no-space";
+
+const DEBUG_FILL = 0xa5;
+
+export class MemorySwapper {
+  readonly #core: ControlPlane;
+  readonly #shelf: ArenaShelf;
+  readonly #engine: TransferEngine;
+  readonly #policy: EvictionPolicy;
+  readonly #events: EventHub;
+  readonly #clock: Clock;
+  readonly #sink: StatsSink;
+  readonly #isDebug: boolean;
+  /** Stores under way: a request without room may wait for one. */
+  readonly #stores = new Set<Promise<void>>();
+  readonly #background = new Set<Promise<void>>();
+  #lastGeneration = 0;
+  #counters = {
+    swapOutCount: 0,
+    swapInCount: 0,
+    cleanEvictionCount: 0,
+    saveCount: 0,
+    vetoCount: 0,
+    noSpaceCount: 0,
+    failedCount: 0,
+    rawBytesOut: 0,
+    rawBytesIn: 0,
+    hotBytes: 0,
+    hotCount: 0,
+  };
+
+  constructor(options: MemorySwapperOptions) {
+    this.#core = options.core;
+    this.#shelf = options.shelf;
+    this.#engine = options.engine;
+    this.#policy = options.policy;
+    this.#events = options.events;
+    this.#clock = options.clock;
+    this.#sink = options.sink;
+    this.#isDebug = options.isDebug;
+  }
+
+  /** Makes a fresh block the hot copy of a tensor. */
+  attach(record: TensorRecord, slot: number): void {
+    record.bind(slot, this.#core.generationOf(slot));
+    this.#policy.track({ index: record.index, bytes: record.byteLength });
+    this.#counters.hotBytes += record.byteLength;
+    this.#counters.hotCount += 1;
+  }
+
+  /**
+   * Gives the hot block up. Whether another copy is left is the caller's business.
+   *
+   * @throws {MisuseError} `pinned` — then nothing has changed.
+   */
+  detach(record: TensorRecord): void {
+    this.#freeBlock(record);
+    this.#forget(record);
+  }
+
+  /**
+   * Gives up everything that a freed tensor owns: its block, and its cold copy unless it was saved.
+   * What a transfer still uses goes when that transfer ends.
+   *
+   * @throws {MisuseError} `pinned` — then nothing has changed.
+   */
+  release(record: TensorRecord): void {
+    const { slot, transfer } = record;
+    if (transfer !== null) {
+      if (slot !== 0 && this.#core.pinCountOf(slot) > 1) this.#core.free(slot, record.generation);
+      record.isFreed = true;
+      if (slot !== 0) this.#forget(record);
+      return;
+    }
+    if (slot !== 0) this.detach(record);
+    record.isFreed = true;
+    this.#dropOwned(record);
+  }
+
+  /** Whether a resident tensor may be demoted right now. */
+  canDemote(record: TensorRecord): boolean {
+    return (
+      record.isNamed &&
+      record.isResident &&
+      record.transfer === null &&
+      this.#core.pinCountOf(record.slot) === 0
+    );
+  }
+
+  /** Drops the hot copy of a clean, demotable tensor. Writes nothing. */
+  evictClean(record: TensorRecord): void {
+    this.detach(record);
+    this.#counters.cleanEvictionCount += 1;
+    this.#sink.count("swap.clean-eviction", 1);
+    this.#spilled(record, 0);
+  }
+
+  /**
+   * Moves a tensor's only copy to the tier: writes it unless it is clean, reads it back to verify
+   * it, and only then gives the hot block up.
+   *
+   * @param record Demotable ({@link canDemote}).
+   * @throws {TierError} `io`, `busy`, `closed`; the tensor stays hot.
+   */
+  async demote(record: TensorRecord, options: { readonly durable: boolean }): Promise<DemoteOutcome> {
+    if (record.isClean) {
+      this.evictClean(record);
+      return "demoted";
+    }
+    const cold = await this.#store(record, { durable: options.durable, isSaved: false });
+    if (cold === "no-space" || cold === "vetoed") return cold;
+    if (record.isFreed) return "demoted";
+    if (!record.isResident || !record.isClean || this.#core.pinCountOf(record.slot) > 0) {
+      this.#counters.vetoCount += 1;
+      return "vetoed";
+    }
+    this.detach(record);
+    this.#counters.swapOutCount += 1;
+    this.#sink.count("swap.out", 1);
+    this.#spilled(record, cold.storedBytes);
+    return "demoted";
+  }
+
+  /**
+   * Writes a copy that outlives the tensor; the tensor stays where it is.
+   *
+   * @param record Resident, without a transfer.
+   * @throws {TierError} `io`, `busy` — it was written while it was copied, `closed`.
+   */
+  async save(
+    record: TensorRecord,
+    options: { readonly durable: boolean },
+  ): Promise<"stored" | "no-space"> {
+    const { cold } = record;
+    if (record.isClean && cold !== null && (cold.isDurable || !options.durable)) {
+      record.cold = { ...cold, isSaved: true };
+      return "stored";
+    }
+    const stored = await this.#store(record, { durable: options.durable, isSaved: true });
+    if (stored === "vetoed") {
+      throw new TierError("busy", this.#engine.tier.name, "the tensor was written while it was saved");
+    }
+    if (stored === "no-space") return stored;
+    this.#counters.saveCount += 1;
+    return "stored";
+  }
+
+  /**
+   * Brings a cold tensor into a fresh block.
+   *
+   * @param record Not resident, without a transfer.
+   * @param allocate Gives an unpinned slot for it; may demote others, may throw.
+   * @throws {CorruptionError} The only copy is damaged or gone.
+   * @throws {TierError} `io`, `busy`, `closed`; the tensor stays cold.
+   */
+  load(record: TensorRecord, allocate: () => Promise<number>): Promise<void> {
+    return this.#asTransfer(record, "load", async () => {
+      const slot = await allocate();
+      const generation = this.#core.generationOf(slot);
+      this.#core.pin(slot, generation);
+      let isIntact = false;
+      try {
+        isIntact = await this.#read(record, slot);
+      } finally {
+        this.#core.unpin(slot, generation);
+        if (!isIntact || record.isFreed) record.pool.free(slot, generation);
+      }
+      if (record.isFreed) {
+        this.#dropOwned(record);
+        return;
+      }
+      if (!isIntact) throw await this.#lose(record);
+      this.attach(record, slot);
+      this.#counters.swapInCount += 1;
+      this.#counters.rawBytesIn += record.byteLength;
+      this.#sink.count("swap.in", 1);
+    });
+  }
+
+  /** Deletes a record in the background; failures become events. Awaited by {@link settle}. */
+  deleteInBackground(id: string): void {
+    const work = this.#engine
+      .delete(id)
+      .then(
+        () => {},
+        (error: Error) => {
+          this.#events.emit({ type: "tier-error", tier: this.#engine.tier.name, error });
+        },
+      )
+      .finally(() => this.#background.delete(work));
+    this.#background.add(work);
+  }
+
+  /** A store under way, or null. */
+  get pendingStore(): Promise<void> | null {
+    return this.#stores.values().next().value ?? null;
+  }
+
+  /** Resolves once nothing is under way in the background. */
+  async settle(): Promise<void> {
+    while (this.#stores.size + this.#background.size > 0) {
+      await Promise.all([...this.#stores, ...this.#background]);
+    }
+  }
+
+  stats(): SwapperStats {
+    return { ...this.#counters };
+  }
+
+  headerOf(record: TensorRecord, generation: number): RecordHeader {
+    const { codec, namespace } = this.#engine;
+    return {
+      ...namespace,
+      id: record.id,
+      kind: record.kind,
+      dtype: record.dtype,
+      shape: record.shape,
+      layout: record.layout,
+      codecId: codec.id,
+      generation,
+      rawBytes: record.byteLength,
+      storedBytes: codec.storedBytes(record.byteLength, record.dtype),
+    };
+  }
+
+  /** Writes and verifies a copy while the block is pinned; on success the tensor is clean. */
+  async #store(
+    record: TensorRecord,
+    options: { readonly durable: boolean; readonly isSaved: boolean },
+  ): Promise<ColdCopy | "no-space" | "vetoed"> {
+    let result: ColdCopy | "no-space" | "vetoed" = "vetoed";
+    const { slot, generation: slotGeneration } = record;
+    this.#core.pin(slot, slotGeneration);
+    const work = this.#asTransfer(record, "store", async () => {
+      try {
+        result = await this.#writeCopy(record, slot, options);
+      } catch (error) {
+        this.#counters.failedCount += 1;
+        throw error;
+      } finally {
+        this.#core.unpin(slot, slotGeneration);
+        if (record.isFreed) {
+          this.#freeBlock(record);
+          this.#dropOwned(record);
+        }
+      }
+    });
+    const settled = work.then(
+      () => {},
+      () => {},
+    );
+    this.#stores.add(settled);
+    try {
+      await work;
+    } finally {
+      this.#stores.delete(settled);
+    }
+    return result;
+  }
+
+  async #writeCopy(
+    record: TensorRecord,
+    slot: number,
+    options: { readonly durable: boolean; readonly isSaved: boolean },
+  ): Promise<ColdCopy | "no-space" | "vetoed"> {
+    const { version } = record;
+    const isStale = () => record.version !== version || record.writePinCount > 0;
+    if (isStale()) return "vetoed";
+    const startMs = this.#clock.monotonicMs();
+    const header = this.headerOf(record, this.#nextGeneration(record));
+    const source: BytesAt = (offset, byteLength) =>
+      this.#bytesOf(slot, record).subarray(offset, offset + byteLength);
+    const { durable } = options;
+    const outcome = await this.#engine.write(header, source, { durable, isStale });
+    if (outcome === "no-space") this.#counters.noSpaceCount += 1;
+    if (outcome === "vetoed") this.#counters.vetoCount += 1;
+    if (outcome !== "stored") return outcome;
+    const cold: ColdCopy = {
+      generation: header.generation,
+      codecId: header.codecId,
+      storedBytes: header.storedBytes,
+      isDurable: durable,
+      version,
+      isSaved: options.isSaved || record.cold?.isSaved === true,
+    };
+    // The old record is gone, so the old copy is too, whatever the read-back says.
+    record.cold = cold;
+    if ((await this.#engine.read(header, null)) !== "intact") {
+      record.cold = null;
+      throw new TierError("io", this.#engine.tier.name, "what was written does not read back");
+    }
+    this.#counters.rawBytesOut += record.byteLength;
+    this.#sink.time("swap.store", this.#clock.monotonicMs() - startMs);
+    return cold;
+  }
+
+  async #read(record: TensorRecord, slot: number): Promise<boolean> {
+    const startMs = this.#clock.monotonicMs();
+    const header = this.headerOf(record, (record.cold as ColdCopy).generation);
+    const bytes = this.#bytesOf(slot, record);
+    const outcome = await this.#engine.read(header, (offset, byteLength) =>
+      bytes.subarray(offset, offset + byteLength),
+    );
+    this.#sink.time("swap.load", this.#clock.monotonicMs() - startMs);
+    return outcome === "intact";
+  }
+
+  async #lose(record: TensorRecord): Promise<CorruptionError> {
+    const tier = this.#engine.tier.name;
+    record.isLost = true;
+    record.cold = null;
+    this.#counters.failedCount += 1;
+    const reason = "the only copy is damaged or gone";
+    this.#events.emit({ type: "corruption", id: record.id, tier, reason, lost: true });
+    await this.#engine.quarantine(record.id).catch((error: Error) => {
+      this.#events.emit({ type: "tier-error", tier, error });
+    });
+    return new CorruptionError(tier, reason);
+  }
+
+  #freeBlock(record: TensorRecord): void {
+    const { slot, generation, pool } = record;
+    if (this.#isDebug && this.#core.pinCountOf(slot) === 0) {
+      this.#bytesOf(slot, record).fill(DEBUG_FILL);
+    }
+    pool.free(slot, generation);
+    record.bind(0, 0);
+  }
+
+  /** The tensor no longer counts as resident. */
+  #forget(record: TensorRecord): void {
+    this.#policy.untrack(record.index);
+    this.#counters.hotBytes -= record.byteLength;
+    this.#counters.hotCount -= 1;
+  }
+
+  /** Deletes the cold copy of a freed tensor unless it was saved. */
+  #dropOwned(record: TensorRecord): void {
+    if (record.cold !== null && !record.cold.isSaved) this.deleteInBackground(record.id);
+  }
+
+  #asTransfer(
+    record: TensorRecord,
+    kind: "load" | "store",
+    work: () => Promise<void>,
+  ): Promise<void> {
+    const done = work().finally(() => {
+      record.transfer = null;
+    });
+    record.transfer = {
+      kind,
+      settled: done.then(
+        () => {},
+        () => {},
+      ),
+    };
+    return done;
+  }
+
+  #bytesOf(slot: number, record: TensorRecord): Uint8Array {
+    return this.#shelf.arenaOf(slot).bytes(this.#core.offsetOf(slot), record.byteLength);
+  }
+
+  #spilled(record: TensorRecord, bytesWritten: number): void {
+    this.#events.emit({ type: "spill", id: record.id, tier: this.#engine.tier.name, bytesWritten });
+  }
+
+  /** Later than every generation of this process, and of earlier ones unless the clock went back. */
+  #nextGeneration(record: TensorRecord): number {
+    const least = Math.max(this.#lastGeneration, record.cold?.generation ?? 0) + 1;
+    this.#lastGeneration = Math.max(least, Math.floor(this.#clock.wallMs()));
+    return this.#lastGeneration;
+  }
+}

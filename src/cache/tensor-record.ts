@@ -1,0 +1,105 @@
+// The one record of a tensor's residency: where its bytes are, which copies are valid, clean or
+// dirty, pinned, in flight. Cache, swapper and collector are policies over this record.
+import type { Dtype, Layout, TensorKind, TensorView } from "../types.js";
+import type { MemoryPool } from "../memory/memory-pool.js";
+
+/** The copy in the colder tier. */
+export interface ColdCopy {
+  readonly generation: number;
+  readonly codecId: number;
+  readonly storedBytes: number;
+  /** The record survives power loss. */
+  readonly isDurable: boolean;
+  /** Value of {@link TensorRecord.version} whose bytes it holds. */
+  readonly version: number;
+  /** Written by `save`, or found in the store: outlives the tensor. Otherwise freed with it. */
+  readonly isSaved: boolean;
+}
+
+export interface Transfer {
+  readonly kind: "load" | "store";
+  /** Settles with the transfer and never rejects; waiters look at the record again. */
+  readonly settled: Promise<void>;
+}
+
+export interface TensorRecordOptions {
+  readonly index: number;
+  readonly id: string;
+  readonly isNamed: boolean;
+  readonly kind: TensorKind;
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+  readonly layout: Layout;
+  readonly byteLength: number;
+  readonly alignment: number;
+  readonly tag: string;
+  readonly pool: MemoryPool;
+  readonly allocatedMs: number;
+}
+
+export class TensorRecord {
+  /** Dense number for policies; used again after the tensor is gone. */
+  readonly index: number;
+  /** The caller's id; for an anonymous tensor one of ours, which no caller can name. */
+  readonly id: string;
+  /** Only named tensors are demoted by pressure: only they can be acquired again. */
+  readonly isNamed: boolean;
+  readonly kind: TensorKind;
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+  readonly layout: Layout;
+  readonly byteLength: number;
+  readonly alignment: number;
+  readonly tag: string;
+  readonly pool: MemoryPool;
+  readonly allocatedMs: number;
+
+  /** The hot copy; slot 0 when the tensor is not resident. */
+  slot = 0;
+  generation = 0;
+  /** The view made at `viewEpoch`; stale at any other epoch of the slot. */
+  view: TensorView | null = null;
+  viewEpoch = 0;
+
+  /** Changes whenever the bytes may have changed. */
+  version = 1;
+  /** Pins through which a caller may be writing. */
+  writePinCount = 0;
+  cold: ColdCopy | null = null;
+  transfer: Transfer | null = null;
+  isFreed = false;
+  /** The only copy was found damaged. */
+  isLost = false;
+
+  constructor(options: TensorRecordOptions) {
+    this.index = options.index;
+    this.id = options.id;
+    this.isNamed = options.isNamed;
+    this.kind = options.kind;
+    this.dtype = options.dtype;
+    this.shape = options.shape;
+    this.layout = options.layout;
+    this.byteLength = options.byteLength;
+    this.alignment = options.alignment;
+    this.tag = options.tag;
+    this.pool = options.pool;
+    this.allocatedMs = options.allocatedMs;
+  }
+
+  get isResident(): boolean {
+    return this.slot !== 0;
+  }
+
+  /** A valid colder copy holds the same bytes. */
+  get isClean(): boolean {
+    return this.cold !== null && this.cold.version === this.version && this.writePinCount === 0;
+  }
+
+  /** Binds or unbinds the hot copy. */
+  bind(slot: number, generation: number): void {
+    this.slot = slot;
+    this.generation = generation;
+    this.view = null;
+    this.viewEpoch = 0;
+  }
+}

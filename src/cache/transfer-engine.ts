@@ -1,0 +1,286 @@
+// Moves the bytes of one tensor between an arena and a tier, as a record. The only code that writes
+// or reads records; it decides nothing about who moves when.
+//
+// Writes: header, encoded bytes, digest, through one staging buffer. Reads: the same, and the caller
+// publishes nothing until `read` has said "intact".
+import type { Codec } from "../codec/codec.js";
+import type { Hasher } from "../core/hash-stream.js";
+import { TierError } from "../errors.js";
+import {
+  decodeHeader,
+  encodeHeader,
+  HEADER_BYTES_MAX,
+  HEADER_BYTES_MIN,
+  type RecordHeader,
+  type RecordName,
+  recordBytesOf,
+  recordKey,
+  TRAILER_BYTES,
+} from "../record/record.js";
+import type { Tier, TierKey, TierReader, TierWriter } from "../tier/tier.js";
+import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
+import type { Staging } from "./staging.js";
+
+export interface TransferEngineOptions {
+  readonly tier: Tier;
+  readonly codec: Codec;
+  readonly hasher: Hasher;
+  readonly staging: Staging;
+  readonly namespace: Omit<RecordName, "id">;
+}
+
+/** A view on part of the bytes of a block that stays where it is. */
+export type BytesAt = (offset: number, byteLength: number) => Uint8Array;
+
+export type WriteOutcome =
+  | "stored"
+  | "no-space"
+  /** The source changed while it was copied; nothing was published. */
+  | "vetoed";
+
+export type ReadOutcome =
+  | "intact"
+  | "missing"
+  /** The object is not the record that was expected, or its bytes are not those written. */
+  | "damaged";
+
+export type PeekOutcome =
+  | { readonly verdict: "found"; readonly header: RecordHeader }
+  | { readonly verdict: "missing" }
+  | { readonly verdict: "damaged"; readonly reason: string }
+  | { readonly verdict: "incompatible"; readonly reason: string };
+
+export class TransferEngine {
+  readonly tier: Tier;
+  readonly codec: Codec;
+  readonly namespace: Omit<RecordName, "id">;
+  readonly #hasher: Hasher;
+  readonly #staging: Staging;
+  /** The last operation on each key that has one under way: a tier wants them one at a time. */
+  readonly #tails = new Map<TierKey, Promise<unknown>>();
+
+  constructor(options: TransferEngineOptions) {
+    this.tier = options.tier;
+    this.codec = options.codec;
+    this.namespace = options.namespace;
+    this.#hasher = options.hasher;
+    this.#staging = options.staging;
+  }
+
+  /**
+   * Writes a record, replacing the one of that name.
+   *
+   * @param source The tensor's bytes; they must stay where they are until the promise settles.
+   * @param isStale Asked once all bytes are copied; true vetoes the commit.
+   * @throws {TierError} `io`, `busy`, `closed`; the old record is then what a reader finds.
+   */
+  async write(
+    header: RecordHeader,
+    source: BytesAt,
+    options: { readonly durable: boolean; readonly isStale: () => boolean },
+  ): Promise<WriteOutcome> {
+    const key = await recordKey(header);
+    return this.#serially(key, () =>
+      this.#staging.use(async (buffer) => {
+        const writer = await this.tier.begin(key, recordBytesOf(header));
+        if (writer === "no-space") return "no-space";
+        try {
+          const outcome = await this.#writeBytes(writer, buffer, header, source, options.isStale);
+          if (outcome !== "stored") return outcome;
+          return await writer.commit({ durable: options.durable });
+        } finally {
+          // Harmless after a commit.
+          await writer.abort();
+        }
+      }),
+    );
+  }
+
+  /**
+   * Reads a record and verifies it against its digest and the header that is expected.
+   *
+   * @param target Where the decoded bytes go; null only verifies. They are unverified until "intact"
+   *   is returned.
+   * @throws {TierError} `io`, `busy`, `closed`.
+   */
+  async read(header: RecordHeader, target: BytesAt | null): Promise<ReadOutcome> {
+    const key = await recordKey(header);
+    return this.#serially(key, () =>
+      this.#staging.use(async (buffer) => {
+        const reader = await this.tier.openRead(key);
+        if (reader === null) return "missing";
+        try {
+          return await this.#readBytes(reader, buffer, header, target);
+        } finally {
+          await reader.close();
+        }
+      }),
+    );
+  }
+
+  /** Reads only the header of the record with this id, if there is one. @throws {TierError} `io`. */
+  async peek(id: string): Promise<PeekOutcome> {
+    const key = await recordKey({ ...this.namespace, id });
+    return this.#serially(key, () => this.#peekKey(key, id));
+  }
+
+  /** The header of whatever record lies under a key of the tier. @throws {TierError} `io`. */
+  async peekKey(key: TierKey): Promise<PeekOutcome> {
+    return this.#serially(key, () => this.#peekKey(key, null));
+  }
+
+  /** @returns Whether there was a record. @throws {TierError} `io`, `closed`. */
+  async delete(id: string): Promise<boolean> {
+    const key = await recordKey({ ...this.namespace, id });
+    return this.#serially(key, () => this.tier.delete(key));
+  }
+
+  /** Takes a damaged record out of the way. @throws {TierError} `io`, `closed`. */
+  async quarantine(id: string): Promise<void> {
+    const key = await recordKey({ ...this.namespace, id });
+    return this.#serially(key, () => this.tier.quarantine(key));
+  }
+
+  async #writeBytes(
+    writer: TierWriter,
+    buffer: PrivateBytes,
+    header: RecordHeader,
+    source: BytesAt,
+    isStale: () => boolean,
+  ): Promise<WriteOutcome> {
+    const hash = this.#hasher.open();
+    let filled = 0;
+    const flush = async (): Promise<boolean> => {
+      if (filled === 0) return true;
+      const outcome = await writer.write(privatePart(buffer, 0, filled));
+      filled = 0;
+      return outcome === "written";
+    };
+    try {
+      const headerBytes = encodeHeader(header);
+      buffer.set(headerBytes);
+      filled = headerBytes.byteLength;
+      hash.update(headerBytes);
+      for (let offset = 0; offset < header.rawBytes; ) {
+        if (filled === buffer.byteLength && !(await flush())) return "no-space";
+        const rawBytes = Math.min(buffer.byteLength - filled, header.rawBytes - offset);
+        const target = buffer.subarray(filled);
+        const count = this.codec.encode(source(offset, rawBytes), target);
+        hash.update(target.subarray(0, count));
+        filled += count;
+        offset += rawBytes;
+      }
+      if (isStale()) return "vetoed";
+      if (buffer.byteLength - filled < TRAILER_BYTES && !(await flush())) return "no-space";
+      buffer.set(hash.end(), filled);
+      filled += TRAILER_BYTES;
+      return (await flush()) ? "stored" : "no-space";
+    } finally {
+      hash.discard();
+    }
+  }
+
+  async #readBytes(
+    reader: TierReader,
+    buffer: PrivateBytes,
+    header: RecordHeader,
+    target: BytesAt | null,
+  ): Promise<ReadOutcome> {
+    const totalBytes = recordBytesOf(header);
+    if (reader.byteLength !== totalBytes) return "damaged";
+    const expected = encodeHeader(header);
+    const endOffset = totalBytes - TRAILER_BYTES;
+    const trailer = new Uint8Array(TRAILER_BYTES);
+    const hash = this.#hasher.open();
+    try {
+      let rawOffset = 0;
+      for (let offset = 0; offset < totalBytes; ) {
+        const chunk = privatePart(buffer, 0, Math.min(buffer.byteLength, totalBytes - offset));
+        if ((await reader.read(offset, chunk)) !== chunk.byteLength) return "damaged";
+        // A chunk holds, in this order and each possibly empty: header, stored bytes, trailer.
+        const headerEnd = offset === 0 ? expected.byteLength : 0;
+        const storedEnd = Math.max(0, Math.min(chunk.byteLength, endOffset - offset));
+        for (let index = 0; index < headerEnd; index++) {
+          if (chunk[index] !== expected[index]) return "damaged";
+        }
+        hash.update(chunk.subarray(0, storedEnd));
+        if (target !== null && storedEnd > headerEnd) {
+          const stored = chunk.subarray(headerEnd, storedEnd);
+          rawOffset += this.codec.decode(stored, target(rawOffset, stored.byteLength));
+        }
+        if (storedEnd < chunk.byteLength) {
+          trailer.set(chunk.subarray(storedEnd), offset + storedEnd - endOffset);
+        }
+        offset += chunk.byteLength;
+      }
+      const digest = hash.end();
+      return digest.every((byte, index) => byte === trailer[index]) ? "intact" : "damaged";
+    } finally {
+      hash.discard();
+    }
+  }
+
+  async #peekKey(key: TierKey, id: string | null): Promise<PeekOutcome> {
+    const reader = await this.tier.openRead(key);
+    if (reader === null) return { verdict: "missing" };
+    try {
+      // Most headers are the shortest; a longer one says so in its first bytes.
+      let bytes = privateBytes(Math.min(HEADER_BYTES_MIN, reader.byteLength));
+      await reader.read(0, bytes);
+      if (bytes.byteLength === HEADER_BYTES_MIN) {
+        const claimedBytes = new DataView(bytes.buffer).getUint32(8, true);
+        const wantedBytes = Math.min(claimedBytes, HEADER_BYTES_MAX, reader.byteLength);
+        if (wantedBytes > HEADER_BYTES_MIN) {
+          bytes = privateBytes(wantedBytes);
+          await reader.read(0, bytes);
+        }
+      }
+      const decoded = decodeHeader(bytes);
+      if (decoded.verdict !== "valid") return decoded;
+      const { header } = decoded;
+      if (id !== null && !this.#isNamed(header, id)) {
+        return { verdict: "damaged", reason: "the record is of another tensor" };
+      }
+      if (reader.byteLength !== recordBytesOf(header)) {
+        return { verdict: "damaged", reason: "the length is not that of the header" };
+      }
+      if (header.codecId !== this.codec.id) {
+        return { verdict: "incompatible", reason: `codec ${header.codecId}` };
+      }
+      if (header.storedBytes !== this.codec.storedBytes(header.rawBytes, header.dtype)) {
+        return { verdict: "damaged", reason: "stored length" };
+      }
+      return { verdict: "found", header };
+    } finally {
+      await reader.close();
+    }
+  }
+
+  #isNamed(header: RecordHeader, id: string): boolean {
+    return (
+      header.id === id &&
+      header.tenant === this.namespace.tenant &&
+      header.fingerprint === this.namespace.fingerprint
+    );
+  }
+
+  async #serially<T>(key: TierKey, operation: () => Promise<T>): Promise<T> {
+    const before = this.#tails.get(key);
+    const result = before === undefined ? operation() : before.then(operation, operation);
+    this.#tails.set(key, result);
+    try {
+      return await result;
+    } finally {
+      if (this.#tails.get(key) === result) this.#tails.delete(key);
+    }
+  }
+}
+
+/** Least length of a staging buffer: the longest header fits. */
+export const CHUNK_BYTES_MIN = HEADER_BYTES_MAX;
+
+/** Turns the refusal of an incompatible record into the error that a caller sees. */
+export function incompatible(tier: string, reason: string): TierError {
+  return new TierError("incompatible", tier, `a record of another format is left alone: ${reason}`);
+}
+

@@ -1,0 +1,388 @@
+// The host's side of core.wasm: one instance keeps the metadata of every arena. Layer: core.
+//
+// It never sees tensor bytes. Results are unsigned here and nowhere else; shortage is a zero with a
+// status beside it; misuse of a handle becomes a MisuseError in `refuse`.
+import * as abi from "../../assembly/abi.js";
+import { MisuseError, PoisonedError } from "../errors.js";
+import { LinearMemory, type MemoryFactory } from "./linear-memory.js";
+import { type CoreExports, instantiateCore, type WasmSource } from "./wasm-modules.js";
+
+export interface ControlPlaneOptions {
+  /** Most blocks that can be live at once; at most 2^21 − 1. */
+  readonly slotCapacity: number;
+  /** Most arenas open at once. */
+  readonly arenaCapacity: number;
+  /** Room for the order trees: the sum of {@link arenaMetadataBytesMax} over all arenas. */
+  readonly metadataBytes: number;
+  readonly createMemory: MemoryFactory;
+  readonly wasm?: WasmSource | undefined;
+}
+
+/** Counters of one pool, in bytes and blocks. */
+export interface PoolCounters {
+  readonly requestedBytes: number;
+  readonly requestedBytesPeak: number;
+  readonly requestedBytesTotal: number;
+  readonly grantedBytes: number;
+  readonly grantedBytesPeak: number;
+  readonly grantedBytesTotal: number;
+  readonly allocationCount: number;
+  readonly freeCount: number;
+  readonly liveCount: number;
+  readonly liveCountPeak: number;
+}
+
+/** Figures of one arena. */
+export interface ArenaCounters {
+  readonly capacityBytes: number;
+  readonly grantedBytes: number;
+  readonly requestedBytes: number;
+  readonly freeBytes: number;
+  readonly largestFreeBlockBytes: number;
+  readonly liveCount: number;
+  readonly pinnedCount: number;
+}
+
+/** One block of an arena, as the map shows it. */
+export interface BlockInfo {
+  readonly slot: number;
+  readonly offset: number;
+  readonly grantedBytes: number;
+  readonly requestedBytes: number;
+  readonly pinCount: number;
+}
+
+/** A planned move of one block, in bytes from its arena's base. */
+export interface Move {
+  readonly slot: number;
+  readonly sourceOffset: number;
+  readonly targetOffset: number;
+  readonly byteLength: number;
+}
+
+const STATUS_NAMES = new Map<number, string>([
+  [abi.STATUS_NO_ROOM, "no-room"],
+  [abi.STATUS_NO_SLOT, "no-slot"],
+  [abi.STATUS_NO_METADATA, "no-metadata"],
+]);
+
+/** `INV-TREE-2` and so on, for a code that {@link ControlPlane.check} returned. */
+export function invariantName(code: number): string {
+  const modules = new Map([
+    [1, "TREE"],
+    [2, "SLOT"],
+    [3, "ARENA"],
+    [4, "POOL"],
+    [5, "REGION"],
+  ]);
+  return `INV-${modules.get(Math.floor(code / 100)) ?? "UNKNOWN"}-${code % 100}`;
+}
+
+/** Upper bound on the bytes of metadata of an arena: two bits a granule, a 64th for the summaries. */
+export function arenaMetadataBytesMax(capacityGranules: number): number {
+  return Math.ceil(capacityGranules * 0.2541) + 4096;
+}
+
+export class ControlPlane {
+  readonly byteLength: number;
+  readonly slotCapacity: number;
+  readonly #core: CoreExports;
+  readonly #base: number;
+  readonly #words: Uint32Array;
+  readonly #signedWords: Int32Array;
+  readonly #hotWord: number;
+  readonly #coldWord: number;
+
+  private constructor(core: CoreExports, base: number, memory: LinearMemory) {
+    this.#core = core;
+    this.#base = base;
+    this.byteLength = memory.byteLength;
+    this.#words = new Uint32Array(memory.wasm.buffer);
+    this.#signedWords = new Int32Array(memory.wasm.buffer);
+    this.slotCapacity = this.#header(abi.CONTROL_OFF_SLOT_CAPACITY);
+    this.#hotWord = (base + this.#header(abi.CONTROL_OFF_HOT)) / 4;
+    this.#coldWord = (base + this.#header(abi.CONTROL_OFF_COLD)) / 4;
+  }
+
+  /** @throws {MisuseError} `bad-option` — the tables do not fit 4 GiB, or the memory is refused. */
+  static async create(options: ControlPlaneOptions): Promise<ControlPlane> {
+    // The tables' size is a question to the module, and the module needs a memory: ask a throwaway
+    // instance on the smallest one.
+    const probe = await instantiateCore(options.createMemory(1), options.wasm);
+    const base = probe.controlHeapBase() >>> 0;
+    const { slotCapacity, arenaCapacity, metadataBytes } = options;
+    const tableBytes = probe.controlBytes(slotCapacity, arenaCapacity, metadataBytes) >>> 0;
+    const memory =
+      tableBytes === 0
+        ? null
+        : LinearMemory.tryCreate(base + tableBytes, options.createMemory);
+    if (memory === null) {
+      throw new MisuseError("bad-option", "the control plane does not fit: use a smaller budget");
+    }
+    const core = await instantiateCore(memory.wasm, options.wasm);
+    const totalBytes = memory.byteLength - base;
+    const status = core.controlInit(base, totalBytes, slotCapacity, arenaCapacity) >>> 0;
+    if (status !== abi.STATUS_OK) {
+      throw new MisuseError("bad-option", `the core refused its configuration (status ${status})`);
+    }
+    return new ControlPlane(core, base, memory);
+  }
+
+  /** @returns The arena's id, or 0 when the arena table or the metadata region is full. */
+  openArena(pool: number, capacityBytes: number, granuleShift: number): number {
+    const granules = Math.floor(capacityBytes / 2 ** granuleShift);
+    return this.#zeroOrThrow(this.#core.arenaOpen(this.#base, pool, granules, granuleShift) >>> 0);
+  }
+
+  /** The arena must hold no live block. */
+  closeArena(arena: number): void {
+    this.refuse(this.#core.arenaClose(this.#base, arena) >>> 0);
+  }
+
+  /**
+   * @param requestedBytes 1 to 2^32 − 1.
+   * @param alignment A power of two.
+   * @returns A slot, or 0; {@link refusal} then says why.
+   */
+  allocate(arena: number, requestedBytes: number, alignment: number): number {
+    const slot = this.#core.arenaAllocate(this.#base, arena, requestedBytes, alignment);
+    return slot === 0 ? this.#zeroOrThrow(0) : slot;
+  }
+
+  /** Gives the whole of an empty arena to one block. @returns A slot, or 0. */
+  allocateWhole(arena: number, requestedBytes: number): number {
+    return this.#zeroOrThrow(this.#core.arenaAllocateWhole(this.#base, arena, requestedBytes));
+  }
+
+  /** @throws {MisuseError} `stale-handle`, `foreign-handle`, `pinned`. */
+  free(slot: number, generation: number): void {
+    const status = this.#core.slotFree(this.#base, slot, generation);
+    if (status !== abi.STATUS_OK) this.refuse(status);
+  }
+
+  /**
+   * Pins a block: it neither moves nor leaves until {@link unpin}.
+   *
+   * @returns The slot's epoch, never 0. A view made at another epoch is stale.
+   * @throws {MisuseError} `stale-handle`, `foreign-handle`, `pin-limit`.
+   */
+  pin(slot: number, generation: number): number {
+    const epoch = this.#core.slotPin(this.#base, slot, generation);
+    if (epoch === 0) this.refuse(this.#header(abi.CONTROL_OFF_STATUS));
+    return epoch;
+  }
+
+  /** @throws {MisuseError} `stale-handle`, `foreign-handle`, `unpinned`. */
+  unpin(slot: number, generation: number): void {
+    const status = this.#core.slotUnpin(this.#base, slot, generation);
+    if (status !== abi.STATUS_OK) this.refuse(status);
+  }
+
+  /** @throws {MisuseError} `stale-handle`, `foreign-handle`. */
+  resolve(slot: number, generation: number): void {
+    const status = this.#core.slotResolve(this.#base, slot, generation);
+    if (status !== abi.STATUS_OK) this.refuse(status);
+  }
+
+  /** Why the last call that returned 0 refused: `"no-room"`, `"no-slot"` or `"no-metadata"`. */
+  refusal(): string {
+    return STATUS_NAMES.get(this.#header(abi.CONTROL_OFF_STATUS)) ?? "no-room";
+  }
+
+  // Rows are read straight from the table: a call costs more than the load. The slot must be live.
+
+  generationOf(slot: number): number {
+    return this.#signedWords[this.#hotWord + slot * 4 + abi.HOT_OFF_GENERATION / 4] as number;
+  }
+
+  arenaOf(slot: number): number {
+    return this.#words[this.#coldWord + slot * 4 + abi.COLD_OFF_ARENA / 4] as number;
+  }
+
+  epochOf(slot: number): number {
+    return this.#signedWords[this.#coldWord + slot * 4 + abi.COLD_OFF_EPOCH / 4] as number;
+  }
+
+  /** Bytes from the arena's base to the block. */
+  offsetOf(slot: number): number {
+    const granule = this.#words[this.#hotWord + slot * 4] as number;
+    return granule * 2 ** this.#arena(this.arenaOf(slot), abi.ARENA_OFF_GRANULE_SHIFT);
+  }
+
+  requestedBytesOf(slot: number): number {
+    return this.#words[this.#hotWord + slot * 4 + abi.HOT_OFF_REQUESTED / 4] as number;
+  }
+
+  pinCountOf(slot: number): number {
+    return (this.#stateWord(slot) >>> 16) & 0xffff;
+  }
+
+  isLive(slot: number): boolean {
+    return ((this.#stateWord(slot) >>> 8) & 0xff) === abi.SLOT_STATE_LIVE;
+  }
+
+  /** Bytes of the block, requested and rounded up. */
+  grantedBytesOf(slot: number): number {
+    const arena = this.arenaOf(slot);
+    const order = this.#stateWord(slot) & 0xff;
+    const granules =
+      order === abi.ORDER_WHOLE ? this.#arena(arena, abi.ARENA_OFF_CAPACITY) : 2 ** order;
+    return granules * 2 ** this.#arena(arena, abi.ARENA_OFF_GRANULE_SHIFT);
+  }
+
+  // --- Compaction: plan in the core, bytes moved by the data plane, commit or veto per move --------
+
+  /** Starts a plan for one arena; an older plan is dropped. @returns The number of candidates. */
+  beginCompaction(arena: number): number {
+    return this.#core.compactBegin(this.#base, arena) >>> 0;
+  }
+
+  /** The next move, whose target is already claimed, or null when the plan is exhausted. */
+  nextMove(): Move | null {
+    const slot = this.#zeroOrThrow(this.#core.compactNext(this.#base) >>> 0);
+    if (slot === 0) return null;
+    const granuleBytes = 2 ** this.#arena(this.arenaOf(slot), abi.ARENA_OFF_GRANULE_SHIFT);
+    return {
+      slot,
+      sourceOffset: this.#header(abi.CONTROL_OFF_PLAN_SOURCE) * granuleBytes,
+      targetOffset: this.#header(abi.CONTROL_OFF_PLAN_TARGET) * granuleBytes,
+      byteLength: this.requestedBytesOf(slot),
+    };
+  }
+
+  /** Binds the block to its target. @returns false when it was pinned or freed meanwhile. */
+  commitMove(): boolean {
+    const status = this.#core.compactCommit(this.#base) >>> 0;
+    if (status === abi.STATUS_PINNED || status === abi.STATUS_STALE) return false;
+    this.refuse(status);
+    return true;
+  }
+
+  /** Gives the target of the pending move back. */
+  vetoMove(): void {
+    this.refuse(this.#core.compactVeto(this.#base) >>> 0);
+  }
+
+  // --- Figures -------------------------------------------------------------------------------------
+
+  poolCounters(pool: number): PoolCounters {
+    const address = this.#base + this.#header(abi.CONTROL_OFF_POOLS) + pool * abi.POOL_BYTES;
+    const wide = (offset: number) => this.#wide(address + offset);
+    const allocationCount = wide(abi.POOL_OFF_ALLOCATIONS);
+    const liveCount = this.#word(address + abi.POOL_OFF_LIVE_COUNT);
+    return {
+      requestedBytes: wide(abi.POOL_OFF_REQUESTED),
+      requestedBytesPeak: wide(abi.POOL_OFF_REQUESTED_PEAK),
+      requestedBytesTotal: wide(abi.POOL_OFF_REQUESTED_TOTAL),
+      grantedBytes: wide(abi.POOL_OFF_GRANTED),
+      grantedBytesPeak: wide(abi.POOL_OFF_GRANTED_PEAK),
+      grantedBytesTotal: wide(abi.POOL_OFF_GRANTED_TOTAL),
+      allocationCount,
+      freeCount: allocationCount - liveCount,
+      liveCount,
+      liveCountPeak: this.#word(address + abi.POOL_OFF_LIVE_COUNT_PEAK),
+    };
+  }
+
+  arenaCounters(arena: number): ArenaCounters {
+    const granuleBytes = 2 ** this.#arena(arena, abi.ARENA_OFF_GRANULE_SHIFT);
+    const capacityBytes = this.#arena(arena, abi.ARENA_OFF_CAPACITY) * granuleBytes;
+    const isWhole = this.#arena(arena, abi.ARENA_OFF_WHOLE_SLOT) !== 0;
+    const tree = this.#base + this.#arena(arena, abi.ARENA_OFF_TREE);
+    const mask = this.#word(tree + abi.TREE_OFF_MASK);
+    const row = this.#arenaAddress(arena);
+    return {
+      capacityBytes,
+      grantedBytes: this.#wide(row + abi.ARENA_OFF_GRANTED),
+      requestedBytes: this.#wide(row + abi.ARENA_OFF_REQUESTED),
+      freeBytes: isWhole ? 0 : this.#word(tree + abi.TREE_OFF_FREE) * granuleBytes,
+      largestFreeBlockBytes:
+        isWhole || mask === 0 ? 0 : 2 ** (31 - Math.clz32(mask)) * granuleBytes,
+      liveCount: this.#arena(arena, abi.ARENA_OFF_LIVE_COUNT),
+      pinnedCount: this.#arena(arena, abi.ARENA_OFF_PINNED_COUNT),
+    };
+  }
+
+  arenaLiveCount(arena: number): number {
+    return this.#arena(arena, abi.ARENA_OFF_LIVE_COUNT);
+  }
+
+  /** Every live block of an arena, in no order. Walks the slot table: for maps, not for hot paths. */
+  *blocks(arena: number): Generator<BlockInfo> {
+    const end = this.#header(abi.CONTROL_OFF_SLOT_FRESH);
+    for (let slot = 1; slot < end; slot++) {
+      if (this.isLive(slot) && this.arenaOf(slot) === arena) {
+        yield {
+          slot,
+          offset: this.offsetOf(slot),
+          grantedBytes: this.grantedBytesOf(slot),
+          requestedBytes: this.requestedBytesOf(slot),
+          pinCount: this.pinCountOf(slot),
+        };
+      }
+    }
+  }
+
+  get liveCount(): number {
+    return this.#header(abi.CONTROL_OFF_SLOT_LIVE_COUNT);
+  }
+
+  /** Walks every invariant. @returns 0, or the code of the first one broken ({@link invariantName}). */
+  check(): number {
+    return this.#core.check(this.#base) >>> 0;
+  }
+
+  /** Turns a status other than OK into the error it means. */
+  refuse(status: number): void {
+    switch (status) {
+      case abi.STATUS_OK:
+        return;
+      case abi.STATUS_STALE:
+        throw new MisuseError("stale-handle", "the handle's tensor was freed");
+      case abi.STATUS_FOREIGN:
+        throw new MisuseError("foreign-handle", "the handle is not of this heap");
+      case abi.STATUS_PINNED:
+        throw new MisuseError("pinned", "the block is pinned");
+      case abi.STATUS_NOT_PINNED:
+        throw new MisuseError("unpinned", "the block is not pinned");
+      case abi.STATUS_PIN_LIMIT:
+        throw new MisuseError("pin-limit", `more than ${abi.PIN_COUNT_MAX} pins on one block`);
+      case abi.STATUS_BUSY:
+        throw new PoisonedError("the core was interrupted in the middle of a change");
+      default:
+        throw new MisuseError("bad-option", `the core refused a call (status ${status})`);
+    }
+  }
+
+  // A zero is an ordinary refusal unless the status beside it says misuse.
+  #zeroOrThrow(result: number): number {
+    if (result !== 0) return result;
+    const status = this.#header(abi.CONTROL_OFF_STATUS);
+    if (status !== abi.STATUS_OK && !STATUS_NAMES.has(status)) this.refuse(status);
+    return 0;
+  }
+
+  #word(address: number): number {
+    return this.#words[address / 4] as number;
+  }
+
+  #wide(address: number): number {
+    return this.#word(address) + this.#word(address + 4) * 2 ** 32;
+  }
+
+  #header(offset: number): number {
+    return this.#word(this.#base + offset);
+  }
+
+  #stateWord(slot: number): number {
+    return this.#words[this.#hotWord + slot * 4 + abi.HOT_OFF_ORDER / 4] as number;
+  }
+
+  #arenaAddress(arena: number): number {
+    return this.#base + this.#header(abi.CONTROL_OFF_ARENAS) + arena * abi.ARENA_BYTES;
+  }
+
+  #arena(arena: number, offset: number): number {
+    return this.#word(this.#arenaAddress(arena) + offset);
+  }
+}

@@ -1,0 +1,59 @@
+// Fixed-size linear memories and the views on them. Layer: core.
+//
+// Our memories never grow, so a view never detaches; it only goes stale when its block moves.
+import { type Dtype, dtypeTraits, type TensorView } from "../types.js";
+
+export const WASM_PAGE_BYTES = 65536;
+/** A 32-bit memory holds at most this many wasm pages: 4 GiB. */
+export const WASM_PAGES_MAX = 65536;
+
+/**
+ * Seam: creates a memory of exactly `pages` wasm pages. May throw a `RangeError` when the platform
+ * has no room; the caller treats that as a refusal.
+ */
+export type MemoryFactory = (pages: number) => WebAssembly.Memory;
+
+/** Unshared memories: native ONNX Runtime refuses views on shared ones. */
+export const createUnsharedMemory: MemoryFactory = (pages) =>
+  new WebAssembly.Memory({ initial: pages, maximum: pages });
+
+export class LinearMemory {
+  readonly wasm: WebAssembly.Memory;
+  readonly byteLength: number;
+
+  constructor(wasm: WebAssembly.Memory) {
+    this.wasm = wasm;
+    this.byteLength = wasm.buffer.byteLength;
+  }
+
+  /** A memory of at least `byteLength` bytes, or null when the platform refuses. */
+  static tryCreate(byteLength: number, createMemory: MemoryFactory): LinearMemory | null {
+    const pages = Math.ceil(byteLength / WASM_PAGE_BYTES);
+    if (pages > WASM_PAGES_MAX) return null;
+    try {
+      return new LinearMemory(createMemory(pages));
+    } catch (error) {
+      if (error instanceof RangeError) return null;
+      throw error;
+    }
+  }
+
+  /** Raw bytes. The view aliases the memory: it is never handed to a tier. */
+  bytes(offset: number, byteLength: number): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(this.wasm.buffer as ArrayBuffer, offset, byteLength);
+  }
+
+  view(dtype: Dtype, offset: number, byteLength: number): TensorView {
+    const { View, elementBytes } = dtypeTraits(dtype);
+    return new View(this.wasm.buffer, offset, byteLength / elementBytes);
+  }
+
+  /** Copies within the memory; the ranges may overlap. */
+  move(sourceOffset: number, targetOffset: number, byteLength: number): void {
+    this.bytes(0, this.byteLength).copyWithin(
+      targetOffset,
+      sourceOffset,
+      sourceOffset + byteLength,
+    );
+  }
+}

@@ -1,0 +1,88 @@
+// Compiles and instantiates the two modules, core.wasm and kernels.wasm. Layer: core.
+// The only file that uses the AssemblyScript loader.
+import { instantiate } from "@assemblyscript/loader";
+import { CORE_WASM_BASE64, KERNELS_WASM_BASE64 } from "./wasm-bytes.generated.js";
+
+/**
+ * Where a module's bytes come from, for pages whose security policy forbids inline bytes, or that
+ * would rather stream them. Default: the bytes that the package carries.
+ */
+export type WasmSource = WebAssembly.Module | BufferSource | Response | URL;
+
+/** Raw exports of core.wasm. Every u32 result arrives signed; {@link ControlPlane} repairs that. */
+export interface CoreExports {
+  controlHeapBase(): number;
+  controlBytes(slotCapacity: number, arenaCapacity: number, regionBytes: number): number;
+  controlInit(
+    base: number,
+    totalBytes: number,
+    slotCapacity: number,
+    arenaCapacity: number,
+  ): number;
+  controlAttach(base: number): number;
+  arenaMetadataBytes(capacityGranules: number): number;
+  arenaOpen(base: number, pool: number, capacityGranules: number, granuleShift: number): number;
+  arenaClose(base: number, arena: number): number;
+  arenaAllocate(base: number, arena: number, requestedBytes: number, alignment: number): number;
+  arenaAllocateWhole(base: number, arena: number, requestedBytes: number): number;
+  slotFree(base: number, slot: number, generation: number): number;
+  slotPin(base: number, slot: number, generation: number): number;
+  slotUnpin(base: number, slot: number, generation: number): number;
+  slotResolve(base: number, slot: number, generation: number): number;
+  compactBegin(base: number, arena: number): number;
+  compactNext(base: number): number;
+  compactCommit(base: number): number;
+  compactVeto(base: number): number;
+  check(base: number): number;
+}
+
+/** Raw exports of kernels.wasm. */
+export interface KernelExports {
+  kernelsHeapBase(): number;
+  hashSetup(secretAddress: number): void;
+  hashBegin(state: number): void;
+  hashBlocks(state: number, secret: number, input: number, blockCount: number): void;
+  hashEnd(state: number, secret: number, input: number, length: number, target: number): number;
+}
+
+const compiled = new Map<string, Promise<WebAssembly.Module>>();
+
+function decodeBase64(text: string): Uint8Array<ArrayBuffer> {
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let index = 0; index < binary.length; index++) bytes[index] = binary.charCodeAt(index);
+  return bytes;
+}
+
+async function compile(base64: string, source: WasmSource | undefined): Promise<WebAssembly.Module> {
+  if (source instanceof WebAssembly.Module) return source;
+  if (source instanceof URL) return WebAssembly.compileStreaming(fetch(source));
+  if (typeof Response === "function" && source instanceof Response) {
+    return WebAssembly.compileStreaming(source);
+  }
+  if (source !== undefined) return WebAssembly.compile(source as BufferSource);
+  let module = compiled.get(base64);
+  if (module === undefined) {
+    module = WebAssembly.compile(decodeBase64(base64));
+    compiled.set(base64, module);
+  }
+  return module;
+}
+
+export async function instantiateCore(
+  memory: WebAssembly.Memory,
+  source?: WasmSource,
+): Promise<CoreExports> {
+  const module = await compile(CORE_WASM_BASE64, source);
+  const { exports } = await instantiate(module, { env: { memory } });
+  return exports as unknown as CoreExports;
+}
+
+export async function instantiateKernels(
+  memory: WebAssembly.Memory,
+  source?: WasmSource,
+): Promise<KernelExports> {
+  const module = await compile(KERNELS_WASM_BASE64, source);
+  const { exports } = await instantiate(module, { env: { memory } });
+  return exports as unknown as KernelExports;
+}

@@ -1,0 +1,32 @@
+// The public surface that is the same on every platform. Where to start reading: tensor-memory.ts.
+export { BuddyAllocator, type BuddyAllocatorOptions, type BuddyStats, type Handle, NULL_HANDLE } from "./buddy-allocator.js";
+export type { LookupStats } from "./cache/hierarchical-cache.js";
+export type { SwapperStats } from "./cache/memory-swapper.js";
+export type { Clock } from "./clock.js";
+export type { PoolCounters } from "./core/control-plane.js";
+export {
+  CorruptionError,
+  MisuseError,
+  type MisuseCode,
+  OutOfMemoryError,
+  type OutOfMemoryDetails,
+  PoisonedError,
+  TierError,
+  type TierErrorCode,
+  TierheapError,
+} from "./errors.js";
+export { HARDWARE_PROFILES, type HardwareProfile } from "./hardware/hardware-profile.js";
+export type { ArenaShelfStats } from "./memory/arena-shelf.js";
+export type { BudgetCategory, BudgetStats } from "./memory/budget.js";
+export type { MemoryEvent } from "./memory/events.js";
+export type { LeakStats } from "./memory/leak-watch.js";
+export type { MemoryPool, PoolStats } from "./memory/memory-pool.js";
+export type { Seams, TensorMemoryOptions, TensorOptions } from "./memory/options.js";
+export type { Pin, PinAccess } from "./memory/pin.js";
+export type { Scope } from "./memory/scope.js";
+export type { Tensor } from "./memory/tensor.js";
+export type { Random } from "./random.js";
+export { formatBytes, formatPercent, formatTable } from "./stats/report.js";
+export type { ListedTensor, MemoryStats, TensorMemory, VerifyResult } from "./tensor-memory.js";
+export type { Tier, TierKey, TierReader, TierStats, TierWriter } from "./tier/tier.js";
+export type { ByteSize, Dtype, Layout, Shape, TensorKind, TensorView } from "./types.js";

@@ -1,0 +1,136 @@
+// All arenas of one memory: creates them inside the budget, keeps emptied ones as spares for any
+// pool, and drops spares on request. A dropped arena counts against the budget until the engine has
+// collected it, because its bytes are resident until then.
+import type { Arena, ArenaFactory } from "../arena/arena.js";
+import type { ControlPlane } from "../core/control-plane.js";
+import type { Budget } from "./budget.js";
+
+const WASM_PAGE_BYTES = 65536;
+
+/** An arena that a pool has open. */
+export interface PoolArena {
+  /** Number of the arena in the control plane. */
+  readonly id: number;
+  readonly arena: Arena;
+}
+
+export interface ArenaShelfOptions {
+  readonly core: ControlPlane;
+  readonly budget: Budget;
+  readonly createArena: ArenaFactory;
+  /** Length of an ordinary arena; a power of two. A longer tensor gets an arena of its own. */
+  readonly arenaBytes: number;
+  readonly granuleShift: number;
+}
+
+export interface ArenaShelfStats {
+  readonly spareCount: number;
+  readonly spareBytes: number;
+  readonly addedCount: number;
+  readonly droppedCount: number;
+}
+
+export class ArenaShelf {
+  readonly arenaBytes: number;
+  readonly #core: ControlPlane;
+  readonly #budget: Budget;
+  readonly #createArena: ArenaFactory;
+  readonly #granuleShift: number;
+  readonly #spares: Arena[] = [];
+  /** By the control plane's number; the hot path resolves a slot's arena here. */
+  readonly #open: (PoolArena | undefined)[] = [];
+  readonly #retired: FinalizationRegistry<number>;
+  #addedCount = 0;
+  #droppedCount = 0;
+
+  constructor(options: ArenaShelfOptions) {
+    this.arenaBytes = options.arenaBytes;
+    this.#core = options.core;
+    this.#budget = options.budget;
+    this.#createArena = options.createArena;
+    this.#granuleShift = options.granuleShift;
+    this.#retired = new FinalizationRegistry((bytes) => this.#budget.release("retired", bytes));
+  }
+
+  /**
+   * Opens an arena that can hold `bytes` for a pool: a spare, else a new one inside the budget.
+   *
+   * @returns null when neither is to be had.
+   */
+  tryOpen(pool: number, bytes: number, roomBytes: number): PoolArena | null {
+    const capacityBytes =
+      bytes <= this.arenaBytes
+        ? this.arenaBytes
+        : Math.ceil(bytes / WASM_PAGE_BYTES) * WASM_PAGE_BYTES;
+    if (capacityBytes > roomBytes) return null;
+    const arena = this.#takeSpare(capacityBytes, roomBytes) ?? this.#tryCreate(capacityBytes);
+    if (arena === null) return null;
+    const id = this.#core.openArena(pool, arena.capacityBytes, this.#granuleShift);
+    if (id === 0) {
+      this.#spares.push(arena);
+      return null;
+    }
+    const opened: PoolArena = { id, arena };
+    this.#open[id] = opened;
+    return opened;
+  }
+
+  /** Takes an emptied arena back as a spare. */
+  close(opened: PoolArena): void {
+    this.#core.closeArena(opened.id);
+    this.#open[opened.id] = undefined;
+    this.#spares.push(opened.arena);
+  }
+
+  /** The data plane of a live slot's block. */
+  arenaOf(slot: number): Arena {
+    return (this.#open[this.#core.arenaOf(slot)] as PoolArena).arena;
+  }
+
+  /** Drops every spare. @returns Bytes on their way back to the system. */
+  dropSpares(): number {
+    let droppedBytes = 0;
+    for (const spare of this.#spares.splice(0)) droppedBytes += this.#drop(spare);
+    return droppedBytes;
+  }
+
+  stats(): ArenaShelfStats {
+    return {
+      spareCount: this.#spares.length,
+      spareBytes: this.#spares.reduce((sum, { capacityBytes }) => sum + capacityBytes, 0),
+      addedCount: this.#addedCount,
+      droppedCount: this.#droppedCount,
+    };
+  }
+
+  // An arena of a tensor's own may serve a smaller such tensor, but not one half its size.
+  #takeSpare(capacityBytes: number, roomBytes: number): Arena | null {
+    const index = this.#spares.findIndex(
+      (spare) =>
+        spare.capacityBytes >= capacityBytes &&
+        spare.capacityBytes <= roomBytes &&
+        spare.capacityBytes < 2 * capacityBytes,
+    );
+    return index < 0 ? null : (this.#spares.splice(index, 1)[0] as Arena);
+  }
+
+  #tryCreate(capacityBytes: number): Arena | null {
+    if (!this.#budget.tryCharge("arenas", capacityBytes)) {
+      // A spare of another length is worth less than the arena that is needed now.
+      if (this.#spares.length === 0) return null;
+      this.dropSpares();
+      if (!this.#budget.tryCharge("arenas", capacityBytes)) return null;
+    }
+    const arena = this.#createArena(capacityBytes);
+    if (arena === null) this.#budget.release("arenas", capacityBytes);
+    else this.#addedCount += 1;
+    return arena;
+  }
+
+  #drop(arena: Arena): number {
+    this.#droppedCount += 1;
+    this.#budget.move("arenas", "retired", arena.capacityBytes);
+    this.#retired.register(arena.anchor, arena.capacityBytes);
+    return arena.capacityBytes;
+  }
+}

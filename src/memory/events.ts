@@ -1,0 +1,110 @@
+// What happens inside, as an async stream. Each listener has a bounded queue; when it falls behind,
+// its oldest events go and are counted.
+import type { TensorKind } from "../types.js";
+
+export type MemoryEvent =
+  /** A request did not fit at first; `remedies` are those that were needed. */
+  | {
+      readonly type: "pressure";
+      readonly kind: TensorKind;
+      readonly requestedBytes: number;
+      readonly remedies: readonly string[];
+    }
+  /** A tensor was demoted to make room. `bytesWritten` is 0 for a clean one. */
+  | {
+      readonly type: "spill";
+      readonly id: string;
+      readonly tier: string;
+      readonly bytesWritten: number;
+    }
+  /** A tensor became unreachable without having been freed; its bytes were taken back. */
+  | {
+      readonly type: "leak";
+      readonly kind: TensorKind;
+      readonly bytes: number;
+      readonly tag: string;
+      /** Where it was allocated; only in debug mode. */
+      readonly callSite: string | null;
+    }
+  /** A record failed its verification. `lost` when it was the only copy. */
+  | {
+      readonly type: "corruption";
+      readonly id: string;
+      readonly tier: string;
+      readonly reason: string;
+      readonly lost: boolean;
+    }
+  /** Background work failed; nothing is lost, but bytes may linger in the tier. */
+  | { readonly type: "tier-error"; readonly tier: string; readonly error: Error };
+
+const QUEUE_LENGTH_MAX = 1024;
+
+class Listener {
+  readonly queue: MemoryEvent[] = [];
+  wake: (() => void) | null = null;
+  droppedCount = 0;
+
+  push(event: MemoryEvent): void {
+    if (this.queue.length === QUEUE_LENGTH_MAX) {
+      this.queue.shift();
+      this.droppedCount += 1;
+    }
+    this.queue.push(event);
+    this.wake?.();
+  }
+}
+
+export class EventHub {
+  readonly #listeners = new Set<Listener>();
+  #isClosed = false;
+  #droppedCount = 0;
+
+  /** Events dropped because a listener was slow. */
+  get droppedCount(): number {
+    let count = this.#droppedCount;
+    for (const { droppedCount } of this.#listeners) count += droppedCount;
+    return count;
+  }
+
+  emit(event: MemoryEvent): void {
+    for (const listener of this.#listeners) listener.push(event);
+  }
+
+  /** Listening starts now; ends at the signal, at close, or when the consumer stops. */
+  subscribe(signal?: AbortSignal): AsyncGenerator<MemoryEvent, void, void> {
+    const listener = new Listener();
+    this.#listeners.add(listener);
+    return this.#drain(listener, signal);
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    for (const listener of this.#listeners) listener.wake?.();
+  }
+
+  async *#drain(
+    listener: Listener,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<MemoryEvent, void, void> {
+    const onAbort = () => listener.wake?.();
+    signal?.addEventListener("abort", onAbort);
+    try {
+      for (;;) {
+        const event = listener.queue.shift();
+        if (event !== undefined) {
+          yield event;
+        } else if (this.#isClosed || signal?.aborted === true) {
+          return;
+        } else {
+          await new Promise<void>((resolve) => {
+            listener.wake = resolve;
+          });
+        }
+      }
+    } finally {
+      signal?.removeEventListener("abort", onAbort);
+      this.#droppedCount += listener.droppedCount;
+      this.#listeners.delete(listener);
+    }
+  }
+}

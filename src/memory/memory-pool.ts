@@ -1,0 +1,196 @@
+// The arenas of one tensor kind, with one budget. Grows by arenas, never by bytes.
+import type { ControlPlane, PoolCounters } from "../core/control-plane.js";
+import type { TensorKind } from "../types.js";
+import type { ArenaShelf, PoolArena } from "./arena-shelf.js";
+
+export interface PoolStats extends PoolCounters {
+  readonly kind: TensorKind;
+  /** Infinity when the pool draws from the common budget alone. */
+  readonly budgetBytes: number;
+  readonly arenaCount: number;
+  readonly capacityBytes: number;
+  readonly capacityBytesPeak: number;
+  readonly freeBytes: number;
+  readonly largestFreeBlockBytes: number;
+  readonly pinnedCount: number;
+  /** 1 − largest free block ÷ free bytes; 0 when nothing is free. */
+  readonly externalFragmentation: number;
+  readonly externalFragmentationPeak: number;
+  /** 1 − requested ÷ granted; 0 when nothing is granted. */
+  readonly internalFragmentation: number;
+  readonly compactedBytes: number;
+}
+
+export interface MemoryPoolOptions {
+  readonly kind: TensorKind;
+  readonly index: number;
+  readonly budgetBytes: number;
+  readonly core: ControlPlane;
+  readonly shelf: ArenaShelf;
+}
+
+export class MemoryPool {
+  readonly kind: TensorKind;
+  readonly budgetBytes: number;
+  readonly #index: number;
+  readonly #core: ControlPlane;
+  readonly #shelf: ArenaShelf;
+  readonly #arenas: PoolArena[] = [];
+  #capacityBytes = 0;
+  #capacityBytesPeak = 0;
+  #externalFragmentationPeak = 0;
+  #compactedBytes = 0;
+
+  constructor(options: MemoryPoolOptions) {
+    this.kind = options.kind;
+    this.budgetBytes = options.budgetBytes;
+    this.#index = options.index;
+    this.#core = options.core;
+    this.#shelf = options.shelf;
+  }
+
+  get arenas(): readonly PoolArena[] {
+    return this.#arenas;
+  }
+
+  /** @returns A slot, or 0 when no open arena has room. One call into the core per arena tried. */
+  tryAllocate(bytes: number, alignment: number): number {
+    if (bytes > this.#shelf.arenaBytes) return this.#tryAllocateWhole(bytes);
+    for (const { id } of this.#arenas) {
+      const slot = this.#core.allocate(id, bytes, alignment);
+      if (slot !== 0) return slot;
+    }
+    return 0;
+  }
+
+  /** Opens one more arena that can hold `bytes`, inside both budgets. */
+  tryAddArena(bytes: number): boolean {
+    const opened = this.#shelf.tryOpen(this.#index, bytes, this.budgetBytes - this.#capacityBytes);
+    if (opened === null) return false;
+    this.#arenas.push(opened);
+    this.#capacityBytes += opened.arena.capacityBytes;
+    this.#capacityBytesPeak = Math.max(this.#capacityBytesPeak, this.#capacityBytes);
+    return true;
+  }
+
+  /**
+   * Frees a block, and hands its arena back if that emptied it, unless it is the pool's last.
+   *
+   * @throws {MisuseError} `stale-handle`, `foreign-handle`, `pinned`.
+   */
+  free(slot: number, generation: number): void {
+    const id = this.#core.arenaOf(slot);
+    this.#core.free(slot, generation);
+    if (this.#core.arenaLiveCount(id) > 0) return;
+    const emptied = this.#arenas.find((opened) => opened.id === id);
+    if (emptied === undefined) return;
+    const isOrdinary = emptied.arena.capacityBytes === this.#shelf.arenaBytes;
+    if (this.#arenas.length > 1 || !isOrdinary) this.#close(emptied);
+  }
+
+  /** Hands every empty arena back to the shelf. */
+  releaseEmptyArenas(): void {
+    for (const opened of [...this.#arenas]) {
+      if (this.#core.arenaLiveCount(opened.id) === 0) this.#close(opened);
+    }
+  }
+
+  /** Whether moving blocks could make a free block of `bytes` where none is now. */
+  canCompactFor(bytes: number): boolean {
+    return this.#arenas.some(({ id }) => {
+      const { freeBytes, largestFreeBlockBytes } = this.#core.arenaCounters(id);
+      return freeBytes >= bytes && freeBytes > largestFreeBlockBytes;
+    });
+  }
+
+  /**
+   * Moves unpinned blocks towards the low end of their arenas until nothing moves or the budget is
+   * spent.
+   *
+   * @returns Bytes moved; at most `bytesMovedMax`.
+   */
+  compact(bytesMovedMax: number): number {
+    let movedBytes = 0;
+    for (const opened of this.#arenas) {
+      movedBytes += this.#compactArena(opened, bytesMovedMax - movedBytes);
+    }
+    this.#compactedBytes += movedBytes;
+    return movedBytes;
+  }
+
+  freeBytes(): number {
+    return this.#arenas.reduce((sum, { id }) => sum + this.#core.arenaCounters(id).freeBytes, 0);
+  }
+
+  /** Notes the external fragmentation of this moment for the peak; called when a request is refused. */
+  notePressure(): void {
+    this.#externalFragmentationPeak = Math.max(
+      this.#externalFragmentationPeak,
+      this.stats().externalFragmentation,
+    );
+  }
+
+  stats(): PoolStats {
+    let freeBytes = 0;
+    let largestFreeBlockBytes = 0;
+    let pinnedCount = 0;
+    for (const { id } of this.#arenas) {
+      const counters = this.#core.arenaCounters(id);
+      freeBytes += counters.freeBytes;
+      largestFreeBlockBytes = Math.max(largestFreeBlockBytes, counters.largestFreeBlockBytes);
+      pinnedCount += counters.pinnedCount;
+    }
+    const counters = this.#core.poolCounters(this.#index);
+    return {
+      ...counters,
+      kind: this.kind,
+      budgetBytes: this.budgetBytes,
+      arenaCount: this.#arenas.length,
+      capacityBytes: this.#capacityBytes,
+      capacityBytesPeak: this.#capacityBytesPeak,
+      freeBytes,
+      largestFreeBlockBytes,
+      pinnedCount,
+      externalFragmentation: freeBytes === 0 ? 0 : 1 - largestFreeBlockBytes / freeBytes,
+      externalFragmentationPeak: this.#externalFragmentationPeak,
+      internalFragmentation:
+        counters.grantedBytes === 0 ? 0 : 1 - counters.requestedBytes / counters.grantedBytes,
+      compactedBytes: this.#compactedBytes,
+    };
+  }
+
+  #tryAllocateWhole(bytes: number): number {
+    for (const { id, arena } of this.#arenas) {
+      if (arena.capacityBytes < bytes || this.#core.arenaLiveCount(id) > 0) continue;
+      const slot = this.#core.allocateWhole(id, bytes);
+      if (slot !== 0) return slot;
+    }
+    return 0;
+  }
+
+  #compactArena({ id, arena }: PoolArena, bytesMovedMax: number): number {
+    let movedBytes = 0;
+    // Each pass moves every block at most once and only downwards; a second pass finds what the
+    // first has opened up.
+    for (;;) {
+      this.#core.beginCompaction(id);
+      let passBytes = 0;
+      for (let move = this.#core.nextMove(); move !== null; move = this.#core.nextMove()) {
+        if (movedBytes + passBytes + move.byteLength > bytesMovedMax) {
+          this.#core.vetoMove();
+          return movedBytes + passBytes;
+        }
+        arena.move(move.sourceOffset, move.targetOffset, move.byteLength);
+        if (this.#core.commitMove()) passBytes += move.byteLength;
+      }
+      if (passBytes === 0) return movedBytes;
+      movedBytes += passBytes;
+    }
+  }
+
+  #close(opened: PoolArena): void {
+    this.#arenas.splice(this.#arenas.indexOf(opened), 1);
+    this.#capacityBytes -= opened.arena.capacityBytes;
+    this.#shelf.close(opened);
+  }
+}

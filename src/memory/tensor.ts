@@ -1,0 +1,89 @@
+// A tensor as its user holds it: a handle to the one residency record.
+import type { TensorRecord } from "../cache/tensor-record.js";
+import { MisuseError } from "../errors.js";
+import type { Dtype, Layout, Shape, TensorKind } from "../types.js";
+import type { Pin, PinAccess } from "./pin.js";
+
+/** What a tensor asks of the memory that it belongs to. */
+export interface TensorOwner {
+  pin(record: TensorRecord, access: PinAccess): Pin;
+  free(record: TensorRecord): void;
+}
+
+export class Tensor<D extends Dtype = Dtype> {
+  readonly #record: TensorRecord;
+  readonly #owner: TensorOwner;
+
+  /** @internal Tensors are made by `allocate`. */
+  constructor(record: TensorRecord, owner: TensorOwner) {
+    this.#record = record;
+    this.#owner = owner;
+  }
+
+  /** null for an anonymous tensor, which no pressure demotes and nothing can acquire. */
+  get id(): string | null {
+    return this.#record.isNamed ? this.#record.id : null;
+  }
+
+  get kind(): TensorKind {
+    return this.#record.kind;
+  }
+
+  get dtype(): D {
+    return this.#record.dtype as D;
+  }
+
+  get shape(): Shape {
+    return this.#record.shape;
+  }
+
+  get layout(): Layout {
+    return this.#record.layout;
+  }
+
+  get byteLength(): number {
+    return this.#record.byteLength;
+  }
+
+  get tag(): string {
+    return this.#record.tag;
+  }
+
+  /** Its bytes are in an arena, so that {@link pin} works. */
+  get isResident(): boolean {
+    return this.#record.isResident;
+  }
+
+  get isFreed(): boolean {
+    return this.#record.isFreed;
+  }
+
+  /**
+   * Pins the tensor and shows its bytes.
+   *
+   * @param options.access Default: `"write"`. `"read"` keeps a clean tensor clean.
+   * @throws {MisuseError} `freed`; `not-resident` — use `acquire`; `pin-limit`; `closed`.
+   * @remarks One call into the core; the view is cached until the block moves.
+   */
+  pin(options?: { readonly access?: PinAccess }): Pin<D> {
+    const access = options?.access ?? "write";
+    if (access !== "read" && access !== "write") {
+      throw new MisuseError("bad-option", 'access is "read" or "write"');
+    }
+    return this.#owner.pin(this.#record, access) as Pin<D>;
+  }
+
+  /**
+   * Gives up the block and every copy that this tensor owns; a saved record stays.
+   *
+   * @throws {MisuseError} `freed` — it was freed before; `pinned`.
+   */
+  free(): void {
+    this.#owner.free(this.#record);
+  }
+
+  /** {@link free}, unless that was done before. */
+  [Symbol.dispose](): void {
+    if (!this.#record.isFreed) this.free();
+  }
+}

@@ -1,0 +1,3 @@
+// The package as Node sees it.
+export * from "./index.js";
+export { createTensorMemory } from "./presets/node.js";

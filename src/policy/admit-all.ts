@@ -1,0 +1,4 @@
+// The dull admission policy.
+import type { AdmissionPolicy } from "./admission-policy.js";
+
+export const admitAll: AdmissionPolicy = { name: "admit-all", admit: () => true };

@@ -1,0 +1,26 @@
+// The parts that browsers use.
+import { detectHardware } from "../hardware/detect-browser.js";
+import type { TensorMemoryOptions } from "../memory/options.js";
+import { type Platform, TensorMemory } from "../tensor-memory.js";
+import { indexedDbTier } from "../tier/indexed-db.js";
+
+// WebKit lacks the symbols that `using` needs.
+const symbols = Symbol as { dispose?: symbol; asyncDispose?: symbol };
+symbols.dispose ??= Symbol.for("Symbol.dispose");
+symbols.asyncDispose ??= Symbol.for("Symbol.asyncDispose");
+
+const browserPlatform: Platform = {
+  detectHardware,
+  createSsdTier: ({ directory, capacityBytes }) =>
+    indexedDbTier({ database: directory, capacityBytes }),
+};
+
+/**
+ * Builds a heap for tensors over RAM and, if `budgets.ssd` is given, an IndexedDB database.
+ *
+ * @throws {MisuseError} `bad-option`, `bad-size`, `unsupported`.
+ * @throws {TierError} `busy`, `io`, `aborted`.
+ */
+export function createTensorMemory(options?: TensorMemoryOptions): Promise<TensorMemory> {
+  return TensorMemory.open(browserPlatform, options);
+}

@@ -1,0 +1,22 @@
+// The parts that Node uses.
+import { detectHardware } from "../hardware/detect-node.js";
+import type { TensorMemoryOptions } from "../memory/options.js";
+import { type Platform, TensorMemory } from "../tensor-memory.js";
+import { FsTier } from "../tier/fs.js";
+import { nodeFileSystem } from "../tier/file-system-node.js";
+
+const nodePlatform: Platform = {
+  detectHardware,
+  createSsdTier: ({ directory, capacityBytes }, { fileSystem = nodeFileSystem, random }) =>
+    new FsTier({ directory, capacityBytes, fileSystem, ...(random && { random }) }),
+};
+
+/**
+ * Builds a heap for tensors over RAM and, if `budgets.ssd` is given, a directory.
+ *
+ * @throws {MisuseError} `bad-option`, `bad-size`, `unsupported`.
+ * @throws {TierError} `busy` — another process holds the directory; `io`; `aborted`.
+ */
+export function createTensorMemory(options?: TensorMemoryOptions): Promise<TensorMemory> {
+  return TensorMemory.open(nodePlatform, options);
+}

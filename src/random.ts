@@ -1,0 +1,37 @@
+// The only source of randomness in the library. Layer 0.
+
+/** Seam: cryptographic in production, seeded in tests. */
+export interface Random {
+  /** A uniformly drawn integer from 0 to 2^32 − 1. */
+  uint32(): number;
+}
+
+/** The platform's cryptographic generator. Names of temporary files must not be guessable. */
+export const systemRandom: Random = {
+  uint32: () => crypto.getRandomValues(new Uint32Array(1))[0] as number,
+};
+
+/**
+ * A small seeded generator for tests, examples and benchmarks; not for secrets.
+ *
+ * @see Sebastiano Vigna, "Further scramblings of Marsaglia's xorshift generators"; this is Guy
+ *   Steele's SplitMix reduced to 32 bits, known as mulberry32.
+ */
+export function seededRandom(seed: number): Random {
+  let state = seed | 0;
+  return {
+    uint32: () => {
+      state = (state + 0x6d2b79f5) | 0;
+      let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+      mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+      return (mixed ^ (mixed >>> 14)) >>> 0;
+    },
+  };
+}
+
+/** 32 hexadecimal digits. */
+export function randomName(random: Random): string {
+  let name = "";
+  for (let word = 0; word < 4; word++) name += random.uint32().toString(16).padStart(8, "0");
+  return name;
+}

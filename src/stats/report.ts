@@ -1,0 +1,97 @@
+// Statistics as text for people.
+import type { MemoryStats } from "../tensor-memory.js";
+
+const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
+
+/** `1536` → `"1.5 KiB"`. */
+export function formatBytes(bytes: number): string {
+  if (!Number.isFinite(bytes)) return "unlimited";
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < UNITS.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  const digits = unit === 0 || value >= 100 ? 0 : 1;
+  return `${value.toFixed(digits)} ${UNITS[unit]}`;
+}
+
+export function formatPercent(ratio: number): string {
+  return `${(ratio * 100).toFixed(1)} %`;
+}
+
+/** Lines of cells, each column as wide as its widest cell. */
+export function formatTable(rows: readonly (readonly string[])[]): string {
+  const widths: number[] = [];
+  for (const row of rows) {
+    for (const [column, cell] of row.entries()) {
+      widths[column] = Math.max(widths[column] ?? 0, cell.length);
+    }
+  }
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
+
+export function formatReport(stats: MemoryStats): string {
+  const { budget, arenas, lookups, transfers, tier } = stats;
+  const sections: string[] = [];
+  sections.push(
+    formatTable([
+      ["RAM budget", formatBytes(budget.limitBytes)],
+      ["  used, peak", `${formatBytes(budget.usedBytes)}, ${formatBytes(budget.usedBytesPeak)}`],
+      [
+        "  arenas, of these spare",
+        `${formatBytes(budget.byCategory.arenas)}, ${formatBytes(arenas.spareBytes)}`,
+      ],
+      ["  staging", formatBytes(budget.byCategory.staging)],
+      ["  control plane", formatBytes(budget.byCategory.control)],
+      ["  retired, not collected yet", formatBytes(budget.byCategory.retired)],
+    ]),
+  );
+  sections.push(
+    formatTable([
+      ["pool", "arenas", "live now", "live peak", "granted", "free", "ext. frag.", "worst", "int. frag."],
+      ...stats.pools.map((pool) => [
+        pool.kind,
+        `${pool.arenaCount} × ${formatBytes(arenas.arenaBytes)}`,
+        formatBytes(pool.requestedBytes),
+        formatBytes(pool.requestedBytesPeak),
+        formatBytes(pool.grantedBytes),
+        formatBytes(pool.freeBytes),
+        formatPercent(pool.externalFragmentation),
+        formatPercent(pool.externalFragmentationPeak),
+        formatPercent(pool.internalFragmentation),
+      ]),
+    ]),
+  );
+  sections.push(
+    formatTable([
+      ["tier", "tensors", "bytes", "hits", "misses", "in", "out"],
+      [
+        "ram",
+        `${transfers.hotCount}`,
+        formatBytes(transfers.hotBytes),
+        `${lookups.hits} (+${lookups.joins} joined)`,
+        `${lookups.misses}`,
+        `${transfers.swapInCount}, ${formatBytes(transfers.rawBytesIn)}`,
+        `${transfers.swapOutCount} written, ${transfers.cleanEvictionCount} clean`,
+      ],
+      [
+        tier.name,
+        `${tier.objectCount}`,
+        formatBytes(tier.storedBytes),
+        "",
+        "",
+        `${tier.commitCount}, ${formatBytes(tier.bytesWritten)} written`,
+        `${formatBytes(tier.bytesRead)} read`,
+      ],
+    ]),
+  );
+  return sections.join("\n\n");
+}

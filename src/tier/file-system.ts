@@ -1,0 +1,45 @@
+// Seam: the file operations that the fs tier needs, so that faults and crashes can be injected.
+//
+// Paths are strings built by `join`. Every method rejects with the platform's own error, whose
+// `code` (`ENOSPC`, `EIO`, …) the tier translates.
+import type { PrivateBytes } from "../util/private-bytes.js";
+
+export interface FileWriter {
+  /** Writes all of `source` at `offset`; may write less: the caller loops. @returns Bytes written. */
+  write(source: PrivateBytes, offset: number): Promise<number>;
+  /** Flushes the file's data and size to the device. */
+  sync(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface FileReader {
+  readonly byteLength: number;
+  /** @returns Bytes read; 0 at the end of the file. */
+  read(target: PrivateBytes, offset: number): Promise<number>;
+  close(): Promise<void>;
+}
+
+/** A held directory lock. */
+export interface FileLock {
+  release(): Promise<void>;
+}
+
+export interface FileSystem {
+  join(directory: string, name: string): string;
+  /** Creates a directory and its parents, readable by the owner only. */
+  makeDirectory(path: string): Promise<void>;
+  /** Names and sizes of the regular files in a directory. */
+  list(path: string): Promise<{ readonly name: string; readonly byteLength: number }[]>;
+  /** Creates a file that must not exist, readable by the owner only. */
+  create(path: string): Promise<FileWriter>;
+  /** Opens a regular file, following no link; null when there is none. */
+  openRead(path: string): Promise<FileReader | null>;
+  /** Renames atomically, replacing the target. */
+  rename(sourcePath: string, targetPath: string): Promise<void>;
+  /** @returns Whether the file existed. */
+  remove(path: string): Promise<boolean>;
+  /** Flushes a directory's entries to the device. */
+  syncDirectory(path: string): Promise<void>;
+  /** Takes the lock file, stealing it only from a dead process. null when its owner is alive. */
+  tryLock(path: string): Promise<FileLock | null>;
+}

@@ -1,0 +1,190 @@
+// A tier on IndexedDB: each object is a row of its own bytes, put in one transaction. Thin: objects
+// are assembled in memory, so one object needs its own size twice while it is written or read.
+//
+// IndexedDB stores the whole buffer behind a view, hence private copies only.
+import { TierError } from "../errors.js";
+import { privateBytes, type PrivateBytes } from "../util/private-bytes.js";
+import { TierMeter } from "./meter.js";
+import type { Tier, TierKey } from "./tier.js";
+
+export interface IndexedDbTierOptions {
+  /** Name of the database. */
+  readonly database: string;
+  /** Default: `"ssd"`. */
+  readonly name?: string;
+  /** Default: Infinity. */
+  readonly capacityBytes?: number;
+  /** Default: the platform's. */
+  readonly indexedDB?: IDBFactory;
+}
+
+const STORE = "objects";
+const DAMAGED_STORE = "damaged";
+
+function settled<T>(request: IDBRequest<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+}
+
+function completed(transaction: IDBTransaction): Promise<void> {
+  return new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve();
+    transaction.onabort = () => reject(transaction.error);
+    transaction.onerror = () => reject(transaction.error);
+  });
+}
+
+export function indexedDbTier(options: IndexedDbTierOptions): Tier {
+  const name = options.name ?? "ssd";
+  const factory = options.indexedDB ?? indexedDB;
+  const meter = new TierMeter(options.capacityBytes ?? Number.POSITIVE_INFINITY);
+  let database: IDBDatabase | null = null;
+
+  const opened = (): IDBDatabase => {
+    if (database === null) throw new TierError("closed", name, "the tier is closed");
+    return database;
+  };
+  const failed = (error: unknown, message: string): TierError =>
+    error instanceof TierError ? error : new TierError("io", name, message, { cause: error });
+
+  const open = (): Promise<IDBDatabase> =>
+    new Promise((resolve, reject) => {
+      const request = factory.open(options.database, 1);
+      request.onupgradeneeded = () => {
+        request.result.createObjectStore(STORE);
+        request.result.createObjectStore(DAMAGED_STORE, { autoIncrement: true });
+      };
+      request.onblocked = () => {
+        reject(new TierError("busy", name, "another tab keeps an older version of the database open"));
+      };
+      request.onerror = () => reject(failed(request.error, "cannot open the database"));
+      request.onsuccess = () => resolve(request.result);
+    });
+
+  const learn = async (from: IDBDatabase): Promise<void> => {
+    const store = from.transaction(STORE).objectStore(STORE);
+    await new Promise<void>((resolve, reject) => {
+      const request = store.openCursor();
+      request.onerror = () => reject(failed(request.error, "cannot list the database"));
+      request.onsuccess = () => {
+        const cursor = request.result;
+        if (cursor === null) return resolve();
+        meter.put(String(cursor.key), (cursor.value as Uint8Array).byteLength);
+        cursor.continue();
+      };
+    });
+  };
+
+  return {
+    name,
+    capabilities: { isPersistent: true, hasDurableCommit: true },
+    open: async () => {
+      if (database !== null) return;
+      const found = await open();
+      found.onversionchange = () => {
+        found.close();
+        database = null;
+      };
+      await learn(found);
+      database = found;
+    },
+    begin: async (key, byteLength) => {
+      opened();
+      if (!meter.tryBegin(byteLength)) return "no-space";
+      const object = privateBytes(byteLength);
+      let written = 0;
+      let isPending = true;
+      const end = () => {
+        if (isPending) meter.end(byteLength);
+        isPending = false;
+      };
+      return {
+        write: async (source) => {
+          opened();
+          object.set(source, written);
+          written += source.byteLength;
+          return "written";
+        },
+        commit: async ({ durable }) => {
+          if (written !== byteLength) throw new TierError("io", name, "the object is incomplete");
+          const transaction = opened().transaction(STORE, "readwrite", {
+            durability: durable ? "strict" : "relaxed",
+          });
+          transaction.objectStore(STORE).put(object, key);
+          try {
+            await completed(transaction);
+          } catch (error) {
+            if ((error as DOMException | null)?.name !== "QuotaExceededError") {
+              throw failed(error, "cannot store an object");
+            }
+            meter.noSpaceCount += 1;
+            return "no-space";
+          }
+          end();
+          meter.put(key, byteLength);
+          meter.bytesWritten += byteLength;
+          meter.commitCount += 1;
+          return "stored";
+        },
+        abort: async () => end(),
+      };
+    },
+    openRead: async (key) => {
+      const request = opened().transaction(STORE).objectStore(STORE).get(key);
+      meter.openReadCount += 1;
+      let object: PrivateBytes | undefined;
+      try {
+        object = (await settled(request)) as PrivateBytes | undefined;
+      } catch (error) {
+        throw failed(error, "cannot read an object");
+      }
+      if (object === undefined) return null;
+      const bytes = object;
+      return {
+        byteLength: bytes.byteLength,
+        read: async (offset, target) => {
+          opened();
+          const part = bytes.subarray(offset, offset + target.byteLength);
+          target.set(part);
+          meter.bytesRead += part.byteLength;
+          return part.byteLength;
+        },
+        close: async () => {},
+      };
+    },
+    delete: async (key) => {
+      const transaction = opened().transaction(STORE, "readwrite");
+      const existed = meter.has(key);
+      transaction.objectStore(STORE).delete(key);
+      await completed(transaction).catch((error) => {
+        throw failed(error, "cannot delete an object");
+      });
+      meter.forget(key);
+      meter.deleteCount += 1;
+      return existed;
+    },
+    quarantine: async (key: TierKey) => {
+      const transaction = opened().transaction([STORE, DAMAGED_STORE], "readwrite");
+      const store = transaction.objectStore(STORE);
+      const object = await settled(store.get(key));
+      if (object !== undefined) transaction.objectStore(DAMAGED_STORE).put(object);
+      store.delete(key);
+      await completed(transaction).catch((error) => {
+        throw failed(error, "cannot quarantine an object");
+      });
+      meter.forget(key);
+      meter.quarantinedCount += 1;
+    },
+    list: async function* () {
+      opened();
+      yield* meter.keys();
+    },
+    stats: () => meter.stats(),
+    close: async () => {
+      database?.close();
+      database = null;
+    },
+  };
+}

@@ -1,0 +1,98 @@
+// A tier in JavaScript memory: for tests, and as the fallback where no storage works. Its objects
+// live outside the RAM budget, so its capacity is the caller's to choose.
+import { TierError } from "../errors.js";
+import { privateBytes, type PrivateBytes } from "../util/private-bytes.js";
+import { TierMeter } from "./meter.js";
+import type { Tier, TierKey } from "./tier.js";
+
+export interface MemoryTierOptions {
+  /** Default: `"memory"`. */
+  readonly name?: string;
+  /** Default: Infinity. */
+  readonly capacityBytes?: number;
+}
+
+export function memoryTier(options: MemoryTierOptions = {}): Tier {
+  const name = options.name ?? "memory";
+  const objects = new Map<TierKey, PrivateBytes>();
+  const meter = new TierMeter(options.capacityBytes ?? Number.POSITIVE_INFINITY);
+  let isOpen = false;
+
+  const checkOpen = () => {
+    if (!isOpen) throw new TierError("closed", name, "the tier is closed");
+  };
+
+  return {
+    name,
+    capabilities: { isPersistent: false, hasDurableCommit: false },
+    open: async () => {
+      isOpen = true;
+    },
+    begin: async (key, byteLength) => {
+      checkOpen();
+      if (!meter.tryBegin(byteLength)) return "no-space";
+      const object = privateBytes(byteLength);
+      let written = 0;
+      let isPending = true;
+      const end = () => {
+        if (isPending) meter.end(byteLength);
+        isPending = false;
+      };
+      return {
+        write: async (source) => {
+          checkOpen();
+          object.set(source, written);
+          written += source.byteLength;
+          meter.bytesWritten += source.byteLength;
+          return "written";
+        },
+        commit: async () => {
+          checkOpen();
+          if (written !== byteLength) throw new TierError("io", name, "the object is incomplete");
+          end();
+          objects.set(key, object);
+          meter.put(key, byteLength);
+          meter.commitCount += 1;
+          return "stored";
+        },
+        abort: async () => end(),
+      };
+    },
+    openRead: async (key) => {
+      checkOpen();
+      meter.openReadCount += 1;
+      const object = objects.get(key);
+      if (object === undefined) return null;
+      return {
+        byteLength: object.byteLength,
+        read: async (offset, target) => {
+          checkOpen();
+          const part = object.subarray(offset, offset + target.byteLength);
+          target.set(part);
+          meter.bytesRead += part.byteLength;
+          return part.byteLength;
+        },
+        close: async () => {},
+      };
+    },
+    delete: async (key) => {
+      checkOpen();
+      meter.forget(key);
+      meter.deleteCount += 1;
+      return objects.delete(key);
+    },
+    quarantine: async (key) => {
+      meter.forget(key);
+      meter.quarantinedCount += 1;
+      objects.delete(key);
+    },
+    list: async function* () {
+      checkOpen();
+      yield* meter.keys();
+    },
+    stats: () => meter.stats(),
+    close: async () => {
+      isOpen = false;
+    },
+  };
+}

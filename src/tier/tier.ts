@@ -1,0 +1,90 @@
+// Seam: a level of storage below the arenas. A tier stores opaque objects under keys of 64
+// hexadecimal digits; what the bytes mean, and whether they are intact, is for the record layer.
+//
+// Order of calls: open once, then any, then close once. Objects are written whole through a writer
+// and become visible at its commit, replacing any object of that key; until then, and after an
+// abort or a crash, the old object is what a reader finds. Operations on one key are serialised by
+// the caller; those on different keys may overlap.
+import type { PrivateBytes } from "../util/private-bytes.js";
+
+/** 64 lower-case hexadecimal digits. */
+export type TierKey = string;
+
+export interface TierCapabilities {
+  /** Objects outlive the process. */
+  readonly isPersistent: boolean;
+  /** A durable commit survives power loss. */
+  readonly hasDurableCommit: boolean;
+}
+
+export interface TierStats {
+  readonly objectCount: number;
+  /** Physical bytes of committed objects. */
+  readonly storedBytes: number;
+  /** Most physical bytes that the tier may hold; Infinity when unlimited. */
+  readonly capacityBytes: number;
+  readonly bytesWritten: number;
+  readonly bytesRead: number;
+  readonly commitCount: number;
+  readonly openReadCount: number;
+  readonly deleteCount: number;
+  readonly noSpaceCount: number;
+  readonly quarantinedCount: number;
+}
+
+export interface TierWriter {
+  /**
+   * Appends bytes to the object.
+   *
+   * @param source Private memory: the platform may read it until the promise settles.
+   * @throws {TierError} `io`, `closed`.
+   */
+  write(source: PrivateBytes): Promise<"written" | "no-space">;
+  /**
+   * Publishes the object. Must not be called after a refused or failed write.
+   *
+   * @param options.durable The object survives power loss once the promise resolves.
+   * @throws {TierError} `io`, `closed`; the old object is then unchanged.
+   */
+  commit(options: { readonly durable: boolean }): Promise<"stored" | "no-space">;
+  /** Drops what was written. Never throws; harmless after commit. */
+  abort(): Promise<void>;
+}
+
+export interface TierReader {
+  readonly byteLength: number;
+  /**
+   * Fills `target` from `offset` on.
+   *
+   * @returns Bytes read; fewer than `target` holds only at the object's end.
+   * @throws {TierError} `io`, `closed`.
+   */
+  read(offset: number, target: PrivateBytes): Promise<number>;
+  close(): Promise<void>;
+}
+
+export interface Tier {
+  /** Short name for errors and statistics, such as `"ssd"`. */
+  readonly name: string;
+  readonly capabilities: TierCapabilities;
+  /** @throws {TierError} `io`, `busy` — another process holds the store, `incompatible`. */
+  open(): Promise<void>;
+  /**
+   * Starts an object of exactly `byteLength` bytes.
+   *
+   * @returns `"no-space"` when it would exceed the capacity.
+   * @throws {TierError} `io`, `busy`, `closed`.
+   */
+  begin(key: TierKey, byteLength: number): Promise<TierWriter | "no-space">;
+  /** @returns null when there is no object of that key. @throws {TierError} `io`, `busy`, `closed`. */
+  openRead(key: TierKey): Promise<TierReader | null>;
+  /** @returns Whether there was an object. @throws {TierError} `io`, `closed`. */
+  delete(key: TierKey): Promise<boolean>;
+  /** Takes a damaged object out of the way without destroying it. @throws {TierError} `io`. */
+  quarantine(key: TierKey): Promise<void>;
+  /** Keys of the committed objects, in no order. @throws {TierError} `io`, `closed`. */
+  list(): AsyncIterable<TierKey>;
+  stats(): TierStats;
+  /** Waits for nothing; open writers are aborted. May be called again. */
+  close(): Promise<void>;
+}
