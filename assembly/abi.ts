@@ -69,9 +69,13 @@ export const CONTROL_OFF_MAGIC = 0;
 export const CONTROL_OFF_ABI_VERSION = 4;
 /** 0 when idle; the holder's non-zero id while a mutation runs. */
 export const CONTROL_OFF_GUARD = 8;
-/** STATUS_* of the last refusal that returned 0 in place of a slot, an arena or an epoch. */
+/**
+ * STATUS_* of the last refusal that returned 0 in place of a slot, an arena or an epoch. STATUS_OK
+ * after compactBegin, and after compactNext has returned 0 at the end of a plan.
+ */
 export const CONTROL_OFF_STATUS = 12;
 export const CONTROL_OFF_TOTAL_BYTES = 16;
+/** Rows of the slot table, row 0 included: slots are 1 to this minus 1. So for arenas. */
 export const CONTROL_OFF_SLOT_CAPACITY = 20;
 /** Lowest slot never handed out; starts at 1. */
 export const CONTROL_OFF_SLOT_FRESH = 24;
@@ -89,7 +93,9 @@ export const CONTROL_OFF_POOLS = 60;
 export const CONTROL_OFF_REGION = 64;
 export const CONTROL_OFF_REGION_BYTES = 68;
 export const CONTROL_OFF_REGION_FREE_HEAD = 72;
-/** The compaction plan: arena (0 = none), candidates, cursor, slot of the pending move (0 = none). */
+/**
+ * The compaction plan: arena (0 = none), candidates, cursor, slot of the pending move (0 = none).
+ */
 export const CONTROL_OFF_PLAN_ARENA = 76;
 export const CONTROL_OFF_PLAN_COUNT = 80;
 export const CONTROL_OFF_PLAN_CURSOR = 84;
@@ -101,7 +107,7 @@ export const CONTROL_OFF_PLAN_GRANULES = 100;
 /** Generation of the pending slot when its move was planned; 0 once it was pinned since. */
 export const CONTROL_OFF_PLAN_GENERATION = 104;
 
-// --- Slot rows: 16 hot bytes and 16 cold bytes per slot, in two tables -----------------------------
+// --- Slot rows: 16 hot bytes and 16 cold bytes per slot, in two tables ---------------------------
 
 export const HOT_BYTES = 16;
 /** Block start in granules from the arena base. */
@@ -144,7 +150,7 @@ export const ARENA_OFF_WHOLE_SLOT = 48;
 export const ARENA_STATE_CLOSED = 0;
 export const ARENA_STATE_OPEN = 1;
 
-// --- Order tree: header, then one row per order, then the bitmap words --------------------------------
+// --- Order tree: header, then one row per order, then the bitmap words ---------------------------
 
 export const TREE_HEADER_BYTES = 16;
 /** Bit k is 1 exactly when order k has a free block. */
@@ -159,7 +165,7 @@ export const ORDER_OFF_LEVEL_COUNT = 20;
 export const ORDER_OFF_BLOCK_COUNT = 24;
 export const ORDER_OFF_FREE_COUNT = 28;
 
-// --- Pool rows: counters of one tensor kind, u64 each --------------------------------------------------
+// --- Pool rows: counters of one tensor kind, u64 each --------------------------------------------
 
 export const POOL_BYTES = 64;
 export const POOL_OFF_REQUESTED = 0;
@@ -173,7 +179,7 @@ export const POOL_OFF_ALLOCATIONS = 48;
 export const POOL_OFF_LIVE_COUNT = 56; // u32
 export const POOL_OFF_LIVE_COUNT_PEAK = 60; // u32
 
-// --- Invariants: `check` returns one of these, or 0. The number is <module><n>. -------------------------
+// --- Invariants: `check` returns one of these, or 0. The number is <module><n>. ------------------
 
 export const INV_TREE_1 = 101;
 export const INV_TREE_2 = 102;

@@ -1,5 +1,5 @@
-// Arena: joins a tree, the slots and the counters into allocate, free, pin and unpin. Layer 4. Every
-// function leaves tree, slot and counters in step or changes nothing.
+// Arena: joins a tree, the slots and the counters into allocate, free, pin and unpin. Layer 4.
+// Every function leaves tree, slot and counters in step or changes nothing.
 //
 //   byte 0       4      8              12         16     20          24          28            32
 //        ┌───────┬──────┬──────────────┬──────────┬──────┬───────────┬───────────┬─────────────┐
@@ -77,7 +77,7 @@ if (offsetof<ArenaRow>() != abi.ARENA_BYTES) ERROR("ArenaRow size");
 
 /** Row of `arena`, which is below arenaCapacity; not checked. */
 export function arenaRow(base: usize, arena: u32): ArenaRow {
-  return changetype<ArenaRow>(base + controlAt(base).arenas + <usize>(arena * abi.ARENA_BYTES));
+  return changetype<ArenaRow>(base + controlAt(base).arenas + arena * abi.ARENA_BYTES);
 }
 
 /** Order tree of an open arena. */
@@ -101,7 +101,10 @@ export function arenaBlockBytes(row: ArenaRow, order: u32): u64 {
   return (<u64>arenaBlockGranules(row, order)) << row.granuleShift;
 }
 
-/** Bytes of control memory that opening an arena takes, or 0 if `capacity` granules are out of range. */
+/**
+ * Bytes of control memory that opening an arena takes, or 0 if `capacity` granules are out of
+ * range.
+ */
 export function arenaMetadataBytes(capacity: u32): u32 {
   if (capacity == 0 || capacity > <u32>abi.ARENA_GRANULES_MAX) return 0;
   return regionExtentBytes(orderTreeBytes(capacity));
@@ -158,7 +161,8 @@ export function arenaClose(base: usize, arena: u32): u32 {
  *
  * @param requested Bytes, at least 1.
  * @param alignment Bytes, a power of two.
- * @returns The slot, or 0 with STATUS_BAD_ARGUMENT, STATUS_NO_ARENA, STATUS_NO_SLOT or STATUS_NO_ROOM.
+ * @returns The slot, or 0 with STATUS_BAD_ARGUMENT, STATUS_NO_ARENA, STATUS_NO_SLOT or
+ * STATUS_NO_ROOM.
  */
 export function arenaAllocate(base: usize, arena: u32, requested: u32, alignment: u32): u32 {
   if (requested == 0 || !bitsIsPowerOfTwo(alignment)) {
@@ -174,11 +178,12 @@ export function arenaAllocate(base: usize, arena: u32, requested: u32, alignment
 }
 
 /**
- * Hands out an entirely free arena as one block, so that its length need not be a power of two. Until
- * the block is freed the arena has no room for others.
+ * Hands out an entirely free arena as one block, so that its length need not be a power of two.
+ * Until the block is freed the arena has no room for others.
  *
  * @param requested Bytes, at least 1.
- * @returns The slot, or 0 with STATUS_BAD_ARGUMENT, STATUS_NO_ARENA, STATUS_NO_SLOT or STATUS_NO_ROOM.
+ * @returns The slot, or 0 with STATUS_BAD_ARGUMENT, STATUS_NO_ARENA, STATUS_NO_SLOT or
+ * STATUS_NO_ROOM.
  */
 export function arenaAllocateWhole(base: usize, arena: u32, requested: u32): u32 {
   if (requested == 0) return controlRefuse(base, abi.STATUS_BAD_ARGUMENT);

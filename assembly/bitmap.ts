@@ -40,7 +40,9 @@ export function bitmapWordCount(bitCount: u32): u32 {
   return (bitCount + 63) >> 6;
 }
 
-/** Bytes of all levels of a bitmap of `bitCount` bits, at least 1 and at most ARENA_GRANULES_MAX. */
+/**
+ * Bytes of all levels of a bitmap of `bitCount` bits, at least 1 and at most ARENA_GRANULES_MAX.
+ */
 export function bitmapBytes(bitCount: u32): u32 {
   let wordCount = bitmapWordCount(bitCount);
   let wordTotal = wordCount;
@@ -53,17 +55,17 @@ export function bitmapBytes(bitCount: u32): u32 {
 
 /** Offset of one level's words from the origin. */
 export function bitmapLevel(bitmap: Bitmap, level: u32): u32 {
-  return load<u32>(changetype<usize>(bitmap) + ((<usize>level) << 2), abi.ORDER_OFF_LEVELS);
+  return load<u32>(changetype<usize>(bitmap) + (level << 2), abi.ORDER_OFF_LEVELS);
 }
 
 /** Address of the word of `level` that holds bit `index` of that level. */
 export function bitmapWordAddress(bitmap: Bitmap, origin: usize, level: u32, index: u32): usize {
-  return origin + bitmapLevel(bitmap, level) + (<usize>(index >> 6) << 3);
+  return origin + bitmapLevel(bitmap, level) + ((index >> 6) << 3);
 }
 
 /**
- * Formats `bitmap` as the empty set below `bitCount`, with its words from `offset` on. The memory may
- * hold anything before.
+ * Formats `bitmap` as the empty set below `bitCount`, with its words from `offset` on. The memory
+ * may hold anything before.
  */
 export function bitmapFormat(bitmap: Bitmap, origin: usize, offset: u32, bitCount: u32): void {
   memory.fill(changetype<usize>(bitmap), 0, abi.ORDER_BYTES);
@@ -73,7 +75,7 @@ export function bitmapFormat(bitmap: Bitmap, origin: usize, offset: u32, bitCoun
   let levelCount: u32 = 0;
   let wordCount = bitCount;
   do {
-    store<u32>(changetype<usize>(bitmap) + ((<usize>levelCount) << 2), offset, abi.ORDER_OFF_LEVELS);
+    store<u32>(changetype<usize>(bitmap) + (levelCount << 2), offset, abi.ORDER_OFF_LEVELS);
     wordCount = bitmapWordCount(wordCount);
     offset += wordCount << 3;
     levelCount += 1;
@@ -102,7 +104,9 @@ export function bitmapAdd(bitmap: Bitmap, origin: usize, index: u32): void {
   }
 }
 
-/** Removes `index`, which is a member. Cost: one word, and one more per level that becomes empty. */
+/**
+ * Removes `index`, which is a member. Cost: one word, and one more per level that becomes empty.
+ */
 export function bitmapRemove(bitmap: Bitmap, origin: usize, index: u32): void {
   assert(bitmapHas(bitmap, origin, index));
   bitmap.setCount -= 1;

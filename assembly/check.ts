@@ -1,10 +1,10 @@
-// Check: compares every table with the invariants written beside it. Layer 6. It names the first one
-// broken and repairs nothing. It trusts the header's layout (format.ts verifies it before) and no
-// other word: each index is bounded before it is used, and each loop by a table length, so a damaged
-// plane yields an answer.
+// Check: compares every table with the invariants written beside it. Layer 6. It names the first
+// one broken and repairs nothing. It trusts the header's layout (format.ts verifies it before) and
+// no other word: each index is bounded before it is used, and each loop by a table length, so a
+// damaged plane yields an answer.
 //
-// That live blocks do not overlap is seen by sorting them, in the array that a compaction plan uses.
-// While a plan is active, INV-TREE-4 is therefore checked by sums alone.
+// That live blocks do not overlap is seen by sorting them, in the array that a compaction plan
+// uses. While a plan is active, INV-TREE-4 is therefore checked by sums alone.
 //
 // Cost: open arenas × used slots. For tests, and for a host that suspects damage.
 import * as abi from "./abi";
@@ -26,14 +26,17 @@ import { slotsCold, slotsHot } from "./slots";
 import { sortedSlotsAt, sortedSlotsBuild } from "./sorted-slots";
 import { statsPool } from "./stats";
 
+/** What a check answers if its invariants hold; anything else is the code of a broken one. */
 const HOLDS: u32 = 0;
+/** The lower halves of the buddy pairs in a word of free blocks. */
 const EVEN_BITS: u64 = 0x5555555555555555;
 
 /** First INV_* code that does not hold at `base`, or 0. The header's layout is valid. */
 export function checkAll(base: usize): u32 {
   const arenaCapacity = controlAt(base).arenaCapacity;
+  // The order matters: each check relies on the ones before it. A tree may be read only where the
+  // region check has found it, and sums mean something only over blocks that exist.
   let broken = checkRegion(base);
-  // A tree may be read only where the region check has found it.
   for (let arena: u32 = 1; arena < arenaCapacity && broken == HOLDS; arena++) {
     if (arenaIsOpen(base, arena)) broken = checkTree(base, arenaRow(base, arena));
   }
@@ -76,7 +79,10 @@ function checkRegion(base: usize): u32 {
   return free == 0 && treeCount == openCount(base) ? HOLDS : abi.INV_REGION_1;
 }
 
-/** Bytes of the open arena's tree that starts at `offset`, or 0 if there is none or it is implausible. */
+/**
+ * Bytes of the open arena's tree that starts at `offset`, or 0 if there is none or it is
+ * implausible.
+ */
 function treeBytesAt(base: usize, offset: u32): u32 {
   const arenaCapacity = controlAt(base).arenaCapacity;
   for (let arena: u32 = 1; arena < arenaCapacity; arena++) {
@@ -87,6 +93,7 @@ function treeBytesAt(base: usize, offset: u32): u32 {
   return 0;
 }
 
+/** Number of open arenas, and so of the trees that the region must hold. */
 function openCount(base: usize): u32 {
   const arenaCapacity = controlAt(base).arenaCapacity;
   let count: u32 = 0;
@@ -113,7 +120,7 @@ function checkTree(base: usize, row: ArenaRow): u32 {
     const wordCount = bitmapWordCount(blockCount);
     let freeCount: u32 = 0;
     for (let i: u32 = 0; i < wordCount; i++) {
-      const word = load<u64>(words + (<usize>i << 3));
+      const word = load<u64>(words + (i << 3));
       if ((word & (word >> 1) & EVEN_BITS) != 0) return abi.INV_TREE_1;
       freeCount += <u32>popcnt(word);
     }
@@ -137,15 +144,15 @@ function isExact(bitmap: Bitmap, tree: OrderTree, offset: u32, blockCount: u32):
     const wordCount = bitmapWordCount(bitCount);
     const words = changetype<usize>(tree) + offset;
     const lastBits = bitCount & 63;
-    const last = load<u64>(words + (<usize>(wordCount - 1) << 3));
+    const last = load<u64>(words + ((wordCount - 1) << 3));
     if (lastBits != 0 && last >> lastBits != 0) return false;
     level += 1;
     if (wordCount == 1) return bitmap.levelCount == level;
 
-    const summary = words + (<usize>wordCount << 3);
+    const summary = words + (wordCount << 3);
     for (let i: u32 = 0; i < wordCount; i++) {
-      const isUsed = load<u64>(words + (<usize>i << 3)) != 0;
-      const bit = (load<u64>(summary + (<usize>(i >> 6) << 3)) >> (i & 63)) & 1;
+      const isUsed = load<u64>(words + (i << 3)) != 0;
+      const bit = (load<u64>(summary + ((i >> 6) << 3)) >> (i & 63)) & 1;
       if (isUsed != (bit != 0)) return false;
     }
     offset += wordCount << 3;
@@ -153,7 +160,7 @@ function isExact(bitmap: Bitmap, tree: OrderTree, offset: u32, blockCount: u32):
   }
 }
 
-/** INV-SLOT-1. */
+/** INV-SLOT-1: every row below slotFresh has a state, and the header counts each state rightly. */
 function checkSlotStates(base: usize): u32 {
   const control = controlAt(base);
   const slotFresh = control.slotFresh;
@@ -176,8 +183,8 @@ function checkSlotStates(base: usize): u32 {
 }
 
 /**
- * INV-SLOT-3: a list of free slots that ends after as many steps as there are free slots repeats none
- * and leaves none out.
+ * INV-SLOT-3: a list of free slots that ends after as many steps as there are free slots repeats
+ * none and leaves none out.
  */
 function checkSlotFreeList(base: usize): u32 {
   const control = controlAt(base);
@@ -190,7 +197,7 @@ function checkSlotFreeList(base: usize): u32 {
   return slot == 0 ? HOLDS : abi.INV_SLOT_3;
 }
 
-/** INV-SLOT-2. */
+/** INV-SLOT-2, row by row; what it establishes, the checks of arenas rely on. */
 function checkSlotBlocks(base: usize): u32 {
   const slotFresh = controlAt(base).slotFresh;
   for (let slot: u32 = 1; slot < slotFresh; slot++) {
@@ -217,7 +224,10 @@ function isInArena(row: ArenaRow, slot: u32, order: u32, offset: u32): bool {
   return index << order == offset && index < row.capacity >> order;
 }
 
-/** INV-ARENA-1 to INV-ARENA-4, and INV-TREE-4. */
+/**
+ * INV-ARENA-1 to INV-ARENA-4, and INV-TREE-4: first the sums, where the target of a pending move
+ * counts as claimed, then the tiling.
+ */
 function checkArena(base: usize, arena: u32): u32 {
   const control = controlAt(base);
   const row = arenaRow(base, arena);
@@ -247,7 +257,10 @@ function checkArena(base: usize, arena: u32): u32 {
   return isTiled(base, arena) ? HOLDS : abi.INV_TREE_4;
 }
 
-/** Whether live blocks and free blocks tile the arena, with no free block left over. */
+/**
+ * Whether live blocks and free blocks tile the arena, with no free block left over. Each live block
+ * ends at or below the next, and each gap between them must be made of free blocks.
+ */
 function isTiled(base: usize, arena: u32): bool {
   const row = arenaRow(base, arena);
   const tree = arenaTree(base, row);
@@ -269,7 +282,9 @@ function isTiled(base: usize, arena: u32): bool {
   return freeCount == expected;
 }
 
-/** Number of free blocks that tile the granules `from` to `to`; 0 if they do not. */
+/**
+ * Number of free blocks that tile the granules `from` to `to`; 0 if they do not. Steps: as many.
+ */
 function freeBlocksBetween(tree: OrderTree, from: u32, to: u32): u32 {
   let count: u32 = 0;
   while (from < to) {

@@ -1,10 +1,12 @@
-// Compact: plans which blocks of an arena move to a lower place, so that free blocks coalesce above.
-// Layer 5. The host moves the bytes: it calls `next`, copies, and then commits or vetoes. Highest
-// blocks go first, each to the lowest place that fits. One plan and one pending move at a time.
+// Compact: plans which blocks of an arena move to a lower place, so that free blocks coalesce
+// above. Layer 5. The host moves the bytes: it calls `next`, copies, and then commits or vetoes.
+// Highest blocks go first, each to the lowest place that fits. One plan and one pending move at a
+// time.
 //
-// Between `next` and `commit` the target is claimed without a slot. Everything else goes on as usual:
-// blocks may be allocated, freed and pinned while a plan is active, and each step looks at the slot
-// again. A slot that was freed and bound anew inside the same arena counts as what it is now.
+// Between `next` and `commit` the target is claimed without a slot. Everything else goes on as
+// usual: blocks may be allocated, freed and pinned while a plan is active, and each step looks at
+// the slot again. A slot that was freed and bound anew inside the same arena counts as what it is
+// now.
 import * as abi from "./abi";
 import { arenaBlockGranules, arenaIsOpen, arenaRow, arenaTree } from "./arena";
 import { bitsFloorLog2 } from "./bits";
@@ -26,8 +28,7 @@ export function compactBegin(base: usize, arena: u32): u32 {
   control.status = abi.STATUS_OK;
   control.planArena = arena;
   control.planCursor = 0;
-  control.planCount =
-    arenaRow(base, arena).wholeSlot == 0 ? sortedSlotsBuild(base, arena) : 0;
+  control.planCount = arenaRow(base, arena).wholeSlot == 0 ? sortedSlotsBuild(base, arena) : 0;
   return control.planCount;
 }
 
@@ -64,8 +65,8 @@ export function compactNext(base: usize): u32 {
 /**
  * Rebinds the slot of the pending move to its target and releases the source.
  *
- * @returns STATUS_OK; STATUS_PINNED or STATUS_STALE if the block was pinned or freed since `next`, and
- *   then the move is vetoed; STATUS_NO_PLAN.
+ * @returns STATUS_OK; STATUS_PINNED or STATUS_STALE if the block was pinned or freed since `next`,
+ *   and then the move is vetoed; STATUS_NO_PLAN.
  */
 export function compactCommit(base: usize): u32 {
   const control = controlAt(base);

@@ -32,7 +32,8 @@ export function formatBytes(slotCapacity: u32, arenaCapacity: u32, regionBytes: 
  * Formats an empty control plane at `base`.
  *
  * @returns STATUS_OK; STATUS_BAD_ARGUMENT if `base` is not a multiple of CONTROL_ALIGNMENT, if the
- *   plane does not fit into `totalBytes` or those not into the memory, or for a capacity out of range.
+ *   plane does not fit into `totalBytes` or those not into the memory, or for a capacity out of
+ *   range.
  */
 export function formatInit(
   base: usize,
@@ -79,7 +80,8 @@ export function formatAttach(base: usize): u32 {
 function isLaidOut(base: usize, control: ControlHeader): bool {
   const slotCapacity = control.slotCapacity;
   const arenaCapacity = control.arenaCapacity;
-  if (!isInRange(slotCapacity, arenaCapacity) || !isInMemory(base, control.totalBytes)) return false;
+  if (!isInRange(slotCapacity, arenaCapacity) || !isInMemory(base, control.totalBytes))
+    return false;
   const region = regionOffset(slotCapacity, arenaCapacity);
   return (
     region <= control.totalBytes &&

@@ -1,12 +1,12 @@
 // Control plane: the exports of core.wasm. Top layer. Each export that changes something holds the
 // guard of its control plane while it runs; what it does is in the module it names.
 //
-// `base` is the address of the control plane, a multiple of CONTROL_ALIGNMENT; that one lies there is
-// verified only by controlInit and controlAttach. Every other argument may be any number.
+// `base` is the address of the control plane, a multiple of CONTROL_ALIGNMENT; that one lies there
+// is verified only by controlInit and controlAttach. Every other argument may be any number.
 //
 // Two kinds of result: a status, or a slot, arena, epoch or count that is 0 on refusal, with the
-// status in the header. Without the guard both kinds answer STATUS_BUSY and nothing is changed. With
-// several threads the header's status is that of the last refusal of any of them.
+// status in the header. Without the guard both kinds answer STATUS_BUSY and nothing is changed.
+// With several threads the header's status is that of the last refusal of any of them.
 import * as abi from "./abi";
 import {
   arenaAllocate as allocate,
@@ -69,12 +69,7 @@ export function arenaMetadataBytes(capacityGranules: u32): u32 {
 }
 
 /** Opens an arena and returns it, or 0; see arena.ts. */
-export function arenaOpen(
-  base: u32,
-  pool: u32,
-  capacityGranules: u32,
-  granuleShift: u32,
-): u32 {
+export function arenaOpen(base: u32, pool: u32, capacityGranules: u32, granuleShift: u32): u32 {
   if (!lockTryEnter(base)) return controlRefuse(base, abi.STATUS_BUSY);
   const arena = open(base, pool, capacityGranules, granuleShift);
   lockLeave(base);
@@ -91,12 +86,7 @@ export function arenaClose(base: u32, arena: u32): u32 {
 }
 
 /** Allocates a block and returns its slot, or 0; see arena.ts. */
-export function arenaAllocate(
-  base: u32,
-  arena: u32,
-  requestedBytes: u32,
-  alignment: u32,
-): u32 {
+export function arenaAllocate(base: u32, arena: u32, requestedBytes: u32, alignment: u32): u32 {
   if (!lockTryEnter(base)) return controlRefuse(base, abi.STATUS_BUSY);
   const slot = allocate(base, arena, requestedBytes, alignment);
   lockLeave(base);
@@ -113,7 +103,9 @@ export function arenaAllocateWhole(base: u32, arena: u32, requestedBytes: u32): 
 
 // --- Slots --------------------------------------------------------------------------------------
 
-/** Frees the block of a handle and returns a status. Every handle on the slot is stale afterwards. */
+/**
+ * Frees the block of a handle and returns a status. Every handle on the slot is stale afterwards.
+ */
 export function slotFree(base: u32, slot: u32, generation: u32): u32 {
   if (!lockTryEnter(base)) return abi.STATUS_BUSY;
   const status = free(base, slot, generation);

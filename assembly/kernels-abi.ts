@@ -1,5 +1,6 @@
-// Kernels ABI: the constants that kernels.wasm shares with the host. Layer 0. Like abi.ts it compiles
-// under AssemblyScript and under TypeScript, so it holds nothing but plain integer constants.
+// Kernels ABI: the constants that kernels.wasm shares with the host. Layer 0. Like abi.ts it
+// compiles under AssemblyScript and under TypeScript, so it holds nothing but plain integer
+// constants.
 
 export const KERNELS_ABI_VERSION = 1;
 

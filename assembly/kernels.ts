@@ -1,6 +1,6 @@
-// Kernels: the exports of kernels.wasm, the data plane's module. It works on bytes of the memory it is
-// instantiated on and keeps no state but what lies at the addresses it is given. Nobody but the caller
-// knows what those addresses hold: they are not checked.
+// Kernels: the exports of kernels.wasm, the data plane's module. It works on bytes of the memory it
+// is instantiated on and keeps no state but what lies at the addresses it is given. Nobody but the
+// caller knows what those addresses hold: they are not checked.
 //
 // One hash is begin, blocks any number of times, end. No address need be aligned.
 import { STATUS_BAD_ARGUMENT, STATUS_OK } from "./abi";
@@ -34,10 +34,11 @@ export function hashBlocks(state: usize, secret: usize, input: usize, blockCount
 
 /**
  * Consumes the last `length` bytes, at least 1, and writes the HASH_DIGEST_BYTES at `target`. If
- * `length` is less than HASH_LOOKBACK_BYTES, that many bytes before `input` are the previous bytes of
- * the whole input. The state is used up.
+ * `length` is less than HASH_LOOKBACK_BYTES, that many bytes before `input` are the previous bytes
+ * of the whole input. The state is used up.
  *
- * @returns STATUS_OK, or STATUS_BAD_ARGUMENT if the whole input is shorter than HASH_TOTAL_BYTES_MIN.
+ * @returns STATUS_OK, or STATUS_BAD_ARGUMENT if the whole input is shorter than
+ * HASH_TOTAL_BYTES_MIN.
  */
 export function hashEnd(
   state: usize,

@@ -7,17 +7,17 @@
 //        │ mask │ orderMax │ capacity │ free │ order 0 row │ …  │ bitmap words │ …
 //        └──────┴──────────┴──────────┴──────┴─────────────┴─ ─ ┴──────────────┴─ ─
 //
-// A block is (order, index): the granules index << order to (index + 1) << order, of which only those
-// inside the capacity exist. The row of an order is the bitmap of its free blocks. A capacity that is
-// no power of two starts as one block per set bit of it, from the largest down. Nothing can join
-// those: what would be their buddy reaches past the capacity and is therefore never free.
+// A block is (order, index): the granules index << order to (index + 1) << order, of which only
+// those inside the capacity exist. The row of an order is the bitmap of its free blocks. A capacity
+// that is no power of two starts as one block per set bit of it, from the largest down. Nothing can
+// join those: what would be their buddy reaches past the capacity and is therefore never free.
 //
 // INV-TREE-1  A block and its buddy are never both free.
-// INV-TREE-2  Each row has the levels its order implies; a summary bit is 1 exactly when its word is
-//             not 0, and bits past the end are 0.
+// INV-TREE-2  Each row has the levels its order implies; a summary bit is 1 exactly when its word
+//             is not 0, and bits past the end are 0.
 // INV-TREE-3  A row counts its bits; mask bit k is 1 exactly when row k counts any.
-// INV-TREE-4  Free blocks and live blocks (with the target of a pending move) tile the capacity, and
-//             `free` is the sum of the free blocks.
+// INV-TREE-4  Free blocks and live blocks (with the target of a pending move) tile the capacity,
+//             and `free` is the sum of the free blocks.
 import * as abi from "./abi";
 import { bitsFloorLog2 } from "./bits";
 import {
@@ -65,7 +65,7 @@ export function orderTreeBytes(capacity: u32): u32 {
 /** The bitmap of the free blocks of `order`, at most orderMax. */
 export function orderTreeRow(tree: OrderTree, order: u32): Bitmap {
   return changetype<Bitmap>(
-    changetype<usize>(tree) + abi.TREE_HEADER_BYTES + <usize>(order * abi.ORDER_BYTES),
+    changetype<usize>(tree) + abi.TREE_HEADER_BYTES + order * abi.ORDER_BYTES,
   );
 }
 
@@ -91,14 +91,14 @@ export function orderTreeFormat(tree: OrderTree, capacity: u32): void {
 }
 
 /**
- * Claims a block of `order`: the lowest one of the smallest order that has any, split as needed with
- * the lower half kept.
+ * Claims a block of `order`: the lowest one of the smallest order that has any, split as needed
+ * with the lower half kept.
  *
  * @param order 0 to 31; an order above orderMax is refused.
  * @returns Granule offset of the block, or NO_GRANULE. Cost: one split per order passed.
  */
 export function orderTreeClaim(tree: OrderTree, order: u32): u32 {
-  const candidates = tree.mask >> order << order;
+  const candidates = (tree.mask >> order) << order;
   if (candidates == 0) return NO_GRANULE;
   const from = ctz(candidates);
   const index = bitmapLowest(orderTreeRow(tree, from), changetype<usize>(tree));
@@ -109,12 +109,13 @@ export function orderTreeClaim(tree: OrderTree, order: u32): u32 {
  * Claims a block of `order` at the lowest address where one fits, if that is below `limit`.
  *
  * @param limit Granule offset. The place found ends at or before it, if a live block starts there.
- * @returns Granule offset of the block, or NO_GRANULE. Cost: one descent per order that has a free block.
+ * @returns Granule offset of the block, or NO_GRANULE. Cost: one descent per order that has a free
+ * block.
  */
 export function orderTreeClaimBelow(tree: OrderTree, order: u32, limit: u32): u32 {
   let lowest = limit;
   let lowestOrder: u32 = 0;
-  for (let rest = tree.mask >> order << order; rest != 0; rest &= rest - 1) {
+  for (let rest = (tree.mask >> order) << order; rest != 0; rest &= rest - 1) {
     const from = ctz(rest);
     const index = bitmapLowest(orderTreeRow(tree, from), changetype<usize>(tree));
     if (index << from < lowest) {
@@ -127,8 +128,9 @@ export function orderTreeClaimBelow(tree: OrderTree, order: u32, limit: u32): u3
 }
 
 /**
- * Gives back the block of `order` at granule `offset` and coalesces it with its buddy as long as that
- * is free. That the block is claimed is not checked in a release build. Cost: one step per order joined.
+ * Gives back the block of `order` at granule `offset` and coalesces it with its buddy as long as
+ * that is free. That the block is claimed is not checked in a release build. Cost: one step per
+ * order joined.
  */
 export function orderTreeRelease(tree: OrderTree, order: u32, offset: u32): void {
   assert(order <= tree.orderMax && offset >> order < tree.capacity >> order);
@@ -163,7 +165,10 @@ export function orderTreeReleaseWhole(tree: OrderTree): void {
   tree.free = tree.capacity;
 }
 
-/** Index of the one block of `order` in an entirely free tree, for a set bit `order` of its capacity. */
+/**
+ * Index of the one block of `order` in an entirely free tree, for a set bit `order` of its
+ * capacity.
+ */
 function startIndex(tree: OrderTree, order: u32): u32 {
   return (tree.capacity >> order) - 1;
 }

@@ -12,8 +12,8 @@
 //
 // Offsets count from `base`, where the control header lies, so 0 means none.
 //
-// INV-REGION-1  Free extents ascend, do not touch one another, and tile the region together with the
-//               trees of the open arenas.
+// INV-REGION-1  Free extents ascend, do not touch one another, and tile the region together with
+//               the trees of the open arenas.
 import { bitsAlignUp } from "./bits";
 import { controlAt } from "./control";
 
@@ -64,8 +64,8 @@ export function regionClaim(base: usize, bytes: u32): u32 {
 }
 
 /**
- * Gives back the `bytes` at `offset`, as claimed, and joins them with free neighbours. Cost: one step
- * per free extent below.
+ * Gives back the `bytes` at `offset`, as claimed, and joins them with free neighbours. Cost: one
+ * step per free extent below.
  */
 export function regionRelease(base: usize, offset: u32, bytes: u32): void {
   const control = controlAt(base);

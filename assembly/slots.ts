@@ -1,5 +1,6 @@
-// Slots: the table of block owners, one for all arenas. Layer 2. A caller holds slot and generation;
-// a block may move under them. The table does not know trees or counters; arena.ts keeps them in step.
+// Slots: the table of block owners, one for all arenas. Layer 2. A caller holds slot and
+// generation; a block may move under them. The table does not know trees or counters; arena.ts
+// keeps them in step.
 //
 // A slot has two rows in two tables, so that the fields of the hot path share few cache lines.
 //
@@ -21,8 +22,8 @@
 // memory before it is used.
 //
 // INV-SLOT-1  free + live + retired + never used + row 0 = slotCapacity, as the rows' states say.
-// INV-SLOT-2  A live block lies in an open arena, aligned to its order (or owns the arena whole), with
-//             1 <= requested <= granted; its generation and epoch are handed out ones.
+// INV-SLOT-2  A live block lies in an open arena, aligned to its order (or owns the arena whole),
+//             with 1 <= requested <= granted; its generation and epoch are handed out ones.
 // INV-SLOT-3  The free list visits each free slot once, and no other.
 import * as abi from "./abi";
 import { controlAt } from "./control";
@@ -67,12 +68,12 @@ const GENERATION_RETIRED: u32 = <u32>abi.GENERATION_MAX;
 
 /** Hot row of `slot`, which is below slotCapacity; not checked. */
 export function slotsHot(base: usize, slot: u32): HotRow {
-  return changetype<HotRow>(base + controlAt(base).hot + <usize>(slot * abi.HOT_BYTES));
+  return changetype<HotRow>(base + controlAt(base).hot + slot * abi.HOT_BYTES);
 }
 
 /** Cold row of `slot`, which is below slotCapacity; not checked. */
 export function slotsCold(base: usize, slot: u32): ColdRow {
-  return changetype<ColdRow>(base + controlAt(base).cold + <usize>(slot * abi.COLD_BYTES));
+  return changetype<ColdRow>(base + controlAt(base).cold + slot * abi.COLD_BYTES);
 }
 
 /** Whether slotsAcquire will find a slot. */
@@ -120,8 +121,8 @@ export function slotsAcquire(
 }
 
 /**
- * Takes a live slot out of use and makes every handle on it stale. A slot whose generations are used
- * up is retired for good, because a second round of the same numbers would revive old handles.
+ * Takes a live slot out of use and makes every handle on it stale. A slot whose generations are
+ * used up is retired for good, because a second round of the same numbers would revive old handles.
  */
 export function slotsRecycle(base: usize, slot: u32): void {
   const control = controlAt(base);
@@ -151,7 +152,8 @@ export function slotsRebind(base: usize, slot: u32, offset: u32): void {
 /**
  * Whether a handle names a live block. Changes nothing.
  *
- * @returns STATUS_OK; STATUS_FOREIGN if the slot was never handed out; STATUS_STALE if it was freed.
+ * @returns STATUS_OK; STATUS_FOREIGN if the slot was never handed out; STATUS_STALE if it was
+ * freed.
  */
 export function slotsVerify(base: usize, slot: u32, generation: u32): u32 {
   if (slot == 0 || slot >= controlAt(base).slotFresh) return abi.STATUS_FOREIGN;

@@ -1,6 +1,6 @@
-// Sorted slots: the live slots of one arena in an array by falling offset. Layer 3. The array lies in
-// the `scratch` fields: entry i is in the cold row i, whatever slot that row describes. There is one
-// such array per control plane; compaction and check take turns.
+// Sorted slots: the live slots of one arena in an array by falling offset. Layer 3. The array lies
+// in the `scratch` fields: entry i is in the cold row i, whatever slot that row describes. There is
+// one such array per control plane; compaction and check take turns.
 import * as abi from "./abi";
 import { controlAt } from "./control";
 import { slotsCold, slotsHot } from "./slots";
@@ -13,7 +13,8 @@ export function sortedSlotsAt(base: usize, index: u32): u32 {
 /**
  * Builds the array for `arena`.
  *
- * @returns Number of entries. Cost: one pass over the used slots, then a heap sort of the live ones.
+ * @returns Number of entries. Cost: one pass over the used slots, then a heap sort of the live
+ * ones.
  */
 export function sortedSlotsBuild(base: usize, arena: u32): u32 {
   let count: u32 = 0;

@@ -1,5 +1,5 @@
-// Stats: the counters of each pool, over all arenas it ever had. Layer 2. Only counting happens here;
-// ratios and trends are the host's.
+// Stats: the counters of each pool, over all arenas it ever had. Layer 2. Only counting happens
+// here; ratios and trends are the host's.
 //
 //   byte 0           8               16               24        32            40            48
 //        ┌───────────┬───────────────┬────────────────┬─────────┬─────────────┬─────────────┐
@@ -42,7 +42,7 @@ if (offsetof<PoolRow>() != abi.POOL_BYTES) ERROR("PoolRow size");
 
 /** Counters of `pool`, below POOL_COUNT; not checked. */
 export function statsPool(base: usize, pool: u32): PoolRow {
-  return changetype<PoolRow>(base + controlAt(base).pools + <usize>(pool * abi.POOL_BYTES));
+  return changetype<PoolRow>(base + controlAt(base).pools + pool * abi.POOL_BYTES);
 }
 
 /** Counts a block of `granted` bytes, handed out for `requested` bytes. */

@@ -3,9 +3,17 @@
 //
 //   node scripts/build.mjs            the library and the examples
 //   node scripts/build.mjs --wasm     only the modules and their inline bytes
+//   node scripts/build.mjs --debug    the debug modules too, which the package does not carry
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -13,15 +21,24 @@ import { fileURLToPath } from "node:url";
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const require = createRequire(import.meta.url);
 
-const MODULES = [
+const RELEASE_MODULES = [
   { name: "core", config: "asconfig.json", target: "release" },
   { name: "core.shared", config: "asconfig.json", target: "release-shared" },
   { name: "kernels", config: "asconfig.kernels.json", target: "release" },
   { name: "kernels.shared", config: "asconfig.kernels.json", target: "release-shared" },
 ];
+const DEBUG_MODULES = [
+  { name: "core.debug", config: "asconfig.json", target: "debug" },
+  { name: "core.debug.shared", config: "asconfig.json", target: "debug-shared" },
+  { name: "kernels.debug", config: "asconfig.kernels.json", target: "debug" },
+  { name: "kernels.debug.shared", config: "asconfig.kernels.json", target: "debug-shared" },
+];
 
 function run(script, args) {
-  const { status } = spawnSync(process.execPath, [script, ...args], { cwd: root, stdio: "inherit" });
+  const { status } = spawnSync(process.execPath, [script, ...args], {
+    cwd: root,
+    stdio: "inherit",
+  });
   if (status !== 0) process.exit(status ?? 1);
 }
 
@@ -37,17 +54,17 @@ function sourcesDigest() {
   return hash.digest("hex");
 }
 
-function buildModules() {
-  const stampFile = join(root, "build", "wasm.stamp");
+function buildModules(modules, stampName) {
+  const stampFile = join(root, "build", stampName);
   const stamp = sourcesDigest();
   const isCurrent =
     existsSync(stampFile) &&
     readFileSync(stampFile, "utf8") === stamp &&
-    MODULES.every(({ name }) => existsSync(join(root, "build", `${name}.wasm`)));
+    modules.every(({ name }) => existsSync(join(root, "build", `${name}.wasm`)));
   if (isCurrent) return;
   mkdirSync(join(root, "build"), { recursive: true });
   const asc = join(dirname(require.resolve("assemblyscript/package.json")), "bin", "asc.js");
-  for (const { name, config, target } of MODULES) {
+  for (const { name, config, target } of modules) {
     console.log(`compiling ${name}.wasm`);
     run(asc, ["--config", config, "--target", target]);
   }
@@ -70,12 +87,13 @@ function inlineModules() {
   );
 }
 
-buildModules();
+buildModules(RELEASE_MODULES, "wasm.stamp");
+if (process.argv.includes("--debug")) buildModules(DEBUG_MODULES, "wasm.debug.stamp");
 inlineModules();
 if (!process.argv.includes("--wasm")) {
   const tsc = join(dirname(require.resolve("typescript/package.json")), "bin", "tsc");
   run(tsc, ["--project", "tsconfig.json"]);
-  for (const { name } of MODULES) {
+  for (const { name } of RELEASE_MODULES) {
     copyFileSync(join(root, "build", `${name}.wasm`), join(root, "dist", `${name}.wasm`));
   }
   run(tsc, ["--project", "tsconfig.examples.json"]);

@@ -41,7 +41,7 @@ export type MisuseCode =
 export class MisuseError extends TierheapError {
   declare readonly code: MisuseCode;
 
-  // biome-ignore lint/complexity/noUselessConstructor: narrows the type of `code`.
+  // Narrows the type of `code`.
   constructor(code: MisuseCode, message: string, options?: ErrorOptions) {
     super(code, message, options);
   }

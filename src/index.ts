@@ -1,15 +1,21 @@
 // The public surface that is the same on every platform. Where to start reading: tensor-memory.ts.
-export { BuddyAllocator, type BuddyAllocatorOptions, type BuddyStats, type Handle, NULL_HANDLE } from "./buddy-allocator.js";
+export {
+  BuddyAllocator,
+  type BuddyAllocatorOptions,
+  type BuddyStats,
+  type Handle,
+  NULL_HANDLE,
+} from "./buddy-allocator.js";
 export type { LookupStats } from "./cache/hierarchical-cache.js";
 export type { SwapperStats } from "./cache/memory-swapper.js";
 export type { Clock } from "./clock.js";
 export type { PoolCounters } from "./core/control-plane.js";
 export {
   CorruptionError,
-  MisuseError,
   type MisuseCode,
-  OutOfMemoryError,
+  MisuseError,
   type OutOfMemoryDetails,
+  OutOfMemoryError,
   PoisonedError,
   TierError,
   type TierErrorCode,

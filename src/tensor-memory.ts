@@ -69,7 +69,11 @@ export interface MemoryStats {
   readonly arenas: ArenaShelfStats & { readonly arenaBytes: number };
   /** Kinds that have ever had an arena. */
   readonly pools: readonly PoolStats[];
-  readonly tensors: { readonly count: number; readonly hotCount: number; readonly hotBytes: number };
+  readonly tensors: {
+    readonly count: number;
+    readonly hotCount: number;
+    readonly hotBytes: number;
+  };
   readonly lookups: LookupStats;
   readonly transfers: SwapperStats;
   readonly tier: TierStats & { readonly name: string };
@@ -105,10 +109,7 @@ function floorPowerOfTwo(value: number): number {
   return 2 ** Math.floor(Math.log2(value));
 }
 
-function chooseProfile(
-  asked: TensorMemoryOptions["profile"],
-  platform: Platform,
-): HardwareProfile {
+function chooseProfile(asked: TensorMemoryOptions["profile"], platform: Platform): HardwareProfile {
   if (asked === undefined || asked === "auto") return platform.detectHardware();
   if (typeof asked === "object" && asked !== null) return asked;
   const preset = HARDWARE_PROFILES.get(asked);
@@ -250,7 +251,16 @@ export class TensorMemory {
     );
     const events = this.#events;
     const clock = this.#clock;
-    this.#swapper = new MemorySwapper({ core, shelf, engine, policy, events, clock, sink, isDebug });
+    this.#swapper = new MemorySwapper({
+      core,
+      shelf,
+      engine,
+      policy,
+      events,
+      clock,
+      sink,
+      isDebug,
+    });
     this.#cache = new HierarchicalCache({
       core,
       budget,

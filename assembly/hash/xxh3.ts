@@ -1,12 +1,12 @@
 // XXH3, 128 bits, seed 0, default secret, for inputs of more than 240 bytes: the integrity hash of
 // records. A leaf: it uses no other module. It finds damage, not malice.
-// Source: Yann Collet, xxHash, doc/xxhash_spec.md, "XXH3 Algorithm Overview", "Large inputs" — the
-// formulas, the constants and the default secret.
+// Source: Cyan4973/xxHash, doc/xxhash_spec.md @ 0e1d320d, the XXH3 overview and the description for
+// large inputs — formulas, constants and the default secret.
 //
 // The input is a row of 64-byte stripes, 16 to a block. A stripe is mixed into eight accumulators
 // under a window of the secret that advances by 8 bytes per stripe; the accumulators are scrambled
-// after each block. The block that holds the last byte is never closed by a scramble, and the last 64
-// bytes are mixed once more as a stripe of their own, overlapping what came before.
+// after each block. The block that holds the last byte is never closed by a scramble, and the last
+// 64 bytes are mixed once more as a stripe of their own, overlapping what came before.
 //
 //   state byte 0                  64           72         128
 //              ┌──────────────────┬────────────┬──────────┐
@@ -125,7 +125,8 @@ export function xxh3End(
 ): bool {
   const totalBytes = changetype<Xxh3State>(state).totalBytes + length;
   if (length == 0 || totalBytes < <u64>abi.HASH_TOTAL_BYTES_MIN) return false;
-  // The last byte stays out of the whole blocks and of the whole stripes.
+  // The last byte stays out of the whole blocks and of the whole stripes: the stripe that ends with
+  // it is mixed by itself, under another part of the secret.
   const blockCount = (length - 1) / BLOCK_BYTES;
   xxh3Blocks(state, secret, input, blockCount);
   const blocksEnd = blockCount * BLOCK_BYTES;
@@ -142,6 +143,7 @@ export function xxh3End(
 /** Mixes `count` stripes into the accumulators, the first one under the secret at `secret`. */
 function mixStripes(state: usize, secret: usize, input: usize, count: u32): void {
   if (ASC_FEATURE_SIMD) {
+    // In locals over all stripes: the accumulators touch memory once per call.
     let accumulators01 = v128.load(state, 0);
     let accumulators23 = v128.load(state, 16);
     let accumulators45 = v128.load(state, 32);
@@ -163,6 +165,8 @@ function mixStripes(state: usize, secret: usize, input: usize, count: u32): void
       for (let lane: usize = 0; lane < STRIPE_BYTES; lane += 8) {
         const word = load<u64>(input + lane);
         const key = word ^ load<u64>(secret + lane);
+        // The word itself goes to the other accumulator of its pair, so that a product of 0
+        // does not lose it.
         const neighbour = state + (lane ^ 8);
         store<u64>(neighbour, load<u64>(neighbour) + word);
         store<u64>(state + lane, load<u64>(state + lane) + (key & 0xffffffff) * (key >> 32));
@@ -174,8 +178,8 @@ function mixStripes(state: usize, secret: usize, input: usize, count: u32): void
 }
 
 /**
- * Two accumulators after a 16-byte piece of a stripe: each gains the product of the two halves of its
- * keyed word, and the other's word as it is.
+ * Two accumulators after a 16-byte piece of a stripe: each gains the product of the two halves of
+ * its keyed word, and the other's word as it is.
  */
 function mixPair(accumulators: v128, words: v128, secret: v128): v128 {
   const keys = v128.xor(words, secret);

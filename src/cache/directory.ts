@@ -20,7 +20,10 @@ export class Directory {
   }
 
   /** @param id null for an anonymous tensor. A caller's id must not be in the directory yet. */
-  add(id: string | null, options: Omit<TensorRecordOptions, "index" | "id" | "isNamed">): TensorRecord {
+  add(
+    id: string | null,
+    options: Omit<TensorRecordOptions, "index" | "id" | "isNamed">,
+  ): TensorRecord {
     const index = this.#freeIndexes.pop() ?? this.#byIndex.length;
     const isNamed = id !== null;
     // A lone surrogate cannot be part of a caller's id.

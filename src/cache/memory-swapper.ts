@@ -1,11 +1,12 @@
 // Moves single tensors between hot and cold: writes and verifies a copy, gives the hot block up,
 // brings it back. Keeps at most one transfer per tensor; decides nothing about who moves when.
+
+import type { Clock } from "../clock.js";
 import type { ControlPlane } from "../core/control-plane.js";
+import { CorruptionError, TierError } from "../errors.js";
 import type { ArenaShelf } from "../memory/arena-shelf.js";
 import type { EventHub } from "../memory/events.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
-import type { Clock } from "../clock.js";
-import { CorruptionError, TierError } from "../errors.js";
 import type { RecordHeader } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
 import type { ColdCopy, TensorRecord } from "./tensor-record.js";
@@ -146,7 +147,10 @@ export class MemorySwapper {
    * @param record Demotable ({@link canDemote}).
    * @throws {TierError} `io`, `busy`, `closed`; the tensor stays hot.
    */
-  async demote(record: TensorRecord, options: { readonly durable: boolean }): Promise<DemoteOutcome> {
+  async demote(
+    record: TensorRecord,
+    options: { readonly durable: boolean },
+  ): Promise<DemoteOutcome> {
     if (record.isClean) {
       this.evictClean(record);
       return "demoted";
@@ -182,7 +186,11 @@ export class MemorySwapper {
     }
     const stored = await this.#store(record, { durable: options.durable, isSaved: true });
     if (stored === "vetoed") {
-      throw new TierError("busy", this.#engine.tier.name, "the tensor was written while it was saved");
+      throw new TierError(
+        "busy",
+        this.#engine.tier.name,
+        "the tensor was written while it was saved",
+      );
     }
     if (stored === "no-space") return stored;
     this.#counters.saveCount += 1;

@@ -1,7 +1,8 @@
 // The one record of a tensor's residency: where its bytes are, which copies are valid, clean or
 // dirty, pinned, in flight. Cache, swapper and collector are policies over this record.
-import type { Dtype, Layout, TensorKind, TensorView } from "../types.js";
+
 import type { MemoryPool } from "../memory/memory-pool.js";
+import type { Dtype, Layout, TensorKind, TensorView } from "../types.js";
 
 /** The copy in the colder tier. */
 export interface ColdCopy {

@@ -283,4 +283,3 @@ export const CHUNK_BYTES_MIN = HEADER_BYTES_MAX;
 export function incompatible(tier: string, reason: string): TierError {
   return new TierError("incompatible", tier, `a record of another format is left alone: ${reason}`);
 }
-

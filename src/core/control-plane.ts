@@ -113,9 +113,7 @@ export class ControlPlane {
     const { slotCapacity, arenaCapacity, metadataBytes } = options;
     const tableBytes = probe.controlBytes(slotCapacity, arenaCapacity, metadataBytes) >>> 0;
     const memory =
-      tableBytes === 0
-        ? null
-        : LinearMemory.tryCreate(base + tableBytes, options.createMemory);
+      tableBytes === 0 ? null : LinearMemory.tryCreate(base + tableBytes, options.createMemory);
     if (memory === null) {
       throw new MisuseError("bad-option", "the control plane does not fit: use a smaller budget");
     }

@@ -54,7 +54,10 @@ function decodeBase64(text: string): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-async function compile(base64: string, source: WasmSource | undefined): Promise<WebAssembly.Module> {
+async function compile(
+  base64: string,
+  source: WasmSource | undefined,
+): Promise<WebAssembly.Module> {
   if (source instanceof WebAssembly.Module) return source;
   if (source instanceof URL) return WebAssembly.compileStreaming(fetch(source));
   if (typeof Response === "function" && source instanceof Response) {

@@ -34,7 +34,13 @@ export const HARDWARE_PROFILES: ReadonlyMap<string, HardwareProfile> = new Map([
   ["laptop", { ...generic, name: "laptop", ramBudgetBytes: 2048 * MIB }],
   [
     "server",
-    { ...generic, name: "server", arenaBytesMax: 256 * MIB, queueDepth: 4, ramBudgetBytes: 8192 * MIB },
+    {
+      ...generic,
+      name: "server",
+      arenaBytesMax: 256 * MIB,
+      queueDepth: 4,
+      ramBudgetBytes: 8192 * MIB,
+    },
   ],
 ]);
 

@@ -21,7 +21,12 @@ export interface BudgetStats {
 
 export class Budget {
   readonly limitBytes: number;
-  readonly #used: Record<BudgetCategory, number> = { control: 0, staging: 0, arenas: 0, retired: 0 };
+  readonly #used: Record<BudgetCategory, number> = {
+    control: 0,
+    staging: 0,
+    arenas: 0,
+    retired: 0,
+  };
   #usedBytes = 0;
   #usedBytesPeak = 0;
   #changeCount = 0;

@@ -34,7 +34,8 @@ export class LeakWatch {
   }
 
   watch(tensor: Tensor, record: TensorRecord): void {
-    if (!record.isNamed) this.#registry.register(tensor, { record, callSite: this.#callSite() }, record);
+    if (!record.isNamed)
+      this.#registry.register(tensor, { record, callSite: this.#callSite() }, record);
   }
 
   unwatch(record: TensorRecord): void {

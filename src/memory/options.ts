@@ -178,7 +178,11 @@ export function checkTensorOptions(options: TensorOptions): CheckedTensor {
   } else {
     const { elementBytes } = dtypeTraits(given["dtype"]);
     dtype = given["dtype"] as Dtype;
-    byteLength = checkBytes(shapeBytes(given["shape"], elementBytes), "the tensor", TENSOR_BYTES_MAX);
+    byteLength = checkBytes(
+      shapeBytes(given["shape"], elementBytes),
+      "the tensor",
+      TENSOR_BYTES_MAX,
+    );
     shape = Object.freeze([...(given["shape"] as number[])]);
   }
   const { elementBytes } = dtypeTraits(dtype);
@@ -263,7 +267,8 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     "remote",
   ]);
   for (const tier of ["gpu", "warm", "hdd", "remote"]) {
-    const budget = budgets[tier] ?? (tier === "remote" ? (options as { remote?: unknown }).remote : undefined);
+    const budget =
+      budgets[tier] ?? (tier === "remote" ? (options as { remote?: unknown }).remote : undefined);
     if (budget !== undefined && budget !== "auto") {
       throw new MisuseError("unsupported", `the ${tier} tier is not built yet`);
     }

@@ -2,8 +2,8 @@
 import { detectHardware } from "../hardware/detect-node.js";
 import type { TensorMemoryOptions } from "../memory/options.js";
 import { type Platform, TensorMemory } from "../tensor-memory.js";
-import { FsTier } from "../tier/fs.js";
 import { nodeFileSystem } from "../tier/file-system-node.js";
+import { FsTier } from "../tier/fs.js";
 
 const nodePlatform: Platform = {
   detectHardware,

@@ -4,8 +4,16 @@
 //   header (a multiple of 256 bytes) | stored bytes | digest of all before (16 bytes)
 //
 // Fixed binary, canonical: a header that does not encode back to itself is refused.
-import { type Dtype, dtypeOfId, dtypeTraits, type Layout, LAYOUTS } from "../types.js";
-import { RANK_MAX, TENSOR_KINDS, type TensorKind } from "../types.js";
+import {
+  type Dtype,
+  dtypeOfId,
+  dtypeTraits,
+  LAYOUTS,
+  type Layout,
+  RANK_MAX,
+  TENSOR_KINDS,
+  type TensorKind,
+} from "../types.js";
 import { type PrivateBytes, privateBytes } from "../util/private-bytes.js";
 
 export const RECORD_MAGIC = 0x31485254; // "TRH1", little-endian
@@ -76,7 +84,8 @@ export function encodeHeader(header: RecordHeader): PrivateBytes {
   view.setUint8(15, TENSOR_KINDS.indexOf(header.kind) + 1);
   view.setUint8(16, LAYOUTS.indexOf(header.layout));
   view.setUint8(17, HASH_XXH3_128);
-  for (const [index, text] of texts.entries()) view.setUint32(20 + index * 4, text.byteLength, true);
+  for (const [index, text] of texts.entries())
+    view.setUint32(20 + index * 4, text.byteLength, true);
   view.setBigUint64(32, BigInt(header.generation), true);
   view.setBigUint64(40, BigInt(header.rawBytes), true);
   view.setBigUint64(48, BigInt(header.storedBytes), true);
@@ -126,7 +135,12 @@ export function decodeHeader(bytes: Uint8Array): HeaderVerdict {
     if (value > BigInt(Number.MAX_SAFE_INTEGER)) return damaged("a size overflows");
     wide.push(Number(value));
   }
-  const [generation, rawBytes, storedBytes, ...shape] = wide as [number, number, number, ...number[]];
+  const [generation, rawBytes, storedBytes, ...shape] = wide as [
+    number,
+    number,
+    number,
+    ...number[],
+  ];
   let shapeBytes = dtypeTraits(dtype).elementBytes;
   for (const length of shape) shapeBytes *= length;
   if (shapeBytes !== rawBytes || rawBytes === 0) return damaged("shape and length disagree");
@@ -190,4 +204,3 @@ export async function recordKey(name: RecordName): Promise<string> {
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", input));
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
-

@@ -56,7 +56,17 @@ export function formatReport(stats: MemoryStats): string {
   );
   sections.push(
     formatTable([
-      ["pool", "arenas", "live now", "live peak", "granted", "free", "ext. frag.", "worst", "int. frag."],
+      [
+        "pool",
+        "arenas",
+        "live now",
+        "live peak",
+        "granted",
+        "free",
+        "ext. frag.",
+        "worst",
+        "int. frag.",
+      ],
       ...stats.pools.map((pool) => [
         pool.kind,
         `${pool.arenaCount} × ${formatBytes(arenas.arenaBytes)}`,

@@ -17,8 +17,7 @@ import type { FileLock, FileSystem } from "./file-system.js";
 
 // A link or a FIFO in the directory must not be followed or wait. Both flags are 0 where the
 // platform lacks them.
-const READ_FLAGS =
-  constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0);
+const READ_FLAGS = constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0);
 
 function errorCode(error: unknown): string | undefined {
   return (error as NodeJS.ErrnoException | null)?.code;
@@ -134,7 +133,11 @@ export const nodeFileSystem: FileSystem = {
     };
   },
   rename: (sourcePath, targetPath) => rename(sourcePath, targetPath),
-  remove: (path) => orIfMissing(unlink(path).then(() => true), false),
+  remove: (path) =>
+    orIfMissing(
+      unlink(path).then(() => true),
+      false,
+    ),
   syncDirectory: async (path) => {
     const handle = await open(path, constants.O_RDONLY);
     try {

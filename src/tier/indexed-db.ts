@@ -3,7 +3,7 @@
 //
 // IndexedDB stores the whole buffer behind a view, hence private copies only.
 import { TierError } from "../errors.js";
-import { privateBytes, type PrivateBytes } from "../util/private-bytes.js";
+import { type PrivateBytes, privateBytes } from "../util/private-bytes.js";
 import { TierMeter } from "./meter.js";
 import type { Tier, TierKey } from "./tier.js";
 
@@ -57,7 +57,9 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
         request.result.createObjectStore(DAMAGED_STORE, { autoIncrement: true });
       };
       request.onblocked = () => {
-        reject(new TierError("busy", name, "another tab keeps an older version of the database open"));
+        reject(
+          new TierError("busy", name, "another tab keeps an older version of the database open"),
+        );
       };
       request.onerror = () => reject(failed(request.error, "cannot open the database"));
       request.onsuccess = () => resolve(request.result);
@@ -71,7 +73,7 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
       request.onsuccess = () => {
         const cursor = request.result;
         if (cursor === null) return resolve();
-        meter.put(String(cursor.key), (cursor.value as Uint8Array).byteLength);
+        meter.put(cursor.key as TierKey, (cursor.value as Uint8Array).byteLength);
         cursor.continue();
       };
     });

@@ -1,7 +1,7 @@
 // A tier in JavaScript memory: for tests, and as the fallback where no storage works. Its objects
 // live outside the RAM budget, so its capacity is the caller's to choose.
 import { TierError } from "../errors.js";
-import { privateBytes, type PrivateBytes } from "../util/private-bytes.js";
+import { type PrivateBytes, privateBytes } from "../util/private-bytes.js";
 import { TierMeter } from "./meter.js";
 import type { Tier, TierKey } from "./tier.js";
 

@@ -45,7 +45,8 @@ describe("bitmap", () => {
     let count: u32 = 0;
     for (let step = 0; step < 20000; step++) {
       const index = random.below(step % 2000 < 1000 ? bitCount : 300);
-      if (bitmapHas(bitmap, origin, index) != model[index]) expect<u32>(index).toBe(0, "membership");
+      if (bitmapHas(bitmap, origin, index) != model[index])
+        expect<u32>(index).toBe(0, "membership");
       if (model[index]) {
         bitmapRemove(bitmap, origin, index);
         count -= 1;

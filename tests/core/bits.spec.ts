@@ -1,10 +1,5 @@
 import { GRANULE_SHIFT_MAX, GRANULE_SHIFT_MIN } from "../../assembly/abi";
-import {
-  bitsAlignUp,
-  bitsFloorLog2,
-  bitsIsPowerOfTwo,
-  bitsOrderOf,
-} from "../../assembly/bits";
+import { bitsAlignUp, bitsFloorLog2, bitsIsPowerOfTwo, bitsOrderOf } from "../../assembly/bits";
 
 /** The definition, step by step: the first order whose block holds the bytes at the alignment. */
 function naiveOrder(requestedBytes: u64, alignment: u64, granuleShift: u32): u32 {

@@ -74,7 +74,7 @@ describe("check", () => {
     expect<u32>(checkWith(word, 0b1000000011)).toBe(abi.INV_TREE_1);
   });
 
-  test("INV-TREE-2: a summary bit too many or too few, a bit past the end, a wrong level table", () => {
+  test("INV-TREE-2: a wrong summary bit, a bit past the end, a wrong level table", () => {
     const summary = levelAddress(0, 1);
     expect<u32>(checkWith(summary, 0)).toBe(abi.INV_TREE_2);
     expect<u32>(checkWith(summary, 3)).toBe(abi.INV_TREE_2);
@@ -112,7 +112,7 @@ describe("check", () => {
     expect<u32>(checkAfterAdding(treeAddress(base, 1) + abi.TREE_OFF_FREE, 1)).toBe(abi.INV_TREE_4);
   });
 
-  test("INV-TREE-4: the target of a pending move counts as claimed, and only while it is pending", () => {
+  test("INV-TREE-4: the target of a move counts as claimed, and only while it is pending", () => {
     compactBegin(base, 1);
     expect<u32>(compactNext(base)).not.toBe(0);
     expect<u32>(check(base)).toBe(0);
@@ -131,7 +131,7 @@ describe("check", () => {
     expect<u32>(checkWith(base + abi.CONTROL_OFF_SLOT_FRESH, 33)).toBe(abi.INV_SLOT_1);
   });
 
-  test("INV-SLOT-2: a live block outside its arena, unaligned, larger than granted, or without owner", () => {
+  test("INV-SLOT-2: a live block outside its arena, unaligned, or of an impossible length", () => {
     const hot = hotAddress(base, 13);
     expect<u32>(checkWith(hot + abi.HOT_OFF_OFFSET, 128)).toBe(abi.INV_SLOT_2);
     expect<u32>(checkWith(hot + abi.HOT_OFF_OFFSET, 0xfffffff8)).toBe(abi.INV_SLOT_2);
@@ -145,10 +145,12 @@ describe("check", () => {
     expect<u32>(checkWith(cold + abi.COLD_OFF_ARENA, 0)).toBe(abi.INV_SLOT_2);
     expect<u32>(checkWith(cold + abi.COLD_OFF_ARENA, 2)).toBe(abi.INV_SLOT_2);
     expect<u32>(checkWith(cold + abi.COLD_OFF_EPOCH, 0)).toBe(abi.INV_SLOT_2);
-    expect<u32>(checkWith(arenaAddress(base, 1) + abi.ARENA_OFF_WHOLE_SLOT, 1)).toBe(abi.INV_SLOT_2);
+    expect<u32>(checkWith(arenaAddress(base, 1) + abi.ARENA_OFF_WHOLE_SLOT, 1)).toBe(
+      abi.INV_SLOT_2,
+    );
   });
 
-  test("INV-SLOT-2: an arena owned whole by a slot that does not know, or at another offset", () => {
+  test("INV-SLOT-2: an arena owned whole by a slot that does not know it", () => {
     const arena = arenaOpen(base, 0, 100, GRANULE_SHIFT);
     const slot = arenaAllocateWhole(base, arena, 1);
     expect<u32>(check(base)).toBe(0);
@@ -160,7 +162,7 @@ describe("check", () => {
     expect<u32>(checkWith(whole, u32.MAX_VALUE)).toBe(abi.INV_SLOT_2);
   });
 
-  test("INV-SLOT-3: a free list with a cycle, a live slot, a stranger, or an early or late end", () => {
+  test("INV-SLOT-3: a free list with a cycle, a live slot, a stranger or a wrong end", () => {
     // The list is 10, 5, 2.
     const next = coldAddress(base, 10) + abi.COLD_OFF_NEXT;
     expect<u32>(checkWith(next, 10)).toBe(abi.INV_SLOT_3);
@@ -223,7 +225,9 @@ describe("check", () => {
     expect<u32>(checkWith(head + 4, u32.MAX_VALUE)).toBe(abi.INV_REGION_1);
     expect<u32>(checkWith(base + abi.CONTROL_OFF_REGION_FREE_HEAD, 0)).toBe(abi.INV_REGION_1);
     const row = arenaAddress(base, 1);
-    expect<u32>(checkWith(row + abi.ARENA_OFF_STATE, abi.ARENA_STATE_CLOSED)).toBe(abi.INV_REGION_1);
+    expect<u32>(checkWith(row + abi.ARENA_OFF_STATE, abi.ARENA_STATE_CLOSED)).toBe(
+      abi.INV_REGION_1,
+    );
     expect<u32>(checkAfterAdding(row + abi.ARENA_OFF_TREE, 64)).toBe(abi.INV_REGION_1);
     expect<u32>(checkAfterAdding(row + abi.ARENA_OFF_TREE_BYTES, 64)).toBe(abi.INV_REGION_1);
     expect<u32>(checkWith(row + abi.ARENA_OFF_CAPACITY, 0)).toBe(abi.INV_REGION_1);

@@ -144,7 +144,7 @@ describe("compact", () => {
     expect<u32>(check(base)).toBe(0);
   });
 
-  test("STATUS_PINNED: vetoes a move whose block was pinned after next, even if unpinned again", () => {
+  test("STATUS_PINNED: vetoes a move of a block pinned after next, even if unpinned again", () => {
     sparse();
     compactBegin(base, 1);
     compactNext(base);

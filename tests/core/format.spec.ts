@@ -13,7 +13,7 @@ describe("format", () => {
     expect<u32>(formatBytes(2, 2, 64)).toBe(formatBytes(2, 2, 0) + 64);
   });
 
-  test("STATUS_OK: formats memory that holds garbage and writes row 0 of the slot tables only", () => {
+  test("STATUS_OK: formats garbage and writes row 0 of the slot tables only", () => {
     const bytes = formatBytes(100, 4, 1024);
     const base = garbage(bytes);
     expect<u32>(formatInit(base, bytes, 100, 4)).toBe(abi.STATUS_OK);
@@ -23,12 +23,13 @@ describe("format", () => {
     const cold = base + load<u32>(base, abi.CONTROL_OFF_COLD);
     expect<u64>(load<u64>(hot)).toBe(0);
     for (let i: u32 = abi.HOT_BYTES; i < 100 * abi.HOT_BYTES; i++) {
-      if (load<u8>(hot + i) != 0xa5 || load<u8>(cold + i) != 0xa5) expect<u32>(i).toBe(0, "written");
+      if (load<u8>(hot + i) != 0xa5 || load<u8>(cold + i) != 0xa5)
+        expect<u32>(i).toBe(0, "written");
     }
     expect<u32>(load<u32>(base, abi.CONTROL_OFF_REGION_BYTES)).toBe(1024);
   });
 
-  test("STATUS_BAD_ARGUMENT: refuses what does not fit, is not aligned or lies outside the memory", () => {
+  test("STATUS_BAD_ARGUMENT: refuses what does not fit, is unaligned or lies outside", () => {
     const bytes = formatBytes(100, 4, 0);
     const base = garbage(bytes);
     expect<u32>(formatInit(base, bytes - 1, 100, 4)).toBe(abi.STATUS_BAD_ARGUMENT);
@@ -39,7 +40,7 @@ describe("format", () => {
     expect<u32>(load<u32>(base)).toBe(0xa5a5a5a5, "a refusal writes nothing");
   });
 
-  test("STATUS_BAD_MAGIC: refuses another magic, another version and a layout that contradicts itself", () => {
+  test("STATUS_BAD_MAGIC: refuses another magic, version, or layout", () => {
     const words: u32[] = [
       abi.CONTROL_OFF_MAGIC,
       abi.CONTROL_OFF_ABI_VERSION,

@@ -1,11 +1,5 @@
 import { STATUS_BAD_ARGUMENT, STATUS_OK } from "../../assembly/abi";
-import {
-  hashBegin,
-  hashBlocks,
-  hashEnd,
-  hashSetup,
-  kernelsHeapBase,
-} from "../../assembly/kernels";
+import { hashBegin, hashBlocks, hashEnd, hashSetup, kernelsHeapBase } from "../../assembly/kernels";
 import {
   HASH_BLOCK_BYTES,
   HASH_DIGEST_BYTES,

@@ -1,12 +1,7 @@
-// What the specs share: a control plane in heap memory, and a seeded generator. Memory is filled with
-// garbage first, because the core may not rely on zeros.
+// What the specs share: a control plane in heap memory, and a seeded generator. Memory is filled
+// with garbage first, because the core may not rely on zeros.
 import * as abi from "../../assembly/abi";
-import {
-  arenaMetadataBytes,
-  arenaOpen,
-  controlBytes,
-  controlInit,
-} from "../../assembly/index";
+import { arenaMetadataBytes, arenaOpen, controlBytes, controlInit } from "../../assembly/index";
 
 export const GRANULE_SHIFT: u32 = 6;
 export const GRANULE_BYTES: u32 = 64;

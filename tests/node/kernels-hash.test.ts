@@ -1,5 +1,5 @@
-// The integrity hash of kernels.wasm against an independent implementation, over the lengths where its
-// formula branches and over every way to cut the input.
+// The integrity hash of kernels.wasm against an independent implementation, over the lengths where
+// its formula branches and over every way to cut the input.
 import { readFileSync } from "node:fs";
 import { xxhash128 } from "hash-wasm";
 import { beforeAll, describe, expect, test } from "vitest";
@@ -9,7 +9,7 @@ import {
   HASH_SECRET_BYTES,
   HASH_STATE_BYTES,
   HASH_TOTAL_BYTES_MIN,
-} from "../../assembly/kernels-abi.ts";
+} from "../../assembly/kernels-abi.js";
 
 interface Kernels {
   kernelsHeapBase(): number;
@@ -49,7 +49,10 @@ beforeAll(async () => {
   }
 });
 
-/** Hex digest of the first `length` input bytes, `chunkBlocks` blocks per call; 0 leaves all to the end. */
+/**
+ * Hex digest of the first `length` input bytes, `chunkBlocks` blocks per call; 0 leaves all to the
+ * end.
+ */
 function digest(length: number, chunkBlocks: number): string {
   kernels.hashBegin(state);
   let offset = 0;

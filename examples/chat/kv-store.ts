@@ -1,0 +1,167 @@
+/**
+ * Where a chat's KV lives between its turns: in tierheap, or for the proof in plain arrays. Both
+ * give the runtime the same views; neither knows what is said.
+ *
+ * A turn reads the KV of all turns before it and leaves KV of another length behind, with another
+ * stride, so each turn's tensors are new ones, written once. Their ids carry the turn: whoever
+ * finds them knows exactly which tokens they hold.
+ */
+import { CorruptionError, type Pin, type TensorMemory } from "tierheap";
+import type { KvShape, KvViews } from "./runtime.js";
+
+/** Which KV: that of the first `tokens` tokens of a chat, as left by its `turn`. */
+export interface KvState {
+  readonly chat: number;
+  /** Turns taken; 0 before the first. */
+  readonly turn: number;
+  /** Tokens in the cache; 0 before the first turn. */
+  readonly tokens: number;
+}
+
+/** KV that stays where it is until it is released. */
+export interface HeldKv {
+  /** Each [1, kvHeads, tokens, headDim]. */
+  readonly views: KvViews;
+  release(): void;
+}
+
+/** The KV of a turn that is being taken. */
+export interface GrowingKv {
+  /** Takes over the runtime's output for `tokens` tokens and shows it again as the next past. */
+  update(present: KvViews, tokens: number): KvViews;
+  release(): void;
+}
+
+export interface KvStore {
+  /** The KV of a state, or null when it is gone: the caller then computes it again. */
+  hold(state: KvState): Promise<HeldKv | null>;
+  /** Drops the KV of a state. It must not be held. */
+  drop(state: KvState): Promise<void>;
+  /** Makes room for the KV that a turn will leave. */
+  grow(state: KvState): Promise<GrowingKv>;
+}
+
+/** Elements of one KV tensor. */
+export function elementCount(kv: KvShape, tokens: number): number {
+  return kv.kvHeads * tokens * kv.headDim;
+}
+
+/** Bytes of all KV tensors of one chat. */
+export function kvBytes(kv: KvShape, tokens: number): number {
+  return 2 * kv.layers * elementCount(kv, tokens) * (kv.dtype === "f32" ? 4 : 2);
+}
+
+/** A restore of a whole chat: nothing of it was resident. */
+export interface Restore {
+  readonly state: KvState;
+  readonly durationMs: number;
+}
+
+/** KV in tierheap: resident while it is used, wherever there is room for it otherwise. */
+export class HeapKvStore implements KvStore {
+  readonly restores: Restore[] = [];
+  /** Chats whose KV was on disk, in whole or in part, when they were visited. */
+  swappedInCount = 0;
+  /** Chats whose KV was gone or damaged. */
+  lostCount = 0;
+  readonly #memory: TensorMemory;
+  readonly #kv: KvShape;
+  readonly #now: () => number;
+
+  constructor(memory: TensorMemory, kv: KvShape, now: () => number) {
+    this.#memory = memory;
+    this.#kv = kv;
+    this.#now = now;
+  }
+
+  /** The ids of a chain, head first: what a runtime needs first. */
+  idsOf({ chat, turn }: KvState): string[] {
+    const ids: string[] = [];
+    for (let layer = 0; layer < this.#kv.layers; layer++) {
+      for (const part of ["key", "value"]) ids.push(`${prefixOf(chat)}turn-${turn}/${layer}.${part}`);
+    }
+    return ids;
+  }
+
+  async hold(state: KvState): Promise<HeldKv | null> {
+    const ids = this.idsOf(state);
+    const residentCount = ids.filter((id) => this.#memory.tensor(id)?.isResident === true).length;
+    const startMs = this.#now();
+    let leases: Pin[] | null = null;
+    try {
+      // The runtime only reads; so the copies on disk stay valid.
+      leases = await this.#memory.acquireChain(ids, { access: "read" });
+    } catch (error) {
+      if (!(error instanceof CorruptionError)) throw error;
+    }
+    if (leases === null) {
+      this.lostCount += 1;
+      return null;
+    }
+    const held = leases;
+    if (residentCount < ids.length) this.swappedInCount += 1;
+    if (residentCount === 0) this.restores.push({ state, durationMs: this.#now() - startMs });
+    return {
+      views: held.map((lease) => lease.view as Float32Array | Uint16Array),
+      release: () => {
+        for (const lease of held) lease[Symbol.dispose]();
+      },
+    };
+  }
+
+  async drop(state: KvState): Promise<void> {
+    await Promise.all(this.idsOf(state).map((id) => this.#memory.delete(id)));
+  }
+
+  async grow(state: KvState): Promise<GrowingKv> {
+    const { kvHeads, headDim, dtype } = this.#kv;
+    const ids = this.idsOf(state);
+    const bytes = elementCount(this.#kv, state.tokens) * (dtype === "f32" ? 4 : 2);
+    await this.#memory.reserve({ kind: "KV_CACHE", bytes, count: ids.length });
+    const shape = [1, kvHeads, state.tokens, headDim];
+    const pins = ids.map((id) =>
+      this.#memory.allocate({ kind: "KV_CACHE", id, shape, dtype }).pin({ access: "write" }),
+    );
+    this.#memory.touchChain(ids);
+    return {
+      update: (present, tokens) =>
+        pins.map((pin, index) => {
+          const past = pin.view.subarray(0, elementCount(this.#kv, tokens));
+          past.set(present[index] as typeof past);
+          return past;
+        }),
+      release: () => {
+        for (const pin of pins) pin[Symbol.dispose]();
+      },
+    };
+  }
+}
+
+/** Ids of everything that belongs to one chat begin with this. */
+export function prefixOf(chat: number): string {
+  return `chat/${String(chat).padStart(2, "0")}/`;
+}
+
+/** KV in plain arrays without any limit: the reference that tierheap is compared with. */
+export class PlainKvStore implements KvStore {
+  readonly #kept = new Map<number, KvViews>();
+
+  async hold({ chat }: KvState): Promise<HeldKv | null> {
+    const views = this.#kept.get(chat);
+    return views === undefined ? null : { views, release: () => {} };
+  }
+
+  async drop({ chat }: KvState): Promise<void> {
+    this.#kept.delete(chat);
+  }
+
+  async grow({ chat }: KvState): Promise<GrowingKv> {
+    return {
+      update: (present) => {
+        this.#kept.set(chat, present);
+        return present;
+      },
+      release: () => {},
+    };
+  }
+}

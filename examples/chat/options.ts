@@ -1,0 +1,81 @@
+/** The command line of the chat example. */
+import { parseArgs } from "node:util";
+
+export interface ChatOptions {
+  readonly json: boolean;
+  readonly resume: boolean;
+  readonly keep: boolean;
+  readonly help: boolean;
+  readonly model: string | undefined;
+  readonly directory: string;
+  readonly ram: string;
+  readonly ssd: string;
+  readonly chats: number;
+  readonly visits: number;
+  readonly seed: number;
+}
+
+/** What is wrong with the command line, in one line. */
+export class UsageError extends Error {}
+
+export const USAGE = `npm start -- [options]
+
+  --resume           continue the chats that an interrupted run has saved
+  --json             print the report as JSON
+  --model FILE       use your own exported decoder (ONNX, with past_key_values)
+  --directory DIR    where cold chats go               (.tierheap/chat)
+  --ram SIZE         the memory budget                  (16MiB)
+  --ssd SIZE         the disk budget                    (1GiB)
+  --chats N          number of chats, 2 to 99           (20)
+  --visits N         turns after the three rounds       (120)
+  --seed N           of prompts, visits and model       (1)
+  --keep             leave the records of a finished run
+`;
+
+function integer(text: string, name: string, least: number, most: number): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < least || value > most) {
+    throw new UsageError(`--${name} is a whole number from ${least} to ${most}, not "${text}"`);
+  }
+  return value;
+}
+
+/** @throws {UsageError} An unknown option, or a value out of range. */
+export function parseOptions(args: readonly string[]): ChatOptions {
+  let values: Record<string, string | boolean | undefined>;
+  try {
+    ({ values } = parseArgs({
+      args: [...args],
+      options: {
+        json: { type: "boolean" },
+        resume: { type: "boolean" },
+        keep: { type: "boolean" },
+        help: { type: "boolean" },
+        model: { type: "string" },
+        directory: { type: "string" },
+        ram: { type: "string" },
+        ssd: { type: "string" },
+        chats: { type: "string" },
+        visits: { type: "string" },
+        seed: { type: "string" },
+      },
+    }));
+  } catch (error) {
+    const message = error instanceof Error ? error.message.split(".")[0] : String(error);
+    throw new UsageError(`${message}; --help lists the options`);
+  }
+  const text = (name: string, fallback: string) => (values[name] as string | undefined) ?? fallback;
+  return {
+    json: values["json"] === true,
+    resume: values["resume"] === true,
+    keep: values["keep"] === true,
+    help: values["help"] === true,
+    model: values["model"] as string | undefined,
+    directory: text("directory", ".tierheap/chat"),
+    ram: text("ram", "16MiB"),
+    ssd: text("ssd", "1GiB"),
+    chats: integer(text("chats", "20"), "chats", 2, 99),
+    visits: integer(text("visits", "120"), "visits", 0, 100_000),
+    seed: integer(text("seed", "1"), "seed", 0, 2 ** 31),
+  };
+}

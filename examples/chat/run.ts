@@ -1,0 +1,331 @@
+/**
+ * One run of the chat example: opens model and memory, takes the visits, proves the tokens, and
+ * gathers the figures. It prints nothing but progress; the report is made elsewhere.
+ */
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { performance } from "node:perf_hooks";
+import { fileURLToPath } from "node:url";
+import { createTensorMemory, type MemoryStats, type TensorMemory } from "tierheap";
+import { type ChatState, Conversation } from "./conversation.js";
+import { HeapKvStore, kvBytes, PlainKvStore, type Restore } from "./kv-store.js";
+import { buildDecoder } from "./model/decoder.js";
+import { type ChatOptions, UsageError } from "./options.js";
+import { type Progress, startProgress } from "./progress.js";
+import { loadDocuments, makePrompts } from "./prompts.js";
+import { deleteRun, loadPlan, loadState, type RunPlan, savePlan, saveState } from "./run-records.js";
+import { type DecoderRuntime, type KvShape, openRuntime } from "./runtime.js";
+import { makeSchedule } from "./schedule.js";
+
+/** Root of the repository, seen from build/examples/chat. */
+const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
+
+const ANSWER_TOKENS = 8;
+const ROUND_ROBIN_ROUNDS = 3;
+const TURNS_MAX = 24;
+const OPENING_BYTES = { min: 600, max: 1000 };
+const FOLLOW_UP_BYTES = { min: 16, max: 32 };
+/** Chats whose prefix is computed again to compare that with their restore. */
+const RECOMPUTE_SAMPLES = 8;
+
+/** Sharpened attention: at 1 a random model hardly looks at its KV, and would prove little. */
+const MODEL = {
+  layers: 4,
+  hidden: 512,
+  heads: 8,
+  kvHeads: 2,
+  vocabulary: 256,
+  positions: 2048,
+  attentionSharpness: 6,
+};
+
+/** Restoring a chat beside computing its prefix again, at the same number of tokens. */
+export interface RestoreComparison {
+  readonly sampleCount: number;
+  readonly restoreMs: number;
+  readonly recomputeMs: number;
+  /** Median of the ratios, recompute ÷ restore. */
+  readonly speedup: number;
+}
+
+export interface RunResult {
+  readonly runtime: string;
+  readonly model: string;
+  readonly kv: KvShape;
+  readonly chats: number;
+  readonly visitsTaken: number;
+  readonly visitsTotal: number;
+  readonly isResumed: boolean;
+  readonly isInterrupted: boolean;
+  /** Chats that a stopped run had left. */
+  readonly chatsFound: number;
+  readonly chatsSaved: number;
+  /** Turns compared with the reference; 0 when the run was interrupted. */
+  readonly turnsCompared: number;
+  readonly turnsWrong: number;
+  readonly tokensGenerated: number;
+  readonly logitGapMin: number;
+  /** KV of all chats together at the end. */
+  readonly kvBytes: number;
+  readonly chatSwapIns: number;
+  readonly chatsRecomputed: number;
+  readonly restore: RestoreComparison | null;
+  readonly rssBareBytes: number;
+  readonly rssGrowthBytesPeak: number;
+  readonly durationMs: number;
+  readonly stats: MemoryStats;
+  readonly report: string;
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((left, right) => left - right);
+  const middle = Math.floor(sorted.length / 2);
+  const upper = sorted[middle] ?? Number.NaN;
+  return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? Number.NaN)) / 2;
+}
+
+/** SplitMix-like; plans must be equal for equal seeds. */
+function seededUnit(seed: number): () => number {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x9e3779b9) | 0;
+    let mixed = Math.imul(state ^ (state >>> 16), 0x85ebca6b);
+    mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
+    return ((mixed ^ (mixed >>> 16)) >>> 0) / 2 ** 32;
+  };
+}
+
+async function openModel(options: ChatOptions, signal: AbortSignal) {
+  const bytes =
+    options.model === undefined ? buildDecoder({ ...MODEL, seed: options.seed }) : undefined;
+  const runtime = await openRuntime({ model: bytes ?? (options.model as string), signal });
+  const hash = createHash("sha256").update(bytes ?? (await readFile(options.model as string)));
+  // Two runtimes give the same tokens but not the same bits, so they share no KV.
+  const fingerprint = `${hash.digest("hex").slice(0, 32)}@${runtime.name}`;
+  const name = options.model ?? `seeded decoder, seed ${options.seed}`;
+  return { runtime, fingerprint, name };
+}
+
+async function makePlan(options: ChatOptions): Promise<RunPlan> {
+  const random = seededUnit(options.seed);
+  const prompts = makePrompts(await loadDocuments(ROOT), {
+    chats: options.chats,
+    openingBytes: OPENING_BYTES,
+    followUpBytes: FOLLOW_UP_BYTES,
+    turnsMax: TURNS_MAX,
+    random,
+  });
+  const visits = makeSchedule({
+    chats: options.chats,
+    roundRobinRounds: ROUND_ROBIN_ROUNDS,
+    skewedVisits: options.visits,
+    turnsMaxPerChat: TURNS_MAX,
+    random,
+  });
+  return { visits, prompts, answerTokens: ANSWER_TOKENS };
+}
+
+function promptOf(plan: RunPlan, chat: number, turn: number): Uint8Array {
+  const prompts = plan.prompts[chat];
+  const prompt = turn === 0 ? prompts?.opening : prompts?.followUps[turn - 1];
+  if (prompt === undefined) throw new Error(`the plan has no turn ${turn} of chat ${chat}`);
+  return prompt;
+}
+
+function freshChat(chat: number): ChatState {
+  return { chat, turn: 0, tokens: [], cachedTokens: 0 };
+}
+
+/** The plan and the chats of this run: those on disk, or new ones. */
+async function prepare(memory: TensorMemory, options: ChatOptions, progress: (line: string) => void) {
+  if (!options.resume) {
+    const deleted = await deleteRun(memory);
+    if (deleted > 0) progress(`replaced an unfinished run (${deleted} records)`);
+    const plan = await makePlan(options);
+    await savePlan(memory, plan);
+    return { plan, chats: plan.prompts.map((_, chat) => freshChat(chat)), chatsFound: 0 };
+  }
+  const plan = await loadPlan(memory);
+  if (plan === null) {
+    const where = options.directory;
+    throw new UsageError(`there is no stopped run in ${where}: start one without --resume`);
+  }
+  let chatsFound = 0;
+  const chats: ChatState[] = [];
+  for (let chat = 0; chat < plan.prompts.length; chat++) {
+    const found = await loadState(memory, chat);
+    if (found !== null) chatsFound += 1;
+    chats.push(found ?? freshChat(chat));
+  }
+  return { plan, chats, chatsFound };
+}
+
+/** Takes the same turns with plain arrays and no limit. @returns How many turns differ. */
+async function countWrongTurns(
+  runtime: DecoderRuntime,
+  plan: RunPlan,
+  chats: readonly ChatState[],
+  report: (turnsDone: number, tokens: number) => void,
+  signal: AbortSignal,
+): Promise<{ turnsCompared: number; turnsWrong: number }> {
+  const { answerTokens } = plan;
+  const reference = new Conversation({ runtime, store: new PlainKvStore(), answerTokens });
+  let turnsCompared = 0;
+  let turnsWrong = 0;
+  for (const actual of chats) {
+    const expected = freshChat(actual.chat);
+    while (expected.turn < actual.turn) {
+      signal.throwIfAborted();
+      const prompt = promptOf(plan, actual.chat, expected.turn);
+      await reference.takeTurn(expected, prompt, async () => {});
+      const from = expected.tokens.length - answerTokens;
+      const isEqual = expected.tokens
+        .slice(from)
+        .every((token, index) => token === actual.tokens[from + index]);
+      turnsCompared += 1;
+      if (!isEqual) turnsWrong += 1;
+      report(turnsCompared, reference.processedTokens);
+    }
+    if (expected.tokens.length !== actual.tokens.length) turnsWrong += 1;
+  }
+  return { turnsCompared, turnsWrong };
+}
+
+/** Computes the prefixes of chats again that were restored, at the length they had then. */
+async function compareRestores(
+  runtime: DecoderRuntime,
+  restores: readonly Restore[],
+  chats: readonly ChatState[],
+): Promise<RestoreComparison | null> {
+  const stride = Math.max(1, Math.floor(restores.length / RECOMPUTE_SAMPLES));
+  const samples = restores.filter((_, index) => index % stride === 0).slice(0, RECOMPUTE_SAMPLES);
+  if (samples.length === 0) return null;
+  const recomputeMs: number[] = [];
+  for (const { state } of samples) {
+    const tokens = (chats[state.chat] as ChatState).tokens.slice(0, state.tokens);
+    const startMs = performance.now();
+    await runtime.step(tokens, [], 0);
+    recomputeMs.push(performance.now() - startMs);
+  }
+  return {
+    sampleCount: restores.length,
+    restoreMs: median(restores.map(({ durationMs }) => durationMs)),
+    recomputeMs: median(recomputeMs),
+    speedup: median(samples.map(({ durationMs }, index) => (recomputeMs[index] as number) / durationMs)),
+  };
+}
+
+/**
+ * @param signal Stops the run between two turns; what was committed is then saved.
+ * @param stream Where progress goes.
+ */
+export async function runChats(
+  options: ChatOptions,
+  signal: AbortSignal,
+  stream: NodeJS.WriteStream,
+): Promise<RunResult> {
+  const startMs = performance.now();
+  const { runtime, fingerprint, name } = await openModel(options, signal);
+  // The runtime's own working memory: what it takes without any KV kept.
+  await runtime.step(new Uint8Array(OPENING_BYTES.max).fill(32), [], 0);
+  const rssBareBytes = process.memoryUsage.rss();
+  const memory = await createTensorMemory({
+    budgets: { ram: options.ram, ssd: options.ssd },
+    ssd: { directory: options.directory },
+    namespace: { fingerprint },
+  });
+  let progress: Progress | null = null;
+  try {
+    const { plan, chats, chatsFound } = await prepare(memory, options, (line) =>
+      stream.write(`${line}\n`),
+    );
+    const store = new HeapKvStore(memory, runtime.kv, () => performance.now());
+    const { answerTokens } = plan;
+    const conversation = new Conversation({ runtime, store, answerTokens });
+    const visits = plan.visits.filter(
+      (visit) => visit.turn >= (chats[visit.chat] as ChatState).turn,
+    );
+    let rssPeakBytes = rssBareBytes;
+    let visitsTaken = 0;
+    const now = () => performance.now();
+    progress = startProgress({ stream, now, visitsTotal: Math.max(1, visits.length) });
+    for (const { chat, turn } of visits) {
+      if (signal.aborted) break;
+      const prompt = promptOf(plan, chat, turn);
+      await conversation.takeTurn(chats[chat] as ChatState, prompt, (next) => saveState(memory, next));
+      visitsTaken += 1;
+      rssPeakBytes = Math.max(rssPeakBytes, process.memoryUsage.rss());
+      const { swapOutCount, swapInCount } = memory.stats().transfers;
+      const counters = `swapped out ${swapOutCount}  in ${swapInCount} tensors`;
+      const tokens = conversation.processedTokens;
+      progress.update({ visitsDone: visitsTaken, chat, tokens, counters });
+    }
+    progress.stop();
+    const isInterrupted = visitsTaken < visits.length;
+    const chatsSaved = isInterrupted ? await saveChats(memory, store, chats) : 0;
+    const stats = memory.stats();
+    const report = memory.report();
+    const restore = isInterrupted ? null : await compareRestores(runtime, store.restores, chats);
+    let proof = { turnsCompared: 0, turnsWrong: 0 };
+    if (!isInterrupted) {
+      const visitsTotal = Math.max(1, chats.reduce((sum, { turn }) => sum + turn, 0));
+      const proving = startProgress({ stream, now, visitsTotal });
+      progress = proving;
+      const show = (turnsDone: number, tokens: number) => {
+        const counters = "proof: the same turns without tierheap";
+        proving.update({ visitsDone: turnsDone, chat: 0, tokens, counters });
+      };
+      proof = await countWrongTurns(runtime, plan, chats, show, signal);
+      proving.stop();
+      if (!options.keep) await deleteRun(memory);
+    }
+    return {
+      ...proof,
+      runtime: runtime.name,
+      model: name,
+      kv: runtime.kv,
+      chats: chats.length,
+      visitsTaken,
+      visitsTotal: plan.visits.length,
+      isResumed: options.resume,
+      isInterrupted,
+      chatsFound,
+      chatsSaved,
+      tokensGenerated: visitsTaken * answerTokens,
+      logitGapMin: conversation.logitGapMin,
+      kvBytes: chats.reduce((sum, { cachedTokens }) => sum + kvBytes(runtime.kv, cachedTokens), 0),
+      chatSwapIns: store.swappedInCount,
+      chatsRecomputed: store.lostCount,
+      restore,
+      rssBareBytes,
+      rssGrowthBytesPeak: rssPeakBytes - rssBareBytes,
+      durationMs: performance.now() - startMs,
+      stats,
+      report,
+    };
+  } finally {
+    progress?.stop();
+    await memory.close();
+    await runtime.close();
+  }
+}
+
+/** Puts every chat's KV on record, so that the next run need not compute it. @returns Chats saved. */
+async function saveChats(
+  memory: TensorMemory,
+  store: HeapKvStore,
+  chats: readonly ChatState[],
+): Promise<number> {
+  let savedCount = 0;
+  for (const { chat, turn, cachedTokens } of chats) {
+    if (turn === 0) continue;
+    let isWhole = true;
+    for (const id of store.idsOf({ chat, turn, tokens: cachedTokens })) {
+      // Not touched since the last stop: its records are where they were.
+      if (memory.tensor(id) === null) continue;
+      isWhole = (await memory.save(id, { mode: "durable" })) === "stored" && isWhole;
+    }
+    if (isWhole) savedCount += 1;
+  }
+  return savedCount;
+}
