@@ -144,24 +144,28 @@ export function prefixOf(chat: number): string {
 
 /** KV in plain arrays without any limit: the reference that tierheap is compared with. */
 export class PlainKvStore implements KvStore {
-  readonly #kept = new Map<number, KvViews>();
+  readonly #kept = new Map<string, KvViews>();
 
-  async hold({ chat }: KvState): Promise<HeldKv | null> {
-    const views = this.#kept.get(chat);
+  async hold(state: KvState): Promise<HeldKv | null> {
+    const views = this.#kept.get(keyOf(state));
     return views === undefined ? null : { views, release: () => {} };
   }
 
-  async drop({ chat }: KvState): Promise<void> {
-    this.#kept.delete(chat);
+  async drop(state: KvState): Promise<void> {
+    this.#kept.delete(keyOf(state));
   }
 
-  async grow({ chat }: KvState): Promise<GrowingKv> {
+  async grow(state: KvState): Promise<GrowingKv> {
     return {
       update: (present) => {
-        this.#kept.set(chat, present);
+        this.#kept.set(keyOf(state), present);
         return present;
       },
       release: () => {},
     };
   }
+}
+
+function keyOf({ chat, turn }: KvState): string {
+  return `${chat}/${turn}`;
 }

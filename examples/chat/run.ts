@@ -95,15 +95,20 @@ function seededUnit(seed: number): () => number {
   };
 }
 
-async function openModel(options: ChatOptions, signal: AbortSignal) {
-  const bytes =
-    options.model === undefined ? buildDecoder({ ...MODEL, seed: options.seed }) : undefined;
-  const runtime = await openRuntime({ model: bytes ?? (options.model as string), signal });
-  const hash = createHash("sha256").update(bytes ?? (await readFile(options.model as string)));
-  // Two runtimes give the same tokens but not the same bits, so they share no KV.
-  const fingerprint = `${hash.digest("hex").slice(0, 32)}@${runtime.name}`;
+/**
+ * The model, and the fingerprint under which its KV is kept. Two runtimes give the same tokens but
+ * not the same bits, so they share no KV.
+ */
+export async function openModel(
+  options: Pick<ChatOptions, "model" | "seed">,
+  signal?: AbortSignal,
+): Promise<{ runtime: DecoderRuntime; fingerprint: string; name: string }> {
+  const model = options.model ?? buildDecoder({ ...MODEL, seed: options.seed });
+  const runtime = await openRuntime({ model, ...(signal && { signal }) });
+  const bytes = typeof model === "string" ? await readFile(model) : model;
+  const digest = createHash("sha256").update(bytes).digest("hex");
   const name = options.model ?? `seeded decoder, seed ${options.seed}`;
-  return { runtime, fingerprint, name };
+  return { runtime, fingerprint: `${digest.slice(0, 32)}@${runtime.name}`, name };
 }
 
 async function makePlan(options: ChatOptions): Promise<RunPlan> {
@@ -165,7 +170,7 @@ async function countWrongTurns(
   runtime: DecoderRuntime,
   plan: RunPlan,
   chats: readonly ChatState[],
-  report: (turnsDone: number, tokens: number) => void,
+  report: (turnsDone: number, chat: number, tokens: number) => void,
   signal: AbortSignal,
 ): Promise<{ turnsCompared: number; turnsWrong: number }> {
   const { answerTokens } = plan;
@@ -184,7 +189,7 @@ async function countWrongTurns(
         .every((token, index) => token === actual.tokens[from + index]);
       turnsCompared += 1;
       if (!isEqual) turnsWrong += 1;
-      report(turnsCompared, reference.processedTokens);
+      report(turnsCompared, actual.chat, reference.processedTokens);
     }
     if (expected.tokens.length !== actual.tokens.length) turnsWrong += 1;
   }
@@ -271,9 +276,9 @@ export async function runChats(
       const visitsTotal = Math.max(1, chats.reduce((sum, { turn }) => sum + turn, 0));
       const proving = startProgress({ stream, now, visitsTotal });
       progress = proving;
-      const show = (turnsDone: number, tokens: number) => {
+      const show = (visitsDone: number, chat: number, tokens: number) => {
         const counters = "proof: the same turns without tierheap";
-        proving.update({ visitsDone: turnsDone, chat: 0, tokens, counters });
+        proving.update({ visitsDone, chat, tokens, counters });
       };
       proof = await countWrongTurns(runtime, plan, chats, show, signal);
       proving.stop();

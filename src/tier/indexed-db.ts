@@ -105,6 +105,9 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
       return {
         write: async (source) => {
           opened();
+          if (written + source.byteLength > byteLength) {
+            throw new TierError("io", name, "the object is longer than announced");
+          }
           object.set(source, written);
           written += source.byteLength;
           return "written";
@@ -170,12 +173,14 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
     quarantine: async (key: TierKey) => {
       const transaction = opened().transaction([STORE, DAMAGED_STORE], "readwrite");
       const store = transaction.objectStore(STORE);
-      const object = await settled(store.get(key));
-      if (object !== undefined) transaction.objectStore(DAMAGED_STORE).put(object);
-      store.delete(key);
-      await completed(transaction).catch((error) => {
+      try {
+        const object = await settled(store.get(key));
+        if (object !== undefined) transaction.objectStore(DAMAGED_STORE).put(object);
+        store.delete(key);
+        await completed(transaction);
+      } catch (error) {
         throw failed(error, "cannot quarantine an object");
-      });
+      }
       meter.forget(key);
       meter.quarantinedCount += 1;
     },

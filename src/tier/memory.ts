@@ -41,6 +41,9 @@ export function memoryTier(options: MemoryTierOptions = {}): Tier {
       return {
         write: async (source) => {
           checkOpen();
+          if (written + source.byteLength > byteLength) {
+            throw new TierError("io", name, "the object is longer than announced");
+          }
           object.set(source, written);
           written += source.byteLength;
           meter.bytesWritten += source.byteLength;
@@ -82,9 +85,10 @@ export function memoryTier(options: MemoryTierOptions = {}): Tier {
       return objects.delete(key);
     },
     quarantine: async (key) => {
+      checkOpen();
+      if (!objects.delete(key)) return;
       meter.forget(key);
       meter.quarantinedCount += 1;
-      objects.delete(key);
     },
     list: async function* () {
       checkOpen();

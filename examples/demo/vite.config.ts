@@ -1,0 +1,41 @@
+import { fileURLToPath } from "node:url";
+import { defineConfig, type Plugin } from "vite";
+
+const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));
+
+// Isolation is what shared memories need; the demo works without it too.
+const headers = {
+  "Cross-Origin-Opener-Policy": "same-origin",
+  "Cross-Origin-Embedder-Policy": "require-corp",
+  "Cross-Origin-Resource-Policy": "same-origin",
+};
+
+// vite drops `server.headers` from 304 answers, so a middleware sets them as well.
+const isolation: Plugin = {
+  name: "isolation",
+  configureServer: ({ middlewares }) => {
+    middlewares.use(addHeaders);
+  },
+  configurePreviewServer: ({ middlewares }) => {
+    middlewares.use(addHeaders);
+  },
+};
+
+function addHeaders(
+  _request: unknown,
+  response: { setHeader(name: string, value: string): void },
+  next: () => void,
+): void {
+  for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
+  next();
+}
+
+export default defineConfig({
+  root: path("."),
+  base: "./",
+  plugins: [isolation],
+  resolve: { alias: [{ find: /^tierheap$/, replacement: path("../../src/browser.ts") }] },
+  server: { host: "127.0.0.1", headers, fs: { allow: [path("../..")] } },
+  preview: { host: "127.0.0.1", headers },
+  build: { outDir: path("../../build/demo"), emptyOutDir: true, target: "es2022" },
+});

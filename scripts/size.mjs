@@ -1,0 +1,93 @@
+// Prints what the package costs: the modules, the host's bundle in a browser, the published archive.
+// Run it after `npm run build`. Exits with 1 when a target is missed.
+//
+//   node scripts/size.mjs [--json FILE]
+import { spawnSync } from "node:child_process";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
+import { builtinModules } from "node:module";
+import { arch, platform } from "node:os";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { build } from "vite";
+import { root } from "./steps.mjs";
+
+const KIB = 1024;
+const WASM_BYTES_MODULE = /wasm-bytes\.generated\.js$/;
+const WASM_BYTES_STUB = 'export const CORE_WASM_BASE64 = "", KERNELS_WASM_BASE64 = "";';
+
+/** Bundles what a browser gets for `import "tierheap"`, from the files that are published. */
+async function bundle({ hasWasm }) {
+  const { exports } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  const stub = {
+    name: "without-wasm",
+    load: (id) => (!hasWasm && WASM_BYTES_MODULE.test(id) ? WASM_BYTES_STUB : null),
+  };
+  const result = await build({
+    configFile: false,
+    root,
+    logLevel: "error",
+    plugins: [stub],
+    build: {
+      write: false,
+      target: "es2022",
+      rolldownOptions: {
+        input: join(root, exports["."].default),
+        preserveEntrySignatures: "strict",
+        external: (id) => id.startsWith("node:") || builtinModules.includes(id),
+        output: { format: "es", minify: true },
+      },
+    },
+  });
+  const chunks = (Array.isArray(result) ? result : [result])
+    .flatMap(({ output }) => output)
+    .filter(({ type }) => type === "chunk");
+  return {
+    gzipBytes: gzipSync(chunks.map(({ code }) => code).join("\n"), { level: 9 }).length,
+    imports: chunks.flatMap((chunk) => [...chunk.imports, ...chunk.dynamicImports]),
+    exportCount: chunks.flatMap((chunk) => chunk.exports).length,
+  };
+}
+
+function packed() {
+  const npm = process.platform === "win32" ? "npm.cmd" : "npm";
+  const { status, stdout, stderr } = spawnSync(npm, ["pack", "--dry-run", "--json"], {
+    cwd: root,
+    encoding: "utf8",
+  });
+  if (status !== 0) throw new Error(`npm pack failed: ${stderr}`);
+  return JSON.parse(stdout)[0];
+}
+
+function figure(id, value, unit, target, beside) {
+  const met = target === undefined ? true : value <= target;
+  return { id, value, unit, ...(target === undefined ? {} : { target }), met, beside };
+}
+
+const wasmBytes = (name) => statSync(join(root, "build", `${name}.wasm`)).size;
+const host = await bundle({ hasWasm: false });
+const whole = await bundle({ hasWasm: true });
+if (host.exportCount === 0) throw new Error("the bundle exports nothing: it was not measured");
+const archive = packed();
+
+const figures = [
+  figure("size/core-wasm", wasmBytes("core"), "bytes", 16 * KIB),
+  figure("size/core-shared-wasm", wasmBytes("core.shared"), "bytes", 16 * KIB),
+  figure("size/kernels-wasm", wasmBytes("kernels"), "bytes"),
+  figure("size/host-bundle-gzip", host.gzipBytes, "bytes", 25 * KIB, "without the modules"),
+  figure("size/whole-bundle-gzip", whole.gzipBytes, "bytes", undefined, "modules inline"),
+  figure("size/browser-node-imports", whole.imports.length, "imports", 0, whole.imports.join(" ")),
+  figure("size/package", archive.size, "bytes", undefined, `${archive.entryCount} files`),
+  figure("size/package-unpacked", archive.unpackedSize, "bytes"),
+];
+
+for (const { id, value, unit, target, met, beside } of figures) {
+  const limit = target === undefined ? "" : `, at most ${target}`;
+  const note = beside ? ` (${beside})` : "";
+  console.log(`${met ? "ok  " : "FAIL"} ${id}: ${value} ${unit}${limit}${note}`);
+}
+const file = process.argv[process.argv.indexOf("--json") + 1];
+if (process.argv.includes("--json")) {
+  const environment = { node: process.version, platform: platform(), arch: arch() };
+  writeFileSync(file, `${JSON.stringify({ environment, figures }, null, 2)}\n`);
+}
+if (figures.some(({ met }) => !met)) process.exitCode = 1;

@@ -1,0 +1,33 @@
+// `tierheap/testing`: a conformance suite for each seam, and doubles for what a test must control.
+// Nothing in the library imports this folder.
+export { systemClock } from "../clock.js";
+export { seededRandom } from "../random.js";
+export { memoryTier } from "../tier/memory.js";
+export { nullTier } from "../tier/null.js";
+export { arenaConformance } from "./arena-conformance.js";
+export { codecConformance } from "./codec-conformance.js";
+export { type ConformanceCase, ConformanceError } from "./conformance.js";
+export { type CountingMemory, countingMemory } from "./failing-memory.js";
+export {
+  type FaultCode,
+  type FaultPlan,
+  faultyFileSystem,
+  type FaultyFileSystem,
+} from "./faulty-file-system.js";
+export { fileSystemConformance, type FileSystemFixture } from "./file-system-conformance.js";
+export { manualClock, type ManualClock, type ManualClockOptions } from "./manual-clock.js";
+export {
+  type FileOperation,
+  memoryFileSystem,
+  type MemoryFileSystem,
+} from "./memory-file-system.js";
+export {
+  clockConformance,
+  type ClockFixture,
+  hardwareProfileConformance,
+  randomConformance,
+  statsSinkConformance,
+} from "./platform-conformance.js";
+export { admissionPolicyConformance, evictionPolicyConformance } from "./policy-conformance.js";
+export { lifetimePredictorConformance, predictorConformance } from "./predictor-conformance.js";
+export { tierConformance, type TierFixture, type TierLacks } from "./tier-conformance.js";

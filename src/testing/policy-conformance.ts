@@ -1,0 +1,95 @@
+// Conformance suites of the seams in `policy/`.
+import type { AdmissionPolicy } from "../policy/admission-policy.js";
+import type { EvictionPolicy } from "../policy/eviction-policy.js";
+import { seededRandom } from "../random.js";
+import { assert, assertEqual, type ConformanceCase } from "./conformance.js";
+
+const order = (policy: EvictionPolicy) => [...policy.candidates()].join(" ");
+
+/** @param make Gives a fresh policy that tracks nothing. */
+export function evictionPolicyConformance(
+  make: () => Promise<EvictionPolicy>,
+): ConformanceCase[] {
+  return [
+    {
+      name: "has no candidates at first",
+      run: async () => assertEqual(order(await make()), "", "candidates"),
+    },
+    {
+      name: "offers every tracked entry once, whatever was touched",
+      run: async () => {
+        const policy = await make();
+        const random = seededRandom(1);
+        const tracked = new Set<number>();
+        for (let step = 0; step < 2000; step++) {
+          const index = random.uint32() % 200;
+          if (!tracked.has(index)) {
+            policy.track({ index, bytes: 64 });
+            tracked.add(index);
+          } else if (random.uint32() % 3 === 0) {
+            policy.untrack(index);
+            tracked.delete(index);
+          } else {
+            policy.touch(index);
+          }
+          if (step % 50 > 0) continue;
+          const offered = [...policy.candidates()];
+          assertEqual(offered.length, tracked.size, "number of candidates");
+          assertEqual(new Set(offered).size, tracked.size, "number of different candidates");
+          assert(offered.every((at) => tracked.has(at)), "a candidate is not tracked");
+        }
+      },
+    },
+    {
+      name: "lets the caller untrack the candidate that it was given last",
+      run: async () => {
+        const policy = await make();
+        for (let index = 0; index < 10; index++) policy.track({ index, bytes: 1 });
+        const seen: number[] = [];
+        for (const index of policy.candidates()) {
+          seen.push(index);
+          if (index % 2 === 0) policy.untrack(index);
+        }
+        assertEqual(seen.length, 10, "number of candidates");
+        assertEqual([...policy.candidates()].length, 5, "number of candidates left");
+      },
+    },
+    {
+      name: "takes an index again once it was untracked",
+      run: async () => {
+        const policy = await make();
+        policy.track({ index: 3, bytes: 1 });
+        policy.untrack(3);
+        assertEqual(order(policy), "", "candidates");
+        policy.track({ index: 3, bytes: 2 });
+        assertEqual(order(policy), "3", "candidates");
+      },
+    },
+    {
+      name: "offers what was tracked first, before anything was touched",
+      run: async () => {
+        const policy = await make();
+        for (const index of [5, 1, 900, 3]) policy.track({ index, bytes: 1 });
+        assertEqual(order(policy), "5 1 900 3", "candidates");
+      },
+    },
+  ];
+}
+
+/** @param make Gives the policy under test. */
+export function admissionPolicyConformance(
+  make: () => Promise<AdmissionPolicy>,
+): ConformanceCase[] {
+  return [
+    {
+      name: "answers for every size with a boolean",
+      run: async () => {
+        const policy = await make();
+        for (const bytes of [1, 65536, 2 ** 32 - 1]) {
+          assertEqual(typeof policy.admit({ index: 0, bytes }), "boolean", `admit of ${bytes} bytes`);
+        }
+        assert(policy.name.length > 0, "the name is empty");
+      },
+    },
+  ];
+}

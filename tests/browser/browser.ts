@@ -1,0 +1,102 @@
+// A real Chromium with its profile on disk, and built pages served as `vite preview` serves them.
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { type BrowserContext, chromium, type Page } from "playwright-core";
+import { build, type InlineConfig, type PreviewServer, preview } from "vite";
+import { CHROMIUM_OPTIONS, findChromium } from "../../scripts/browser.mjs";
+
+const path = (relative: string) => fileURLToPath(new URL(`../../${relative}`, import.meta.url));
+
+export const DEMO: InlineConfig = { configFile: path("examples/demo/vite.config.ts") };
+
+export const TEST_PAGE: InlineConfig = {
+  configFile: false,
+  root: path("tests/browser/page"),
+  resolve: {
+    alias: [
+      { find: /^tierheap\/browser$/, replacement: path("src/browser.ts") },
+      { find: /^tierheap\/testing$/, replacement: path("src/testing/index.ts") },
+    ],
+  },
+  build: { outDir: path("build/test-page"), emptyOutDir: true, target: "es2022" },
+};
+
+export interface Site {
+  readonly url: string;
+  close(): Promise<void>;
+}
+
+/** Builds a page and serves it on a port of its own. */
+export async function serve(config: InlineConfig): Promise<Site> {
+  const quiet = { ...config, logLevel: "error" } as const;
+  await build(quiet);
+  const server: PreviewServer = await preview({
+    ...quiet,
+    preview: { host: "127.0.0.1", port: 0 },
+  });
+  const url = server.resolvedUrls?.local[0];
+  if (url === undefined) throw new Error("the preview server has no address");
+  return { url, close: () => server.close() };
+}
+
+/** A browser profile on disk. What its pages complain about is kept in `complaints`. */
+export class Browser {
+  readonly complaints: string[] = [];
+  readonly #directory: string;
+  readonly #context: BrowserContext;
+
+  private constructor(directory: string, context: BrowserContext) {
+    this.#directory = directory;
+    this.#context = context;
+  }
+
+  static async launch(): Promise<Browser> {
+    const executablePath = findChromium();
+    if (executablePath === undefined) throw new Error("no Chromium: run scripts/browser.mjs");
+    // The default context keeps its storage in RAM, with a quota of its own.
+    const directory = await mkdtemp(join(tmpdir(), "tierheap-browser-"));
+    const options = { ...CHROMIUM_OPTIONS, executablePath };
+    const context = await chromium.launchPersistentContext(directory, options);
+    return new Browser(directory, context);
+  }
+
+  async open(url: string): Promise<Page> {
+    const page = await this.#context.newPage();
+    page.on("pageerror", (error) => this.complaints.push(`uncaught: ${error.message}`));
+    page.on("console", (message) => {
+      if (["error", "warning"].includes(message.type())) this.complaints.push(message.text());
+    });
+    await page.goto(url);
+    return page;
+  }
+
+  /** Limits what an origin may store; null lifts the limit. */
+  async limitQuota(page: Page, quotaBytes: number | null): Promise<void> {
+    const session = await this.#context.newCDPSession(page);
+    const origin = new URL(page.url()).origin;
+    await session.send("Storage.overrideQuotaForOrigin", {
+      origin,
+      ...(quotaBytes === null ? {} : { quotaSize: quotaBytes }),
+    });
+    // The override ends with its session when no limit is given.
+    if (quotaBytes === null) await session.detach();
+  }
+
+  /** Kills the page's renderer. */
+  async crash(page: Page): Promise<void> {
+    const session = await this.#context.newCDPSession(page);
+    const crashed = page.waitForEvent("crash");
+    session.send("Page.crash").catch(() => {
+      // The renderer is gone before it can answer.
+    });
+    await crashed;
+    await page.close();
+  }
+
+  async close(): Promise<void> {
+    await this.#context.close();
+    await rm(this.#directory, { recursive: true, force: true });
+  }
+}

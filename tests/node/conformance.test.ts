@@ -1,0 +1,158 @@
+// Every implementation of every seam against the suite that the package ships for it.
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, it } from "vitest";
+import { bufferArenas } from "../../src/arena/buffer-arena.js";
+import { linearArenas } from "../../src/arena/linear-arena.js";
+import { systemClock } from "../../src/clock.js";
+import { rawCodec } from "../../src/codec/raw.js";
+import { createUnsharedMemory } from "../../src/core/linear-memory.js";
+import { detectHardware } from "../../src/hardware/detect-node.js";
+import { HARDWARE_PROFILES, type HardwareProfile } from "../../src/hardware/hardware-profile.js";
+import { unknownLifetime } from "../../src/lifetime/unknown-lifetime.js";
+import { admitAll } from "../../src/policy/admit-all.js";
+import { fifoPolicy } from "../../src/policy/fifo.js";
+import { lruPolicy } from "../../src/policy/lru.js";
+import { noPredictor } from "../../src/predictor/none.js";
+import { seededRandom, systemRandom } from "../../src/random.js";
+import { nullSink } from "../../src/stats/null-sink.js";
+import {
+  admissionPolicyConformance,
+  arenaConformance,
+  clockConformance,
+  codecConformance,
+  type ConformanceCase,
+  evictionPolicyConformance,
+  faultyFileSystem,
+  fileSystemConformance,
+  hardwareProfileConformance,
+  lifetimePredictorConformance,
+  manualClock,
+  memoryFileSystem,
+  predictorConformance,
+  randomConformance,
+  statsSinkConformance,
+  tierConformance,
+  type TierFixture,
+} from "../../src/testing/index.js";
+import type { FileSystem } from "../../src/tier/file-system.js";
+import { nodeFileSystem } from "../../src/tier/file-system-node.js";
+import { FsTier } from "../../src/tier/fs.js";
+import { memoryTier } from "../../src/tier/memory.js";
+import { nullTier } from "../../src/tier/null.js";
+
+function suite(name: string, cases: readonly ConformanceCase[]): void {
+  describe(name, () => {
+    for (const { name, skip, run } of cases) {
+      if (skip === undefined) it(name, run);
+      else it.skip(`${name} (${skip})`, () => {});
+    }
+  });
+}
+
+async function temporaryDirectory() {
+  const parent = await mkdtemp(join(tmpdir(), "tierheap-conformance-"));
+  return {
+    directory: join(parent, "a", "b"),
+    dispose: () => rm(parent, { recursive: true, force: true }),
+  };
+}
+
+const fsTier = (fileSystem: FileSystem, directory: string, capacityBytes: number) =>
+  new FsTier({ directory, fileSystem, capacityBytes, random: seededRandom(1) });
+
+async function nodeTier({ capacityBytes }: { capacityBytes: number }): Promise<TierFixture> {
+  const { directory, dispose } = await temporaryDirectory();
+  const make = () => fsTier(nodeFileSystem, directory, capacityBytes);
+  return { tier: make(), reopened: async () => make(), dispose };
+}
+
+/** An fs tier in memory whose every write and read is short the first time. */
+async function shortTier({ capacityBytes }: { capacityBytes: number }): Promise<TierFixture> {
+  const files = faultyFileSystem(memoryFileSystem(), {
+    at: 1,
+    code: "EIO",
+    lasts: "for-ever",
+    write: "short",
+  });
+  const make = () => fsTier(files, "/store", capacityBytes);
+  return { tier: make(), reopened: async () => make(), dispose: async () => {} };
+}
+
+suite("Arena: linear", arenaConformance(async () => linearArenas(createUnsharedMemory)));
+suite("Arena: buffer", arenaConformance(async () => bufferArenas));
+
+const noStorage = { reopened: async () => nullTier(), dispose: async () => {} };
+suite("Tier: fs on Node", tierConformance(nodeTier));
+suite(
+  "Tier: fs in memory",
+  tierConformance(async ({ capacityBytes }) => {
+    const files = memoryFileSystem();
+    const make = () => fsTier(files, "/store", capacityBytes);
+    return { tier: make(), reopened: async () => make(), dispose: async () => {} };
+  }),
+);
+suite("Tier: fs with short writes and reads", tierConformance(shortTier));
+suite(
+  "Tier: memory",
+  tierConformance(async (options) => ({ tier: memoryTier(options), ...noStorage }), {
+    persistence: "it lives in memory",
+  }),
+);
+suite(
+  "Tier: null",
+  tierConformance(async () => ({ tier: nullTier(), ...noStorage }), {
+    room: "it holds nothing",
+    persistence: "it holds nothing",
+    closing: "it holds nothing, open or closed",
+  }),
+);
+
+suite("Codec: raw", codecConformance(async () => rawCodec));
+suite("EvictionPolicy: lru", evictionPolicyConformance(async () => lruPolicy()));
+suite("EvictionPolicy: fifo", evictionPolicyConformance(async () => fifoPolicy()));
+suite("AdmissionPolicy: admit-all", admissionPolicyConformance(async () => admitAll));
+suite("Predictor: none", predictorConformance(async () => noPredictor));
+suite("LifetimePredictor: unknown", lifetimePredictorConformance(async () => unknownLifetime));
+suite("StatsSink: null", statsSinkConformance(async () => nullSink));
+for (const name of HARDWARE_PROFILES.keys()) {
+  const profile = HARDWARE_PROFILES.get(name) as HardwareProfile;
+  suite(`HardwareProfile: ${name}`, hardwareProfileConformance(async () => profile));
+}
+suite("HardwareProfile: detected", hardwareProfileConformance(async () => detectHardware()));
+suite(
+  "Clock: system",
+  clockConformance(async () => ({ clock: systemClock, pass: () => {} })),
+);
+suite(
+  "Clock: manual",
+  clockConformance(async () => {
+    const clock = manualClock();
+    return { clock, pass: clock.advance };
+  }),
+);
+suite(
+  "Clock: manual, skipping",
+  clockConformance(async () => {
+    const clock = manualClock({ sleeping: "skip" });
+    return { clock, pass: clock.advance };
+  }),
+);
+suite("Random: system", randomConformance(async () => systemRandom));
+suite("Random: seeded", randomConformance(async () => seededRandom(42)));
+suite(
+  "FileSystem: Node",
+  fileSystemConformance(async () => ({
+    fileSystem: nodeFileSystem,
+    ...(await temporaryDirectory()),
+  })),
+);
+suite(
+  "FileSystem: memory",
+  fileSystemConformance(async () => ({
+    fileSystem: memoryFileSystem(),
+    directory: "/a/b",
+    dispose: async () => {},
+  })),
+);

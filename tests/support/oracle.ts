@@ -1,0 +1,102 @@
+// Opens memories whose parts are injected, and after each test asks of every one of them what must
+// hold whatever the test did.
+import { afterEach, expect } from "vitest";
+import { FsTier } from "../../src/tier/fs.js";
+import { createTensorMemory } from "../../src/node.js";
+import { manualClock, seededRandom } from "../../src/testing/index.js";
+import type { FileSystem } from "../../src/tier/file-system.js";
+import type { TensorMemory } from "../../src/tensor-memory.js";
+import type { TensorMemoryOptions } from "../../src/memory/options.js";
+
+const opened = new Set<TensorMemory>();
+
+/** The run's seed: `TIERHEAP_SEED` if it is set. Named in every failure of a random test. */
+export const SEED = Number.parseInt(process.env["TIERHEAP_SEED"] ?? "20240229", 10) | 0;
+
+/** Runs a random test; a failure says which seed repeats it. */
+export async function withSeed(
+  name: string,
+  run: (seed: number) => void | Promise<void>,
+  seed = SEED,
+): Promise<void> {
+  try {
+    await run(seed);
+  } catch (error) {
+    throw new Error(`${name} failed; repeat it with TIERHEAP_SEED=${seed}`, { cause: error });
+  }
+}
+
+/** Opens a small memory with a manual clock and a seeded generator; the oracle closes it. */
+export async function openMemory(options: TensorMemoryOptions = {}): Promise<TensorMemory> {
+  const memory = await createTensorMemory({
+    profile: "generic",
+    budgets: { ram: "16MiB" },
+    ...options,
+    seams: { clock: manualClock({ sleeping: "skip" }), random: seededRandom(SEED), ...options.seams },
+  });
+  opened.add(memory);
+  return memory;
+}
+
+/** Opens a memory whose SSD tier lies on the given file system, in `/store`. */
+export function openOn(
+  fileSystem: FileSystem,
+  options: TensorMemoryOptions & { readonly capacityBytes?: number } = {},
+): Promise<TensorMemory> {
+  const { capacityBytes = 2 ** 30, ...rest } = options;
+  const random = seededRandom(SEED ^ Math.floor(Math.random() * 2 ** 31));
+  const tier = new FsTier({ directory: "/store", fileSystem, capacityBytes, random });
+  return openMemory({ ...rest, seams: { tier, ...rest.seams } });
+}
+
+/** What must hold of a memory that nothing is being done to. */
+export function checkQuiet(memory: TensorMemory): void {
+  expect(memory.verify()).toEqual({ isSound: true, brokenInvariant: null, problems: [] });
+  const { budget, pools, lookups, tensors } = memory.stats();
+  for (const pool of pools) {
+    expect(pool.pinnedCount, `pins left in ${pool.kind}`).toBe(0);
+    expect(pool.grantedBytes + pool.freeBytes, `${pool.kind} adds up`).toBeLessThanOrEqual(
+      pool.capacityBytes,
+    );
+    expect(pool.allocationCount - pool.freeCount).toBe(pool.liveCount);
+  }
+  const sum = (pick: (pool: (typeof pools)[number]) => number) =>
+    pools.reduce((total, pool) => total + pick(pool), 0);
+  expect(sum((pool) => pool.liveCount), "blocks without a tensor").toBe(tensors.hotCount);
+  expect(sum((pool) => pool.requestedBytes), "bytes without a tensor").toBe(tensors.hotBytes);
+  expect(lookups.hits + lookups.joins + lookups.misses).toBe(lookups.lookups);
+  expect(budget.usedBytesPeak).toBeLessThanOrEqual(budget.limitBytes);
+}
+
+/** Checks and closes a memory now, for tests that open its store again. */
+export async function closeMemory(memory: TensorMemory): Promise<void> {
+  opened.delete(memory);
+  try {
+    checkQuiet(memory);
+  } finally {
+    await memory.close();
+  }
+}
+
+/** Takes a memory out of the oracle's hands: the test breaks it on purpose. */
+export function abandon(memory: TensorMemory): void {
+  opened.delete(memory);
+}
+
+const prototypeNames = Object.getOwnPropertyNames(Object.prototype).join();
+
+afterEach(async () => {
+  const memories = [...opened];
+  opened.clear();
+  const failures: unknown[] = [];
+  for (const memory of memories) {
+    try {
+      checkQuiet(memory);
+    } catch (error) {
+      failures.push(error);
+    }
+    await memory.close();
+  }
+  expect(Object.getOwnPropertyNames(Object.prototype).join()).toBe(prototypeNames);
+  if (failures.length > 0) throw failures[0];
+});
