@@ -4,7 +4,8 @@ import { arenaMetadataBytesMax, ControlPlane, invariantName } from "./core/contr
 import { createUnsharedMemory, type MemoryFactory } from "./core/linear-memory.js";
 import type { WasmSource } from "./core/wasm-modules.js";
 import { MisuseError } from "./errors.js";
-import { checkAlignment, checkObject, TENSOR_BYTES_MAX } from "./memory/options.js";
+import { checkAlignment, checkObject } from "./memory/checks.js";
+import { TENSOR_BYTES_MAX } from "./memory/options.js";
 import { checkBytes } from "./types.js";
 
 /**

@@ -7,6 +7,7 @@ export {
   NULL_HANDLE,
 } from "./buddy-allocator.js";
 export type { LookupStats } from "./cache/hierarchical-cache.js";
+export type { ListedTensor, VerifyResult } from "./cache/inventory.js";
 export type { SwapperStats } from "./cache/memory-swapper.js";
 export type { Clock } from "./clock.js";
 export type { PoolCounters } from "./core/control-plane.js";
@@ -33,6 +34,7 @@ export type { Scope } from "./memory/scope.js";
 export type { Tensor } from "./memory/tensor.js";
 export type { Random } from "./random.js";
 export { formatBytes, formatPercent, formatTable } from "./stats/report.js";
-export type { ListedTensor, MemoryStats, TensorMemory, VerifyResult } from "./tensor-memory.js";
+export type { MemoryStats } from "./stats/memory-stats.js";
+export type { TensorMemory } from "./tensor-memory.js";
 export type { Tier, TierKey, TierReader, TierStats, TierWriter } from "./tier/tier.js";
 export type { ByteSize, Dtype, Layout, Shape, TensorKind, TensorView } from "./types.js";

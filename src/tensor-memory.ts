@@ -1,154 +1,63 @@
-// The composition root: builds every part, wires them through their seams, and is what users hold.
-// Only this file and presets/ name implementations.
-import { linearArenas } from "./arena/linear-arena.js";
-import { Directory } from "./cache/directory.js";
-import { HierarchicalCache, type LookupStats } from "./cache/hierarchical-cache.js";
-import { MemorySwapper, type SwapperStats } from "./cache/memory-swapper.js";
-import { Staging } from "./cache/staging.js";
-import type { TensorRecord } from "./cache/tensor-record.js";
-import { CHUNK_BYTES_MIN, TransferEngine } from "./cache/transfer-engine.js";
-import { type Clock, systemClock } from "./clock.js";
-import { rawCodec } from "./codec/raw.js";
-import { arenaMetadataBytesMax, ControlPlane, invariantName } from "./core/control-plane.js";
-import { Hasher } from "./core/hash-stream.js";
-import { createUnsharedMemory } from "./core/linear-memory.js";
-import { CorruptionError, MisuseError, TierError, throwIfAborted } from "./errors.js";
-import { HARDWARE_PROFILES, type HardwareProfile } from "./hardware/hardware-profile.js";
-import type { LifetimePredictor } from "./lifetime/lifetime-predictor.js";
-import { unknownLifetime } from "./lifetime/unknown-lifetime.js";
-import { ArenaShelf, type ArenaShelfStats } from "./memory/arena-shelf.js";
-import { Budget, type BudgetStats } from "./memory/budget.js";
-import { EventHub, type MemoryEvent } from "./memory/events.js";
-import { type LeakStats, LeakWatch } from "./memory/leak-watch.js";
-import { MemoryPool, type PoolStats } from "./memory/memory-pool.js";
+// What users hold: every public operation, checked, over the parts that presets/ has composed. Start
+// reading here; it names no implementation.
+import type { Directory } from "./cache/directory.js";
+import type { HierarchicalCache } from "./cache/hierarchical-cache.js";
 import {
-  type CheckedOptions,
+  type ListedTensor,
+  listTensors,
+  type VerifyResult,
+  verifyMemory,
+} from "./cache/inventory.js";
+import type { MemorySwapper } from "./cache/memory-swapper.js";
+import type { TensorRecord } from "./cache/tensor-record.js";
+import type { TransferEngine } from "./cache/transfer-engine.js";
+import type { Clock } from "./clock.js";
+import type { ControlPlane } from "./core/control-plane.js";
+import { CorruptionError, MisuseError, TierError } from "./errors.js";
+import type { HardwareProfile } from "./hardware/hardware-profile.js";
+import type { LifetimePredictor } from "./lifetime/lifetime-predictor.js";
+import type { ArenaShelf } from "./memory/arena-shelf.js";
+import type { Budget } from "./memory/budget.js";
+import type { EventHub, MemoryEvent } from "./memory/events.js";
+import {
   checkAlignment,
   checkId,
-  checkMemoryOptions,
+  checkIds,
   checkObject,
-  checkTensorOptions,
-  type Seams,
-  TENSOR_BYTES_MAX,
-  type TensorMemoryOptions,
-  type TensorOptions,
-} from "./memory/options.js";
+  checkPinOptions,
+  checkSignal,
+  checkText,
+} from "./memory/checks.js";
+import { LeakWatch } from "./memory/leak-watch.js";
+import type { MemoryPool } from "./memory/memory-pool.js";
+import { checkTensorOptions, TENSOR_BYTES_MAX, type TensorOptions } from "./memory/options.js";
 import { Pin, type PinAccess } from "./memory/pin.js";
 import { Scope } from "./memory/scope.js";
 import { Tensor, type TensorOwner } from "./memory/tensor.js";
-import { admitAll } from "./policy/admit-all.js";
-import { lruPolicy } from "./policy/lru.js";
-import { noPredictor } from "./predictor/none.js";
+import type { EvictionPolicy } from "./policy/eviction-policy.js";
 import type { Predictor } from "./predictor/predictor.js";
-import { nullSink } from "./stats/null-sink.js";
+import type { MemoryStats } from "./stats/memory-stats.js";
 import { formatReport } from "./stats/report.js";
-import { nullTier } from "./tier/null.js";
-import type { Tier, TierStats } from "./tier/tier.js";
-import {
-  checkBytes,
-  checkKind,
-  type Dtype,
-  describe,
-  type Layout,
-  TENSOR_KINDS,
-  type TensorKind,
-} from "./types.js";
+import { checkBytes, checkKind, type Dtype, describe, type TensorKind } from "./types.js";
 
-/** What differs between Node and browsers. */
-export interface Platform {
-  detectHardware(): HardwareProfile;
-  createSsdTier(
-    options: { readonly directory: string; readonly capacityBytes: number },
-    seams: Partial<Seams>,
-  ): Tier;
-}
-
-export interface MemoryStats {
-  readonly profile: string;
-  readonly budget: BudgetStats;
-  readonly arenas: ArenaShelfStats & { readonly arenaBytes: number };
-  /** Kinds that have ever had an arena. */
-  readonly pools: readonly PoolStats[];
-  readonly tensors: {
-    readonly count: number;
-    readonly hotCount: number;
-    readonly hotBytes: number;
-  };
-  readonly lookups: LookupStats;
-  readonly transfers: SwapperStats;
-  readonly tier: TierStats & { readonly name: string };
-  readonly policy: string;
-  readonly leaks: LeakStats;
-  readonly droppedEventCount: number;
-}
-
-/** A tensor or a record, as {@link TensorMemory.list} gives it. */
-export interface ListedTensor {
-  readonly id: string;
-  readonly kind: TensorKind;
-  readonly dtype: Dtype;
-  readonly shape: readonly number[];
-  readonly layout: Layout;
-  readonly byteLength: number;
-  readonly isResident: boolean;
-  /** A record of it outlives the process. */
-  readonly isSaved: boolean;
-}
-
-export interface VerifyResult {
-  readonly isSound: boolean;
-  /** The first invariant of the core that is broken, such as `"INV-TREE-2"`. */
-  readonly brokenInvariant: string | null;
-  readonly problems: readonly string[];
-}
-
-const RAM_BYTES_MIN = 4 * 2 ** 20;
-const ARENA_BYTES_MIN = 2 ** 20;
-
-function floorPowerOfTwo(value: number): number {
-  return 2 ** Math.floor(Math.log2(value));
-}
-
-function chooseProfile(asked: TensorMemoryOptions["profile"], platform: Platform): HardwareProfile {
-  if (asked === undefined || asked === "auto") return platform.detectHardware();
-  if (typeof asked === "object" && asked !== null) return asked;
-  const preset = HARDWARE_PROFILES.get(asked);
-  if (preset === undefined) {
-    throw new MisuseError("bad-option", `unknown profile ${describe(asked)}`);
-  }
-  return preset;
-}
-
-/** Lengths of everything that is fixed at the start. */
-function planSizes(profile: HardwareProfile, checked: CheckedOptions) {
-  const ramBytes = checked.ramBytes ?? profile.ramBudgetBytes;
-  if (ramBytes < RAM_BYTES_MIN) {
-    throw new MisuseError("bad-size", `budgets.ram is at least ${RAM_BYTES_MIN} bytes`);
-  }
-  const chunkBytes = Math.max(
-    CHUNK_BYTES_MIN,
-    Math.min(profile.chunkBytes, floorPowerOfTwo(ramBytes / 32)),
-  );
-  // About a sixteenth goes to staging and metadata; arenas get at most a quarter of the rest, or of
-  // the smallest pool.
-  const share = Math.min(ramBytes * (15 / 16), ...checked.poolBytes.values());
-  if (share < ARENA_BYTES_MIN) {
-    throw new MisuseError("bad-size", `a pool's budget is at least ${ARENA_BYTES_MIN} bytes`);
-  }
-  const arenaBytes = Math.max(
-    ARENA_BYTES_MIN,
-    Math.min(profile.arenaBytesMax, floorPowerOfTwo(share / 4)),
-  );
-  const arenaCapacity = Math.min(4096, 2 * Math.ceil(ramBytes / arenaBytes) + 16);
-  return {
-    ramBytes,
-    chunkBytes,
-    arenaBytes,
-    arenaCapacity,
-    granuleShift: Math.log2(profile.granuleBytes),
-    slotCapacity: Math.min(2 ** 21 - 1, Math.max(4096, Math.floor(ramBytes / 4096))),
-    metadataBytes: arenaMetadataBytesMax(ramBytes / profile.granuleBytes) + arenaCapacity * 2560,
-  };
+/** Everything that a memory is made of. */
+export interface TensorMemoryParts {
+  readonly profile: HardwareProfile;
+  readonly core: ControlPlane;
+  readonly budget: Budget;
+  readonly shelf: ArenaShelf;
+  readonly pools: ReadonlyMap<TensorKind, MemoryPool>;
+  readonly directory: Directory;
+  readonly engine: TransferEngine;
+  readonly swapper: MemorySwapper;
+  readonly cache: HierarchicalCache;
+  readonly policy: EvictionPolicy;
+  readonly predictor: Predictor;
+  readonly lifetimes: LifetimePredictor;
+  readonly events: EventHub;
+  readonly clock: Clock;
+  readonly isDurable: boolean;
+  readonly isDebug: boolean;
 }
 
 /**
@@ -161,121 +70,46 @@ export class TensorMemory {
   readonly #core: ControlPlane;
   readonly #budget: Budget;
   readonly #shelf: ArenaShelf;
-  readonly #pools: Map<TensorKind, MemoryPool>;
-  readonly #directory = new Directory();
+  readonly #pools: ReadonlyMap<TensorKind, MemoryPool>;
+  readonly #directory: Directory;
   readonly #engine: TransferEngine;
   readonly #swapper: MemorySwapper;
   readonly #cache: HierarchicalCache;
-  readonly #policyName: string;
-  readonly #policy: { touch(index: number): void };
+  readonly #policy: EvictionPolicy;
   readonly #predictor: Predictor;
   readonly #lifetimes: LifetimePredictor;
   readonly #clock: Clock;
-  readonly #events = new EventHub();
+  readonly #events: EventHub;
   readonly #leaks: LeakWatch;
   readonly #owner: TensorOwner;
   readonly #isDurable: boolean;
   #closing: Promise<void> | null = null;
 
-  /** @internal Opens everything; on failure everything opened is closed again. */
-  static async open(platform: Platform, options: TensorMemoryOptions = {}): Promise<TensorMemory> {
-    const checked = checkMemoryOptions(options);
-    const seams = options.seams ?? {};
-    throwIfAborted(options.signal, "memory");
-    const profile = chooseProfile(options.profile, platform);
-    const sizes = planSizes(profile, checked);
-    const createMemory = seams.createMemory ?? createUnsharedMemory;
-    const core = await ControlPlane.create({ ...sizes, createMemory, wasm: options.wasm?.core });
-    const hasher = await Hasher.create(profile.queueDepth, createMemory, options.wasm?.kernels);
-    const budget = new Budget(sizes.ramBytes);
-    const stagingBytes = profile.queueDepth * sizes.chunkBytes;
-    if (
-      !budget.tryCharge("control", core.byteLength + hasher.byteLength) ||
-      !budget.tryCharge("staging", stagingBytes)
-    ) {
-      throw new MisuseError("bad-size", "budgets.ram is too small for its own bookkeeping");
-    }
-    const tier = seams.tier ?? TensorMemory.#createTier(platform, checked, seams);
-    await tier.open();
-    try {
-      throwIfAborted(options.signal, tier.name);
-      const staging = new Staging(profile.queueDepth, sizes.chunkBytes);
-      const { tenant, fingerprint } = checked;
-      const namespace = { tenant, fingerprint };
-      const engine = new TransferEngine({ tier, codec: rawCodec, hasher, staging, namespace });
-      return new TensorMemory(profile, core, budget, engine, checked, sizes, options);
-    } catch (error) {
-      await tier.close();
-      throw error;
-    }
-  }
-
-  static #createTier(platform: Platform, checked: CheckedOptions, seams: Partial<Seams>): Tier {
-    if (checked.ssdBytes === 0) return nullTier("ssd");
-    const { directory, ssdBytes } = checked;
-    return platform.createSsdTier({ directory, capacityBytes: ssdBytes }, seams);
-  }
-
-  private constructor(
-    profile: HardwareProfile,
-    core: ControlPlane,
-    budget: Budget,
-    engine: TransferEngine,
-    checked: CheckedOptions,
-    sizes: ReturnType<typeof planSizes>,
-    options: TensorMemoryOptions,
-  ) {
-    const seams = options.seams ?? {};
-    const { arenaBytes, granuleShift } = sizes;
-    const createArena = linearArenas(seams.createMemory ?? createUnsharedMemory);
-    const policy = seams.evictionPolicy ?? lruPolicy();
-    const sink = seams.statsSink ?? nullSink;
-    const isDebug = options.debug === true;
-    this.profile = profile;
-    this.#core = core;
-    this.#budget = budget;
-    this.#engine = engine;
-    this.#isDurable = checked.isDurable;
-    this.#policy = policy;
-    this.#policyName = policy.name;
-    this.#predictor = seams.predictor ?? noPredictor;
-    this.#lifetimes = seams.lifetimePredictor ?? unknownLifetime;
-    this.#clock = seams.clock ?? systemClock;
-    const shelf = new ArenaShelf({ core, budget, createArena, arenaBytes, granuleShift });
-    this.#shelf = shelf;
-    this.#pools = new Map(
-      TENSOR_KINDS.map((kind, index) => {
-        const budgetBytes = checked.poolBytes.get(kind) ?? Number.POSITIVE_INFINITY;
-        return [kind, new MemoryPool({ kind, index, budgetBytes, core, shelf })];
-      }),
-    );
-    const events = this.#events;
-    const clock = this.#clock;
-    this.#swapper = new MemorySwapper({
-      core,
-      shelf,
-      engine,
-      policy,
-      events,
-      clock,
-      sink,
-      isDebug,
+  /** @internal Memories are made by `createTensorMemory`. */
+  constructor(parts: TensorMemoryParts) {
+    this.profile = parts.profile;
+    this.#core = parts.core;
+    this.#budget = parts.budget;
+    this.#shelf = parts.shelf;
+    this.#pools = parts.pools;
+    this.#directory = parts.directory;
+    this.#engine = parts.engine;
+    this.#swapper = parts.swapper;
+    this.#cache = parts.cache;
+    this.#policy = parts.policy;
+    this.#predictor = parts.predictor;
+    this.#lifetimes = parts.lifetimes;
+    this.#events = parts.events;
+    this.#clock = parts.clock;
+    this.#isDurable = parts.isDurable;
+    this.#leaks = new LeakWatch(parts.isDebug, parts.events, (record) => {
+      // A pin in use keeps its tensor alive, so nobody is left who could end these.
+      const { slot, generation } = record;
+      for (let pins = this.#core.pinCountOf(slot); pins > 0; pins--) {
+        this.#core.unpin(slot, generation);
+      }
+      this.#release(record);
     });
-    this.#cache = new HierarchicalCache({
-      core,
-      budget,
-      shelf,
-      pools: this.#pools,
-      directory: this.#directory,
-      engine,
-      swapper: this.#swapper,
-      policy,
-      admission: seams.admissionPolicy ?? admitAll,
-      events,
-      clock,
-      isDurable: checked.isDurable,
-    });
-    this.#leaks = new LeakWatch(isDebug, events, (record) => this.#release(record));
     this.#owner = {
       pin: (record, access) => this.#pin(record, access),
       free: (record) => this.#free(record),
@@ -329,7 +163,7 @@ export class TensorMemory {
     const bytes = checkBytes(request.bytes, "bytes", TENSOR_BYTES_MAX);
     const count = checkBytes(request.count ?? 1, "count");
     const alignment = checkAlignment(request.alignment ?? 1);
-    await this.#cache.reserve(pool, { bytes, count, alignment }, request.signal);
+    await this.#cache.reserve(pool, { bytes, count, alignment }, checkSignal(request.signal));
   }
 
   /** Frees a tensor by id. @throws {MisuseError} `unknown-id`, `pinned`. */
@@ -339,7 +173,7 @@ export class TensorMemory {
 
   /** A group of tensors that are freed together. @param name Label for leak reports. */
   scope(name = ""): Scope {
-    return new Scope(name, this);
+    return new Scope(checkText(name, "name"), this);
   }
 
   /** The tensor of that id, resident or not, or null when this memory does not hold it. */
@@ -370,11 +204,16 @@ export class TensorMemory {
     } = {},
   ): Promise<Pin<D> | null> {
     this.#checkOpen();
-    const record = await this.#cache.promote(checkId(id), options.signal);
+    checkId(id);
+    const known = ["access", "stream", "signal"];
+    const { access, stream, signal } = checkPinOptions(options, "acquire", known);
+    const predicted = this.#predictor.observe(stream, id);
+    const record = await this.#cache.promote(id, signal);
     if (record === null) return null;
-    const lease = this.#pin(record, options.access ?? "write");
-    for (const next of this.#predictor.observe(options.stream ?? "", id)) this.#prefetchOne(next);
-    return lease as Pin<D>;
+    // Pinned first: a prefetch may look for victims at once.
+    const lease = this.#pin(record, access) as Pin<D>;
+    for (const next of predicted) this.#prefetchOne(next);
+    return lease;
   }
 
   /**
@@ -387,8 +226,11 @@ export class TensorMemory {
    */
   async acquireChain<D extends Dtype = Dtype>(
     ids: readonly string[],
-    options: { readonly access?: PinAccess; readonly signal?: AbortSignal | undefined } = {},
+    options?: { readonly access?: PinAccess; readonly signal?: AbortSignal | undefined },
   ): Promise<Pin<D>[] | null> {
+    this.#checkOpen();
+    checkIds(ids);
+    checkPinOptions(options, "acquireChain", ["access", "signal"]);
     const results = await Promise.allSettled(ids.map((id) => this.acquire<D>(id, options)));
     const leases = results.map((result) => (result.status === "fulfilled" ? result.value : null));
     if (leases.every((lease) => lease !== null)) {
@@ -404,16 +246,19 @@ export class TensorMemory {
   /** A pin if the tensor is resident, else null. Synchronous; counts as a lookup. */
   tryAcquire<D extends Dtype = Dtype>(
     id: string,
-    options: { readonly access?: PinAccess } = {},
+    options?: { readonly access?: PinAccess },
   ): Pin<D> | null {
     this.#checkOpen();
-    const record = this.#cache.tryPromote(checkId(id));
-    return record === null ? null : (this.#pin(record, options.access ?? "write") as Pin<D>);
+    checkId(id);
+    const { access } = checkPinOptions(options, "tryAcquire", ["access"]);
+    const record = this.#cache.tryPromote(id);
+    return record === null ? null : (this.#pin(record, access) as Pin<D>);
   }
 
   /** Marks the resident tensors of a chain as just used, deepest first. @param ids Head first. */
   touchChain(ids: readonly string[]): void {
-    this.#cache.touchChain(ids);
+    this.#checkOpen();
+    this.#cache.touchChain(checkIds(ids));
   }
 
   /**
@@ -426,8 +271,10 @@ export class TensorMemory {
     options: { readonly stream?: string; readonly signal?: AbortSignal | undefined } = {},
   ): Promise<void> {
     this.#checkOpen();
-    for (const id of ids) checkId(id);
-    await Promise.allSettled(ids.map((id) => this.#cache.promote(id, options.signal)));
+    checkIds(ids);
+    const { signal } = checkObject(options, "prefetch", ["stream", "signal"]);
+    const checkedSignal = checkSignal(signal);
+    await Promise.allSettled(ids.map((id) => this.#cache.promote(id, checkedSignal)));
   }
 
   /**
@@ -444,23 +291,29 @@ export class TensorMemory {
     options: { readonly mode?: "cache" | "durable" } = {},
   ): Promise<"stored" | "no-space"> {
     this.#checkOpen();
-    const durable = options.mode === undefined ? this.#isDurable : options.mode === "durable";
-    const record = await this.#idle(checkId(id));
-    if (record.writePinCount > 0) {
-      throw new MisuseError("pinned", "a tensor is not saved while a write pin is open");
+    checkId(id);
+    const { mode = this.#isDurable ? "durable" : "cache" } = checkObject(options, "save", ["mode"]);
+    if (mode !== "cache" && mode !== "durable") {
+      throw new MisuseError("bad-option", 'mode is "cache" or "durable"');
     }
-    if (record.isResident) return this.#swapper.save(record, { durable });
-    // A swapped-out copy is a record already; it only has to be kept, and made durable if asked.
-    if (record.cold !== null && (record.cold.isDurable || !durable)) {
-      record.cold = { ...record.cold, isSaved: true };
-      return "stored";
-    }
-    const lease = await this.acquire(id, { access: "read" });
-    try {
-      return await this.#swapper.save(record, { durable });
-    } finally {
-      lease?.[Symbol.dispose]();
-    }
+    const durable = mode === "durable";
+    return this.#whenIdle(id, async (record) => {
+      if (record.writePinCount > 0) {
+        throw new MisuseError("pinned", "a tensor is not saved while a write pin is open");
+      }
+      if (record.isResident) return this.#swapper.save(record, { durable });
+      // A swapped-out copy is a record already; it only has to be kept, and made durable if asked.
+      if (record.cold !== null && (record.cold.isDurable || !durable)) {
+        record.cold = { ...record.cold, isSaved: true };
+        return "stored";
+      }
+      const lease = await this.acquire(id, { access: "read" });
+      try {
+        return await this.save(id, { mode });
+      } finally {
+        lease?.[Symbol.dispose]();
+      }
+    });
   }
 
   /**
@@ -473,10 +326,11 @@ export class TensorMemory {
    */
   async swapOut(id: string): Promise<"stored" | "no-space"> {
     this.#checkOpen();
-    const record = await this.#idle(checkId(id));
-    if (!record.isResident) return "stored";
-    if (!this.#swapper.canDemote(record)) throw new MisuseError("pinned", "the tensor is pinned");
-    const outcome = await this.#swapper.demote(record, { durable: this.#isDurable });
+    const outcome = await this.#whenIdle(checkId(id), async (record) => {
+      if (!record.isResident) return "demoted";
+      if (!this.#swapper.canDemote(record)) throw new MisuseError("pinned", "the tensor is pinned");
+      return this.#swapper.demote(record, { durable: this.#isDurable });
+    });
     if (outcome === "vetoed") {
       throw new TierError("busy", this.#engine.tier.name, "the tensor was used while it was moved");
     }
@@ -498,26 +352,10 @@ export class TensorMemory {
   }
 
   /** Tensors of this memory, and records of its namespace in the tier, whose id has the prefix. */
-  async *list(options: { readonly prefix?: string } = {}): AsyncGenerator<ListedTensor> {
+  list(options: { readonly prefix?: string } = {}): AsyncGenerator<ListedTensor> {
     this.#checkOpen();
-    const prefix = options.prefix ?? "";
-    for (const record of [...this.#directory]) {
-      if (!record.isNamed || !record.id.startsWith(prefix)) continue;
-      const { id, kind, dtype, shape, layout, byteLength, isResident, cold } = record;
-      const isSaved = cold?.isSaved === true;
-      yield { id, kind, dtype, shape, layout, byteLength, isResident, isSaved };
-    }
-    const { tenant, fingerprint } = this.#engine.namespace;
-    for await (const key of this.#engine.tier.list()) {
-      const peeked = await this.#engine.peekKey(key);
-      if (peeked.verdict !== "found") continue;
-      const { header } = peeked;
-      if (header.tenant !== tenant || header.fingerprint !== fingerprint) continue;
-      const { id, kind, dtype, shape, layout, rawBytes } = header;
-      if (!id.startsWith(prefix) || this.#directory.get(id) !== undefined) continue;
-      const known = { id, kind, dtype, shape, layout, byteLength: rawBytes };
-      yield { ...known, isResident: false, isSaved: true };
-    }
+    const { prefix } = checkObject(options, "list", ["prefix"]);
+    return listTensors(this.#directory, this.#engine, checkText(prefix, "prefix"));
   }
 
   // --- Upkeep --------------------------------------------------------------------------------------
@@ -529,6 +367,7 @@ export class TensorMemory {
    */
   compact(options: { readonly bytesMovedMax?: number } = {}): number {
     this.#checkOpen();
+    checkObject(options, "compact", ["bytesMovedMax"]);
     let movedBytes = 0;
     const bytesMovedMax =
       options.bytesMovedMax === undefined
@@ -567,7 +406,7 @@ export class TensorMemory {
       lookups: this.#cache.lookupStats(),
       transfers,
       tier: { name: this.#engine.tier.name, ...this.#engine.tier.stats() },
-      policy: this.#policyName,
+      policy: this.#policy.name,
       leaks: this.#leaks.stats(),
       droppedEventCount: this.#events.droppedCount,
     };
@@ -580,36 +419,14 @@ export class TensorMemory {
 
   /** Walks every invariant of the core and of the residency records. Slow: for tests and doubts. */
   verify(): VerifyResult {
-    const code = this.#core.check();
-    const problems: string[] = [];
-    let hotBytes = 0;
-    let hotCount = 0;
-    for (const record of this.#directory) {
-      if (!record.isResident) {
-        if (record.cold === null && !record.isLost) problems.push(`${record.id} is nowhere`);
-        continue;
-      }
-      hotBytes += record.byteLength;
-      hotCount += 1;
-      const { slot, generation } = record;
-      if (!this.#core.isLive(slot) || this.#core.generationOf(slot) !== generation) {
-        problems.push(`${record.id} has a stale block`);
-      }
-    }
-    const transfers = this.#swapper.stats();
-    if (transfers.hotBytes !== hotBytes) problems.push("resident bytes do not add up");
-    if (transfers.hotCount !== hotCount) problems.push("resident tensors do not add up");
-    const { usedBytes, limitBytes, usedBytesPeak, byCategory } = this.#budget.stats();
-    const sum = Object.values(byCategory).reduce((total, bytes) => total + bytes, 0);
-    if (sum !== usedBytes) problems.push("the budget does not add up");
-    if (usedBytesPeak > limitBytes) problems.push("the budget was exceeded");
-    const brokenInvariant = code === 0 ? null : invariantName(code);
-    return { isSound: code === 0 && problems.length === 0, brokenInvariant, problems };
+    const [core, budget] = [this.#core, this.#budget];
+    return verifyMemory({ core, budget, directory: this.#directory, swapper: this.#swapper });
   }
 
   /** What happens from now on. Ends at the signal or when the memory closes. */
   events(options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<MemoryEvent, void, void> {
-    return this.#events.subscribe(options.signal);
+    const { signal } = checkObject(options, "events", ["signal"]);
+    return this.#events.subscribe(checkSignal(signal));
   }
 
   /**
@@ -669,15 +486,15 @@ export class TensorMemory {
       record.view = arena.view(record.dtype, this.#core.offsetOf(slot), record.byteLength);
       record.viewEpoch = epoch;
     }
-    this.#policy.touch(record.index);
+    if (record.id !== null) this.#policy.touch(record.index);
     return new Pin(this.#core, record, access, record.view);
   }
 
   #free(record: TensorRecord): void {
     this.#checkOpen();
     if (record.isFreed) throw new MisuseError("freed", "the tensor was freed before");
-    this.#leaks.unwatch(record);
     this.#release(record);
+    this.#leaks.unwatch(record);
   }
 
   #release(record: TensorRecord): void {
@@ -687,14 +504,18 @@ export class TensorMemory {
     this.#lifetimes.observe({ kind, bytes, tag }, this.#clock.monotonicMs() - record.allocatedMs);
   }
 
-  /** The record once no transfer is under way. @throws {MisuseError} `unknown-id`. */
-  async #idle(id: string): Promise<TensorRecord> {
+  /**
+   * Starts `work` on the record once no transfer is under way, and before another can begin.
+   *
+   * @throws {MisuseError} `unknown-id`. @throws {CorruptionError} Its only copy is lost.
+   */
+  async #whenIdle<T>(id: string, work: (record: TensorRecord) => Promise<T>): Promise<T> {
     for (;;) {
       const record = this.#require(id);
       if (record.isLost) {
         throw new CorruptionError(this.#engine.tier.name, "the only copy is damaged or gone");
       }
-      if (record.transfer === null) return record;
+      if (record.transfer === null) return work(record);
       await record.transfer.settled;
     }
   }

@@ -32,15 +32,14 @@ async function draw(heap: DemoHeap): Promise<void> {
   element("report").textContent = heap.report();
 }
 
+/** Does it, draws what has become of the heap, and only then says so. */
 async function perform(heap: DemoHeap, action: () => Promise<string>): Promise<void> {
   setBusy(true);
-  try {
-    showStatus(await action());
-  } catch (error) {
-    showProblem(error);
-  }
+  const outcome = await action().catch((error: unknown) => error);
   await draw(heap);
   setBusy(false);
+  if (typeof outcome === "string") showStatus(outcome);
+  else showProblem(outcome);
 }
 
 /** Performs an action that nobody waits for; `perform` shows what goes wrong in it. */

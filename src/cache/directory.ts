@@ -1,50 +1,40 @@
-// All tensor records of one memory, by id and by dense index.
+// All tensor records of one memory, by dense index, and the named ones by id.
 import { TensorRecord, type TensorRecordOptions } from "./tensor-record.js";
 
 export class Directory {
   readonly #byId = new Map<string, TensorRecord>();
   readonly #byIndex: (TensorRecord | undefined)[] = [];
   readonly #freeIndexes: number[] = [];
-  #anonymousCount = 0;
 
   get size(): number {
-    return this.#byId.size;
+    return this.#byIndex.length - this.#freeIndexes.length;
   }
 
   get(id: string): TensorRecord | undefined {
     return this.#byId.get(id);
   }
 
+  /** The record of an index in use. */
   at(index: number): TensorRecord {
     return this.#byIndex[index] as TensorRecord;
   }
 
   /** @param id null for an anonymous tensor. A caller's id must not be in the directory yet. */
-  add(
-    id: string | null,
-    options: Omit<TensorRecordOptions, "index" | "id" | "isNamed">,
-  ): TensorRecord {
+  add(id: string | null, options: Omit<TensorRecordOptions, "index" | "id">): TensorRecord {
     const index = this.#freeIndexes.pop() ?? this.#byIndex.length;
-    const isNamed = id !== null;
-    // A lone surrogate cannot be part of a caller's id.
-    const record = new TensorRecord({
-      ...options,
-      index,
-      isNamed,
-      id: id ?? `\ud800${this.#anonymousCount++}`,
-    });
+    const record = new TensorRecord({ ...options, index, id });
     this.#byIndex[index] = record;
-    this.#byId.set(record.id, record);
+    if (id !== null) this.#byId.set(id, record);
     return record;
   }
 
   remove(record: TensorRecord): void {
-    this.#byId.delete(record.id);
+    if (record.id !== null) this.#byId.delete(record.id);
     this.#byIndex[record.index] = undefined;
     this.#freeIndexes.push(record.index);
   }
 
-  [Symbol.iterator](): IterableIterator<TensorRecord> {
-    return this.#byId.values();
+  *[Symbol.iterator](): Generator<TensorRecord> {
+    for (const record of this.#byIndex) if (record !== undefined) yield record;
   }
 }

@@ -10,7 +10,7 @@ import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import type { RecordHeader } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
 import type { ColdCopy, TensorRecord } from "./tensor-record.js";
-import type { BytesAt, TransferEngine } from "./transfer-engine.js";
+import type { BytesAt, TransferEngine, WriteOutcome } from "./transfer-engine.js";
 
 export interface MemorySwapperOptions {
   readonly core: ControlPlane;
@@ -46,6 +46,8 @@ export interface SwapperStats {
 export type DemoteOutcome = "demoted" | "vetoed" | "no-space";
 
 const DEBUG_FILL = 0xa5;
+/** No tensor has this version: a cold copy of it is never clean. */
+const NO_VERSION = 0;
 
 export class MemorySwapper {
   readonly #core: ControlPlane;
@@ -88,7 +90,7 @@ export class MemorySwapper {
   /** Makes a fresh block the hot copy of a tensor. */
   attach(record: TensorRecord, slot: number): void {
     record.bind(slot, this.#core.generationOf(slot));
-    this.#policy.track({ index: record.index, bytes: record.byteLength });
+    if (record.id !== null) this.#policy.track({ index: record.index, bytes: record.byteLength });
     this.#counters.hotBytes += record.byteLength;
     this.#counters.hotCount += 1;
   }
@@ -115,6 +117,8 @@ export class MemorySwapper {
       if (slot !== 0 && this.#core.pinCountOf(slot) > 1) this.#core.free(slot, record.generation);
       record.isFreed = true;
       if (slot !== 0) this.#forget(record);
+      // Now and not when the transfer ends: the id may have a new tensor, and a new record, by then.
+      if (!transfer.isSaving && record.cold?.isSaved !== true) this.deleteInBackground(nameOf(record));
       return;
     }
     if (slot !== 0) this.detach(record);
@@ -125,7 +129,7 @@ export class MemorySwapper {
   /** Whether a resident tensor may be demoted right now. */
   canDemote(record: TensorRecord): boolean {
     return (
-      record.isNamed &&
+      record.id !== null &&
       record.isResident &&
       record.transfer === null &&
       this.#core.pinCountOf(record.slot) === 0
@@ -206,7 +210,7 @@ export class MemorySwapper {
    * @throws {TierError} `io`, `busy`, `closed`; the tensor stays cold.
    */
   load(record: TensorRecord, allocate: () => Promise<number>): Promise<void> {
-    return this.#asTransfer(record, "load", async () => {
+    return this.#asTransfer(record, false, async () => {
       const slot = await allocate();
       const generation = this.#core.generationOf(slot);
       this.#core.pin(slot, generation);
@@ -217,10 +221,7 @@ export class MemorySwapper {
         this.#core.unpin(slot, generation);
         if (!isIntact || record.isFreed) record.pool.free(slot, generation);
       }
-      if (record.isFreed) {
-        this.#dropOwned(record);
-        return;
-      }
+      if (record.isFreed) return;
       if (!isIntact) throw await this.#lose(record);
       this.attach(record, slot);
       this.#counters.swapInCount += 1;
@@ -263,7 +264,7 @@ export class MemorySwapper {
     const { codec, namespace } = this.#engine;
     return {
       ...namespace,
-      id: record.id,
+      id: nameOf(record),
       kind: record.kind,
       dtype: record.dtype,
       shape: record.shape,
@@ -283,7 +284,7 @@ export class MemorySwapper {
     let result: ColdCopy | "no-space" | "vetoed" = "vetoed";
     const { slot, generation: slotGeneration } = record;
     this.#core.pin(slot, slotGeneration);
-    const work = this.#asTransfer(record, "store", async () => {
+    const work = this.#asTransfer(record, options.isSaved, async () => {
       try {
         result = await this.#writeCopy(record, slot, options);
       } catch (error) {
@@ -291,10 +292,7 @@ export class MemorySwapper {
         throw error;
       } finally {
         this.#core.unpin(slot, slotGeneration);
-        if (record.isFreed) {
-          this.#freeBlock(record);
-          this.#dropOwned(record);
-        }
+        if (record.isFreed) this.#freeBlock(record);
       }
     });
     const settled = work.then(
@@ -322,8 +320,16 @@ export class MemorySwapper {
     const header = this.headerOf(record, this.#nextGeneration(record));
     const source: BytesAt = (offset, byteLength) =>
       this.#bytesOf(slot, record).subarray(offset, offset + byteLength);
-    const { durable } = options;
-    const outcome = await this.#engine.write(header, source, { durable, isStale });
+    // A durable record is replaced by nothing less, or a power cut could take both.
+    const durable = options.durable || record.cold?.isDurable === true;
+    let outcome: WriteOutcome;
+    try {
+      outcome = await this.#engine.write(header, source, { durable, isStale });
+    } catch (error) {
+      // It may have failed after the new record had replaced the old one.
+      if (record.cold !== null) record.cold = { ...record.cold, version: NO_VERSION };
+      throw error;
+    }
     if (outcome === "no-space") this.#counters.noSpaceCount += 1;
     if (outcome === "vetoed") this.#counters.vetoCount += 1;
     if (outcome !== "stored") return outcome;
@@ -335,12 +341,13 @@ export class MemorySwapper {
       version,
       isSaved: options.isSaved || record.cold?.isSaved === true,
     };
-    // The old record is gone, so the old copy is too, whatever the read-back says.
-    record.cold = cold;
+    // The old copy is gone; the new one is not to be relied on before it has been read back.
+    record.cold = { ...cold, version: NO_VERSION };
+    if (record.isFreed && !cold.isSaved) return cold;
     if ((await this.#engine.read(header, null)) !== "intact") {
-      record.cold = null;
       throw new TierError("io", this.#engine.tier.name, "what was written does not read back");
     }
+    record.cold = cold;
     this.#counters.rawBytesOut += record.byteLength;
     this.#sink.time("swap.store", this.#clock.monotonicMs() - startMs);
     return cold;
@@ -363,8 +370,8 @@ export class MemorySwapper {
     record.cold = null;
     this.#counters.failedCount += 1;
     const reason = "the only copy is damaged or gone";
-    this.#events.emit({ type: "corruption", id: record.id, tier, reason, lost: true });
-    await this.#engine.quarantine(record.id).catch((error: Error) => {
+    this.#events.emit({ type: "corruption", id: nameOf(record), tier, reason, lost: true });
+    await this.#engine.quarantine(nameOf(record)).catch((error: Error) => {
       this.#events.emit({ type: "tier-error", tier, error });
     });
     return new CorruptionError(tier, reason);
@@ -381,26 +388,26 @@ export class MemorySwapper {
 
   /** The tensor no longer counts as resident. */
   #forget(record: TensorRecord): void {
-    this.#policy.untrack(record.index);
+    if (record.id !== null) this.#policy.untrack(record.index);
     this.#counters.hotBytes -= record.byteLength;
     this.#counters.hotCount -= 1;
   }
 
   /** Deletes the cold copy of a freed tensor unless it was saved. */
   #dropOwned(record: TensorRecord): void {
-    if (record.cold !== null && !record.cold.isSaved) this.deleteInBackground(record.id);
+    if (record.cold !== null && !record.cold.isSaved) this.deleteInBackground(nameOf(record));
   }
 
   #asTransfer(
     record: TensorRecord,
-    kind: "load" | "store",
+    isSaving: boolean,
     work: () => Promise<void>,
   ): Promise<void> {
     const done = work().finally(() => {
       record.transfer = null;
     });
     record.transfer = {
-      kind,
+      isSaving,
       settled: done.then(
         () => {},
         () => {},
@@ -414,7 +421,12 @@ export class MemorySwapper {
   }
 
   #spilled(record: TensorRecord, bytesWritten: number): void {
-    this.#events.emit({ type: "spill", id: record.id, tier: this.#engine.tier.name, bytesWritten });
+    this.#events.emit({
+      type: "spill",
+      id: nameOf(record),
+      tier: this.#engine.tier.name,
+      bytesWritten,
+    });
   }
 
   /** Later than every generation of this process, and of earlier ones unless the clock went back. */
@@ -423,4 +435,9 @@ export class MemorySwapper {
     this.#lastGeneration = Math.max(least, Math.floor(this.#clock.wallMs()));
     return this.#lastGeneration;
   }
+}
+
+/** Whatever is moved has a name: an anonymous tensor never gets this far. */
+function nameOf(record: TensorRecord): string {
+  return record.id as string;
 }

@@ -18,15 +18,15 @@ export interface ColdCopy {
 }
 
 export interface Transfer {
-  readonly kind: "load" | "store";
+  /** It writes a record that outlives the tensor. */
+  readonly isSaving: boolean;
   /** Settles with the transfer and never rejects; waiters look at the record again. */
   readonly settled: Promise<void>;
 }
 
 export interface TensorRecordOptions {
   readonly index: number;
-  readonly id: string;
-  readonly isNamed: boolean;
+  readonly id: string | null;
   readonly kind: TensorKind;
   readonly dtype: Dtype;
   readonly shape: readonly number[];
@@ -41,10 +41,8 @@ export interface TensorRecordOptions {
 export class TensorRecord {
   /** Dense number for policies; used again after the tensor is gone. */
   readonly index: number;
-  /** The caller's id; for an anonymous tensor one of ours, which no caller can name. */
-  readonly id: string;
-  /** Only named tensors are demoted by pressure: only they can be acquired again. */
-  readonly isNamed: boolean;
+  /** null for an anonymous tensor: it is never demoted, because nothing could acquire it again. */
+  readonly id: string | null;
   readonly kind: TensorKind;
   readonly dtype: Dtype;
   readonly shape: readonly number[];
@@ -75,7 +73,6 @@ export class TensorRecord {
   constructor(options: TensorRecordOptions) {
     this.index = options.index;
     this.id = options.id;
-    this.isNamed = options.isNamed;
     this.kind = options.kind;
     this.dtype = options.dtype;
     this.shape = options.shape;

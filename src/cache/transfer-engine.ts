@@ -58,6 +58,7 @@ export class TransferEngine {
   readonly #staging: Staging;
   /** The last operation on each key that has one under way: a tier wants them one at a time. */
   readonly #tails = new Map<TierKey, Promise<unknown>>();
+  #lastKey: Promise<unknown> = Promise.resolve();
 
   constructor(options: TransferEngineOptions) {
     this.tier = options.tier;
@@ -79,7 +80,7 @@ export class TransferEngine {
     source: BytesAt,
     options: { readonly durable: boolean; readonly isStale: () => boolean },
   ): Promise<WriteOutcome> {
-    const key = await recordKey(header);
+    const key = await this.#keyOf(header.id);
     return this.#serially(key, () =>
       this.#staging.use(async (buffer) => {
         const writer = await this.tier.begin(key, recordBytesOf(header));
@@ -104,7 +105,7 @@ export class TransferEngine {
    * @throws {TierError} `io`, `busy`, `closed`.
    */
   async read(header: RecordHeader, target: BytesAt | null): Promise<ReadOutcome> {
-    const key = await recordKey(header);
+    const key = await this.#keyOf(header.id);
     return this.#serially(key, () =>
       this.#staging.use(async (buffer) => {
         const reader = await this.tier.openRead(key);
@@ -120,7 +121,7 @@ export class TransferEngine {
 
   /** Reads only the header of the record with this id, if there is one. @throws {TierError} `io`. */
   async peek(id: string): Promise<PeekOutcome> {
-    const key = await recordKey({ ...this.namespace, id });
+    const key = await this.#keyOf(id);
     return this.#serially(key, () => this.#peekKey(key, id));
   }
 
@@ -131,13 +132,13 @@ export class TransferEngine {
 
   /** @returns Whether there was a record. @throws {TierError} `io`, `closed`. */
   async delete(id: string): Promise<boolean> {
-    const key = await recordKey({ ...this.namespace, id });
+    const key = await this.#keyOf(id);
     return this.#serially(key, () => this.tier.delete(key));
   }
 
   /** Takes a damaged record out of the way. @throws {TierError} `io`, `closed`. */
   async quarantine(id: string): Promise<void> {
-    const key = await recordKey({ ...this.namespace, id });
+    const key = await this.#keyOf(id);
     return this.#serially(key, () => this.tier.quarantine(key));
   }
 
@@ -262,6 +263,17 @@ export class TransferEngine {
       header.tenant === this.namespace.tenant &&
       header.fingerprint === this.namespace.fingerprint
     );
+  }
+
+  /**
+   * Keys are computed one after another: digests may finish in any order, but operations on one key
+   * must begin in the order of their calls.
+   */
+  #keyOf(id: string): Promise<TierKey> {
+    const compute = () => recordKey({ ...this.namespace, id });
+    const key = this.#lastKey.then(compute, compute);
+    this.#lastKey = key;
+    return key;
   }
 
   async #serially<T>(key: TierKey, operation: () => Promise<T>): Promise<T> {

@@ -104,19 +104,25 @@ export class ControlPlane {
     this.#coldWord = (base + this.#header(abi.CONTROL_OFF_COLD)) / 4;
   }
 
-  /** @throws {MisuseError} `bad-option` — the tables do not fit 4 GiB, or the memory is refused. */
+  /**
+   * @throws {MisuseError} `bad-option` — the tables do not fit 4 GiB.
+   * @throws {OutOfMemoryError} The platform refuses the memory for them.
+   */
   static async create(options: ControlPlaneOptions): Promise<ControlPlane> {
     // The tables' size is a question to the module, and the module needs a memory: ask a throwaway
     // instance on the smallest one.
-    const probe = await instantiateCore(options.createMemory(1), options.wasm);
+    const { slotCapacity, arenaCapacity, metadataBytes, createMemory } = options;
+    const smallest = LinearMemory.create(1, createMemory);
+    const probe = await instantiateCore(smallest.wasm, options.wasm);
     const base = probe.controlHeapBase() >>> 0;
-    const { slotCapacity, arenaCapacity, metadataBytes } = options;
-    const tableBytes = probe.controlBytes(slotCapacity, arenaCapacity, metadataBytes) >>> 0;
-    const memory =
-      tableBytes === 0 ? null : LinearMemory.tryCreate(base + tableBytes, options.createMemory);
-    if (memory === null) {
+    const isDescribable = metadataBytes < 2 ** 32;
+    const tableBytes = isDescribable
+      ? probe.controlBytes(slotCapacity, arenaCapacity, metadataBytes) >>> 0
+      : 0;
+    if (tableBytes === 0) {
       throw new MisuseError("bad-option", "the control plane does not fit: use a smaller budget");
     }
+    const memory = LinearMemory.create(base + tableBytes, createMemory);
     const core = await instantiateCore(memory.wasm, options.wasm);
     const totalBytes = memory.byteLength - base;
     const status = core.controlInit(base, totalBytes, slotCapacity, arenaCapacity) >>> 0;

@@ -44,8 +44,7 @@ export class Hasher {
   ): Promise<Hasher> {
     const streamBytes = abi.HASH_STATE_BYTES + HISTORY_BYTES + WINDOW_BYTES;
     const byteLength = 8192 + streamCount * streamBytes;
-    const memory = LinearMemory.tryCreate(byteLength, createMemory);
-    if (memory === null) throw new RangeError("no memory for the hash kernels");
+    const memory = LinearMemory.create(byteLength, createMemory);
     return new Hasher(await instantiateKernels(memory.wasm, wasm), memory, streamCount);
   }
 

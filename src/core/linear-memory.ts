@@ -1,6 +1,7 @@
 // Fixed-size linear memories and the views on them. Layer: core.
 //
 // Our memories never grow, so a view never detaches; it only goes stale when its block moves.
+import { OutOfMemoryError } from "../errors.js";
 import { type Dtype, dtypeTraits, type TensorView } from "../types.js";
 
 export const WASM_PAGE_BYTES = 65536;
@@ -36,6 +37,21 @@ export class LinearMemory {
       if (error instanceof RangeError) return null;
       throw error;
     }
+  }
+
+  /** As {@link tryCreate}, where there is no doing without. @throws {OutOfMemoryError} */
+  static create(byteLength: number, createMemory: MemoryFactory): LinearMemory {
+    const memory = LinearMemory.tryCreate(byteLength, createMemory);
+    if (memory !== null) return memory;
+    throw new OutOfMemoryError({
+      requestedBytes: byteLength,
+      freeBytes: 0,
+      largestFreeBlockBytes: 0,
+      pinnedBytes: 0,
+      budgetBytes: 0,
+      remediesTried: [],
+      advice: "The platform has no memory for the bookkeeping: use a smaller RAM budget.",
+    });
   }
 
   /** Raw bytes. The view aliases the memory: it is never handed to a tier. */

@@ -1,6 +1,7 @@
 // Compiles and instantiates the two modules, core.wasm and kernels.wasm. Layer: core.
 // The only file that uses the AssemblyScript loader.
 import { instantiate } from "@assemblyscript/loader";
+import { MisuseError } from "../errors.js";
 import { CORE_WASM_BASE64, KERNELS_WASM_BASE64 } from "./wasm-bytes.generated.js";
 
 /**
@@ -54,16 +55,21 @@ function decodeBase64(text: string): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-async function compile(
-  base64: string,
-  source: WasmSource | undefined,
-): Promise<WebAssembly.Module> {
+async function compileSource(source: WasmSource): Promise<WebAssembly.Module> {
   if (source instanceof WebAssembly.Module) return source;
   if (source instanceof URL) return WebAssembly.compileStreaming(fetch(source));
   if (typeof Response === "function" && source instanceof Response) {
     return WebAssembly.compileStreaming(source);
   }
-  if (source !== undefined) return WebAssembly.compile(source as BufferSource);
+  return WebAssembly.compile(source as BufferSource);
+}
+
+async function compile(base64: string, source?: WasmSource): Promise<WebAssembly.Module> {
+  if (source !== undefined) {
+    return compileSource(source).catch((cause: unknown) => {
+      throw new MisuseError("bad-option", "wasm: the source is not a module", { cause });
+    });
+  }
   let module = compiled.get(base64);
   if (module === undefined) {
     module = WebAssembly.compile(decodeBase64(base64));

@@ -34,12 +34,12 @@ export class LeakWatch {
   }
 
   watch(tensor: Tensor, record: TensorRecord): void {
-    if (!record.isNamed)
+    if (record.id === null)
       this.#registry.register(tensor, { record, callSite: this.#callSite() }, record);
   }
 
   unwatch(record: TensorRecord): void {
-    if (!record.isNamed) this.#registry.unregister(record);
+    if (record.id === null) this.#registry.unregister(record);
   }
 
   stats(): LeakStats {

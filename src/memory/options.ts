@@ -10,20 +10,21 @@ import type { AdmissionPolicy } from "../policy/admission-policy.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import type { Predictor } from "../predictor/predictor.js";
 import type { Random } from "../random.js";
-import { ID_BYTES_MAX, NAMESPACE_BYTES_MAX } from "../record/record.js";
+import { NAMESPACE_BYTES_MAX } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
 import type { FileSystem } from "../tier/file-system.js";
 import type { Tier } from "../tier/tier.js";
+import { checkAlignment, checkFlag, checkId, checkObject, checkSignal } from "./checks.js";
 import {
   type ByteSize,
   checkBytes,
   checkKind,
   checkLayout,
   type Dtype,
-  describe,
   dtypeTraits,
   type Layout,
   parseByteSize,
+  RANK_MAX,
   type Shape,
   shapeBytes,
   TENSOR_KINDS,
@@ -134,33 +135,8 @@ export interface CheckedTensor {
 
 /** A block's length is 32 bits wide in the core. */
 export const TENSOR_BYTES_MAX = 2 ** 32 - 1;
-const ALIGNMENT_MAX = 65536;
 
 const utf8 = new TextEncoder();
-
-/** @throws {MisuseError} `bad-id`. */
-export function checkId(id: unknown): string {
-  if (typeof id !== "string" || !id.isWellFormed()) {
-    throw new MisuseError("bad-id", `${describe(id)} is not a well-formed string`);
-  }
-  if (id.length > ID_BYTES_MAX || utf8.encode(id).byteLength > ID_BYTES_MAX) {
-    throw new MisuseError("bad-id", `an id has at most ${ID_BYTES_MAX} UTF-8 bytes`);
-  }
-  return id;
-}
-
-/** @throws {MisuseError} `bad-alignment`. */
-export function checkAlignment(alignment: unknown): number {
-  const isPower =
-    Number.isSafeInteger(alignment) &&
-    (alignment as number) >= 1 &&
-    (alignment as number) <= ALIGNMENT_MAX &&
-    Math.log2(alignment as number) % 1 === 0;
-  if (!isPower) {
-    throw new MisuseError("bad-alignment", `alignment is a power of two up to ${ALIGNMENT_MAX}`);
-  }
-  return alignment as number;
-}
 
 /** @throws {MisuseError} `bad-*` — whatever is wrong first. */
 export function checkTensorOptions(options: TensorOptions): CheckedTensor {
@@ -178,12 +154,8 @@ export function checkTensorOptions(options: TensorOptions): CheckedTensor {
   } else {
     const { elementBytes } = dtypeTraits(given["dtype"]);
     dtype = given["dtype"] as Dtype;
-    byteLength = checkBytes(
-      shapeBytes(given["shape"], elementBytes),
-      "the tensor",
-      TENSOR_BYTES_MAX,
-    );
-    shape = Object.freeze([...(given["shape"] as number[])]);
+    shape = copyShape(given["shape"]);
+    byteLength = checkBytes(shapeBytes(shape, elementBytes), "the tensor", TENSOR_BYTES_MAX);
   }
   const { elementBytes } = dtypeTraits(dtype);
   const alignment = Math.max(checkAlignment(given["alignment"] ?? 1), elementBytes);
@@ -197,12 +169,12 @@ export function checkTensorOptions(options: TensorOptions): CheckedTensor {
     layout: checkLayout(given["layout"] ?? "row-major"),
     byteLength,
     alignment,
-    isZeroed: given["zero"] === true,
+    isZeroed: checkFlag(given["zero"], "zero"),
     tag,
   };
 }
 
-const TENSOR_OPTION_NAMES = [
+export const TENSOR_OPTION_NAMES = [
   "kind",
   "id",
   "shape",
@@ -214,21 +186,10 @@ const TENSOR_OPTION_NAMES = [
   "tag",
 ];
 
-/** @throws {MisuseError} `bad-option` — not an object, or with a member that means nothing. */
-export function checkObject(
-  value: unknown,
-  name: string,
-  known: readonly string[],
-): Readonly<Record<string, unknown>> {
-  if (typeof value !== "object" || value === null) {
-    throw new MisuseError("bad-option", `${name}: options are an object`);
-  }
-  for (const key of Object.keys(value)) {
-    if (!known.includes(key)) {
-      throw new MisuseError("bad-option", `${name}: unknown option ${describe(key)}`);
-    }
-  }
-  return value as Record<string, unknown>;
+/** What is checked must be what is used: a caller's array may change, or answer differently. */
+function copyShape(shape: unknown): readonly number[] {
+  const isPlausible = Array.isArray(shape) && shape.length <= RANK_MAX;
+  return Object.freeze(isPlausible ? Array.prototype.slice.call(shape) : []);
 }
 
 /** The memory's options, checked; sizes in bytes. */
@@ -258,6 +219,10 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     "seams",
     "remote",
   ]);
+  checkFlag(options.debug, "debug");
+  checkSignal(options.signal);
+  checkObject(options.wasm ?? {}, "wasm", ["core", "kernels"]);
+  checkSeams(options.seams ?? {});
   const budgets = checkObject(options.budgets ?? {}, "budgets", [
     "ram",
     "ssd",
@@ -299,6 +264,51 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     tenant: checkNamespacePart(namespace["tenant"] ?? "", "tenant"),
     fingerprint: checkNamespacePart(namespace["fingerprint"] ?? "", "fingerprint"),
   };
+}
+
+/** What each seam must answer to; empty: it is a function itself. */
+const SEAM_METHODS: Readonly<Record<keyof Seams, readonly string[]>> = {
+  clock: ["monotonicMs", "wallMs", "sleep"],
+  random: ["uint32"],
+  createMemory: [],
+  fileSystem: ["join", "list", "create", "openRead", "rename", "remove", "tryLock"],
+  tier: ["open", "begin", "openRead", "delete", "quarantine", "list", "stats", "close"],
+  evictionPolicy: ["track", "touch", "untrack", "candidates"],
+  admissionPolicy: ["admit"],
+  predictor: ["observe"],
+  lifetimePredictor: ["expectedMs", "observe"],
+  statsSink: ["count", "time"],
+};
+
+function checkSeams(seams: unknown): void {
+  const given = checkObject(seams, "seams", Object.keys(SEAM_METHODS));
+  for (const [name, methods] of Object.entries(SEAM_METHODS)) {
+    const seam = given[name] as Record<string, unknown> | null | undefined;
+    if (seam === undefined) continue;
+    const isWhole =
+      methods.length === 0
+        ? typeof seam === "function"
+        : methods.every((method) => typeof seam?.[method] === "function");
+    if (!isWhole) throw new MisuseError("bad-option", `seams.${name} lacks methods of its seam`);
+  }
+}
+
+/** @throws {MisuseError} `bad-option` — a figure is missing or out of range. */
+export function checkProfile(profile: HardwareProfile): HardwareProfile {
+  const { name, granuleBytes, arenaBytesMax, chunkBytes, queueDepth, ramBudgetBytes } = profile;
+  const isWithin = (value: unknown, least: number, most: number) =>
+    Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most;
+  const isUsable =
+    typeof name === "string" &&
+    isWithin(granuleBytes, 16, 2 ** 20) &&
+    Number.isInteger(Math.log2(granuleBytes)) &&
+    isWithin(arenaBytesMax, 2 ** 20, 2 ** 32) &&
+    Number.isInteger(Math.log2(arenaBytesMax)) &&
+    isWithin(chunkBytes, 1, 2 ** 32) &&
+    isWithin(queueDepth, 1, 64) &&
+    isWithin(ramBudgetBytes, 1, Number.MAX_SAFE_INTEGER);
+  if (!isUsable) throw new MisuseError("bad-option", "a figure of the profile is out of range");
+  return profile;
 }
 
 function checkNamespacePart(text: unknown, name: string): string {

@@ -21,11 +21,12 @@ export class Pin<D extends Dtype = Dtype> {
   readonly #slot: number;
   readonly #generation: number;
   #view: TensorView<D> | null;
+  #kept: object | null = null;
 
   /** @internal Pins are made by {@link Tensor.pin} and by `acquire`. */
   constructor(core: ControlPlane, record: TensorRecord, access: PinAccess, view: TensorView) {
     this.access = access;
-    this.id = record.isNamed ? record.id : null;
+    this.id = record.id;
     this.shape = record.shape;
     this.dtype = record.dtype as D;
     this.#core = core;
@@ -56,10 +57,16 @@ export class Pin<D extends Dtype = Dtype> {
     return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
   }
 
+  /** @internal A tensor whose pin is in use has not leaked, though nobody holds the tensor itself. */
+  keepAlive(tensor: object): void {
+    this.#kept = tensor;
+  }
+
   /** Ends the pin. May be called again. */
   [Symbol.dispose](): void {
     if (this.#view === null) return;
     this.#view = null;
+    this.#kept = null;
     if (this.access === "write") {
       this.#record.writePinCount -= 1;
       this.#record.version += 1;

@@ -1,6 +1,7 @@
 // Frees a group of tensors together.
 import type { Dtype } from "../types.js";
-import type { TensorOptions } from "./options.js";
+import { checkObject } from "./checks.js";
+import { TENSOR_OPTION_NAMES, type TensorOptions } from "./options.js";
 import type { Tensor } from "./tensor.js";
 
 /** What a scope asks of the memory that it belongs to. */
@@ -21,6 +22,7 @@ export class Scope {
 
   /** As `memory.allocate`; the tensor is freed with the scope. Its tag defaults to the scope's name. */
   allocate<D extends Dtype = "u8">(options: TensorOptions<D>): Tensor<D> {
+    checkObject(options, "allocate", TENSOR_OPTION_NAMES);
     const tensor = this.#owner.allocate<D>({ ...options, tag: options.tag ?? this.name });
     this.#tensors.add(tensor as unknown as Tensor);
     return tensor;

@@ -1,7 +1,7 @@
 // A tensor as its user holds it: a handle to the one residency record.
 import type { TensorRecord } from "../cache/tensor-record.js";
-import { MisuseError } from "../errors.js";
 import type { Dtype, Layout, Shape, TensorKind } from "../types.js";
+import { checkPinOptions } from "./checks.js";
 import type { Pin, PinAccess } from "./pin.js";
 
 /** What a tensor asks of the memory that it belongs to. */
@@ -22,7 +22,7 @@ export class Tensor<D extends Dtype = Dtype> {
 
   /** null for an anonymous tensor, which no pressure demotes and nothing can acquire. */
   get id(): string | null {
-    return this.#record.isNamed ? this.#record.id : null;
+    return this.#record.id;
   }
 
   get kind(): TensorKind {
@@ -66,11 +66,10 @@ export class Tensor<D extends Dtype = Dtype> {
    * @remarks One call into the core; the view is cached until the block moves.
    */
   pin(options?: { readonly access?: PinAccess }): Pin<D> {
-    const access = options?.access ?? "write";
-    if (access !== "read" && access !== "write") {
-      throw new MisuseError("bad-option", 'access is "read" or "write"');
-    }
-    return this.#owner.pin(this.#record, access) as Pin<D>;
+    const { access } = checkPinOptions(options, "pin", ["access"]);
+    const pin = this.#owner.pin(this.#record, access);
+    pin.keepAlive(this);
+    return pin as Pin<D>;
   }
 
   /**

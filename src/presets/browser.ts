@@ -1,8 +1,9 @@
 // The parts that browsers use.
 import { detectHardware } from "../hardware/detect-browser.js";
 import type { TensorMemoryOptions } from "../memory/options.js";
-import { type Platform, TensorMemory } from "../tensor-memory.js";
+import type { TensorMemory } from "../tensor-memory.js";
 import { indexedDbTier } from "../tier/indexed-db.js";
+import { composeTensorMemory, type Platform } from "./compose.js";
 
 // WebKit lacks the symbols that `using` needs.
 const symbols = Symbol as { dispose?: symbol; asyncDispose?: symbol };
@@ -22,5 +23,5 @@ const browserPlatform: Platform = {
  * @throws {TierError} `busy`, `io`, `aborted`.
  */
 export function createTensorMemory(options?: TensorMemoryOptions): Promise<TensorMemory> {
-  return TensorMemory.open(browserPlatform, options);
+  return composeTensorMemory(browserPlatform, options);
 }

@@ -1,9 +1,10 @@
 // The parts that Node uses.
 import { detectHardware } from "../hardware/detect-node.js";
 import type { TensorMemoryOptions } from "../memory/options.js";
-import { type Platform, TensorMemory } from "../tensor-memory.js";
+import type { TensorMemory } from "../tensor-memory.js";
 import { nodeFileSystem } from "../tier/file-system-node.js";
 import { FsTier } from "../tier/fs.js";
+import { composeTensorMemory, type Platform } from "./compose.js";
 
 const nodePlatform: Platform = {
   detectHardware,
@@ -18,5 +19,5 @@ const nodePlatform: Platform = {
  * @throws {TierError} `busy` — another process holds the directory; `io`; `aborted`.
  */
 export function createTensorMemory(options?: TensorMemoryOptions): Promise<TensorMemory> {
-  return TensorMemory.open(nodePlatform, options);
+  return composeTensorMemory(nodePlatform, options);
 }

@@ -1,5 +1,5 @@
 // Statistics as text for people.
-import type { MemoryStats } from "../tensor-memory.js";
+import type { MemoryStats } from "./memory-stats.js";
 
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 

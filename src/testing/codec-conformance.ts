@@ -30,7 +30,11 @@ export function codecConformance(make: () => Promise<Codec>): ConformanceCase[] 
           const encoded = new Uint8Array(codec.storedBytes(source.byteLength, dtype));
           assertEqual(codec.encode(source, encoded), encoded.byteLength, `${dtype}: bytes encoded`);
           const decoded = new Uint8Array(source.byteLength);
-          assertEqual(codec.decode(encoded, decoded), decoded.byteLength, `${dtype}: bytes decoded`);
+          assertEqual(
+            codec.decode(encoded, decoded),
+            decoded.byteLength,
+            `${dtype}: bytes decoded`,
+          );
           assertBytes(decoded, source, `${dtype}: the decoded bytes`);
         }
       },

@@ -1,5 +1,9 @@
 // A memory factory that counts, and refuses as a platform without room does.
-import { createUnsharedMemory, type MemoryFactory, WASM_PAGE_BYTES } from "../core/linear-memory.js";
+import {
+  createUnsharedMemory,
+  type MemoryFactory,
+  WASM_PAGE_BYTES,
+} from "../core/linear-memory.js";
 
 export interface CountingMemory {
   readonly createMemory: MemoryFactory;
@@ -11,7 +15,9 @@ export interface CountingMemory {
 }
 
 /** @param refuses Whether the n-th creation fails. Default: none does. */
-export function countingMemory(refuses: (request: number) => boolean = () => false): CountingMemory {
+export function countingMemory(
+  refuses: (request: number) => boolean = () => false,
+): CountingMemory {
   let requestCount = 0;
   let refusedCount = 0;
   let createdBytes = 0;

@@ -40,7 +40,9 @@ export function faultyFileSystem(inner: FileSystem, plan: FaultPlan): FaultyFile
   const fail = (operation: string): never => {
     faultCount += 1;
     faultyOperation ||= operation;
-    throw Object.assign(new Error(`${plan.code} (injected into ${operation})`), { code: plan.code });
+    throw Object.assign(new Error(`${plan.code} (injected into ${operation})`), {
+      code: plan.code,
+    });
   };
   /** @returns Whether the plan is about this operation. */
   const isDue = (operation: string): boolean => {
@@ -60,7 +62,8 @@ export function faultyFileSystem(inner: FileSystem, plan: FaultPlan): FaultyFile
     write: async (source, offset) => {
       if (!isDue("write")) return writer.write(source, offset);
       if (mode === "fail") return fail("write");
-      if (source.byteLength < 2) return mode === "short" ? writer.write(source, offset) : fail("write");
+      if (source.byteLength < 2)
+        return mode === "short" ? writer.write(source, offset) : fail("write");
       const half = privatePart(source, 0, source.byteLength >> 1);
       const count = await writer.write(half, offset);
       faultyOperation ||= "write";

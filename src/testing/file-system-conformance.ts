@@ -36,13 +36,15 @@ async function get(fileSystem: FileSystem, path: string): Promise<PrivateBytes |
 }
 
 /** @param make Gives a file system and a fresh directory's name. */
-export function fileSystemConformance(
-  make: () => Promise<FileSystemFixture>,
-): ConformanceCase[] {
+export function fileSystemConformance(make: () => Promise<FileSystemFixture>): ConformanceCase[] {
   const cases: ConformanceCase[] = [];
   const add = (
     name: string,
-    run: (fileSystem: FileSystem, path: (name: string) => string, directory: string) => Promise<void>,
+    run: (
+      fileSystem: FileSystem,
+      path: (name: string) => string,
+      directory: string,
+    ) => Promise<void>,
   ) => {
     cases.push({
       name,

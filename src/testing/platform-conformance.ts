@@ -62,7 +62,10 @@ export function randomConformance(make: () => Promise<Random>): ConformanceCase[
         let zeros = 0;
         for (let draw = 0; draw < 200; draw++) {
           const value = random.uint32();
-          assert(Number.isInteger(value) && value >= 0 && value < 2 ** 32, `${value} is out of range`);
+          assert(
+            Number.isInteger(value) && value >= 0 && value < 2 ** 32,
+            `${value} is out of range`,
+          );
           ones |= value;
           zeros |= ~value;
         }
@@ -112,7 +115,10 @@ export function hardwareProfileConformance(
         assert(isPowerOfTwo(granuleBytes), "granuleBytes is not a power of two");
         assert(granuleBytes >= 16 && granuleBytes <= 2 ** 20, "granuleBytes is out of range");
         assert(isPowerOfTwo(arenaBytesMax), "arenaBytesMax is not a power of two");
-        assert(arenaBytesMax >= 2 ** 20 && arenaBytesMax <= 2 ** 32, "arenaBytesMax is out of range");
+        assert(
+          arenaBytesMax >= 2 ** 20 && arenaBytesMax <= 2 ** 32,
+          "arenaBytesMax is out of range",
+        );
         assert(chunkBytes >= 65536, "chunkBytes is below 64 KiB");
         assert(Number.isInteger(queueDepth) && queueDepth >= 1, "queueDepth is below 1");
         assert(ramBudgetBytes >= 4 * 2 ** 20, "ramBudgetBytes is below 4 MiB");

@@ -7,9 +7,7 @@ import { assert, assertEqual, type ConformanceCase } from "./conformance.js";
 const order = (policy: EvictionPolicy) => [...policy.candidates()].join(" ");
 
 /** @param make Gives a fresh policy that tracks nothing. */
-export function evictionPolicyConformance(
-  make: () => Promise<EvictionPolicy>,
-): ConformanceCase[] {
+export function evictionPolicyConformance(make: () => Promise<EvictionPolicy>): ConformanceCase[] {
   return [
     {
       name: "has no candidates at first",
@@ -36,7 +34,10 @@ export function evictionPolicyConformance(
           const offered = [...policy.candidates()];
           assertEqual(offered.length, tracked.size, "number of candidates");
           assertEqual(new Set(offered).size, tracked.size, "number of different candidates");
-          assert(offered.every((at) => tracked.has(at)), "a candidate is not tracked");
+          assert(
+            offered.every((at) => tracked.has(at)),
+            "a candidate is not tracked",
+          );
         }
       },
     },
@@ -86,7 +87,11 @@ export function admissionPolicyConformance(
       run: async () => {
         const policy = await make();
         for (const bytes of [1, 65536, 2 ** 32 - 1]) {
-          assertEqual(typeof policy.admit({ index: 0, bytes }), "boolean", `admit of ${bytes} bytes`);
+          assertEqual(
+            typeof policy.admit({ index: 0, bytes }),
+            "boolean",
+            `admit of ${bytes} bytes`,
+          );
         }
         assert(policy.name.length > 0, "the name is empty");
       },

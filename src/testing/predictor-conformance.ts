@@ -15,7 +15,10 @@ export function predictorConformance(make: () => Promise<Predictor>): Conformanc
           const id = `chat/${(step * 7) % 13}`;
           known.add(id);
           const predicted = predictor.observe("stream", id);
-          assert(predicted.every((next) => known.has(next)), "an unknown id is predicted");
+          assert(
+            predicted.every((next) => known.has(next)),
+            "an unknown id is predicted",
+          );
           assertEqual(new Set(predicted).size, predicted.length, "number of different ids");
           assert(!predicted.includes(id), "the id that was just used is predicted");
         }

@@ -119,132 +119,184 @@ export function tierConformance(
     assertEqual(tier.stats().storedBytes, 0, "storedBytes");
   });
 
-  add("reads back what was committed, in any pieces", async (tier) => {
-    for (const byteLength of [1, 255, 65536, 65537, (1 << 20) + 3]) {
-      const bytes = pattern(byteLength, byteLength);
+  add(
+    "reads back what was committed, in any pieces",
+    async (tier) => {
+      for (const byteLength of [1, 255, 65536, 65537, (1 << 20) + 3]) {
+        const bytes = pattern(byteLength, byteLength);
+        await store(tier, KEY_A, bytes);
+        await assertHolds(tier, KEY_A, bytes, `an object of ${byteLength} bytes`);
+      }
+    },
+    stores,
+  );
+
+  add(
+    "reads parts, and fewer bytes only at the end",
+    async (tier) => {
+      const bytes = pattern(1000, 1);
       await store(tier, KEY_A, bytes);
-      await assertHolds(tier, KEY_A, bytes, `an object of ${byteLength} bytes`);
-    }
-  }, stores);
+      const reader = await tier.openRead(KEY_A);
+      assert(reader !== null, "the object is missing");
+      assertEqual(reader.byteLength, 1000, "byteLength");
+      const target = pattern(100, 9);
+      assertEqual(await reader.read(950, target), 50, "bytes read at the end");
+      assertBytes(target.subarray(0, 50), bytes.subarray(950), "the part read");
+      assertBytes(target.subarray(50), pattern(100, 9).subarray(50), "the rest of the target");
+      assertEqual(await reader.read(1000, target), 0, "bytes read past the end");
+      assertEqual(await reader.read(7, target), 100, "bytes read in the middle");
+      await reader.close();
+    },
+    stores,
+  );
 
-  add("reads parts, and fewer bytes only at the end", async (tier) => {
-    const bytes = pattern(1000, 1);
-    await store(tier, KEY_A, bytes);
-    const reader = await tier.openRead(KEY_A);
-    assert(reader !== null, "the object is missing");
-    assertEqual(reader.byteLength, 1000, "byteLength");
-    const target = pattern(100, 9);
-    assertEqual(await reader.read(950, target), 50, "bytes read at the end");
-    assertBytes(target.subarray(0, 50), bytes.subarray(950), "the part read");
-    assertBytes(target.subarray(50), pattern(100, 9).subarray(50), "the rest of the target");
-    assertEqual(await reader.read(1000, target), 0, "bytes read past the end");
-    assertEqual(await reader.read(7, target), 100, "bytes read in the middle");
-    await reader.close();
-  }, stores);
+  add(
+    "leaves the source as it was",
+    async (tier) => {
+      const bytes = pattern(5000, 2);
+      await store(tier, KEY_A, bytes);
+      assertBytes(bytes, pattern(5000, 2), "the source");
+    },
+    stores,
+  );
 
-  add("leaves the source as it was", async (tier) => {
-    const bytes = pattern(5000, 2);
-    await store(tier, KEY_A, bytes);
-    assertBytes(bytes, pattern(5000, 2), "the source");
-  }, stores);
+  add(
+    "shows the old object until the commit and the new one after it",
+    async (tier) => {
+      await store(tier, KEY_A, pattern(3000, 1));
+      const writer = await begin(tier, KEY_A, 100);
+      await writer.write(pattern(100, 2));
+      await assertHolds(tier, KEY_A, pattern(3000, 1), "the object before the commit");
+      assertEqual(await writer.commit({ durable: true }), "stored", "commit");
+      await writer.abort();
+      await assertHolds(tier, KEY_A, pattern(100, 2), "the object after the commit");
+      assertEqual(tier.stats().objectCount, 1, "objectCount");
+      assertEqual(tier.stats().storedBytes, 100, "storedBytes");
+    },
+    stores,
+  );
 
-  add("shows the old object until the commit and the new one after it", async (tier) => {
-    await store(tier, KEY_A, pattern(3000, 1));
-    const writer = await begin(tier, KEY_A, 100);
-    await writer.write(pattern(100, 2));
-    await assertHolds(tier, KEY_A, pattern(3000, 1), "the object before the commit");
-    assertEqual(await writer.commit({ durable: true }), "stored", "commit");
-    await writer.abort();
-    await assertHolds(tier, KEY_A, pattern(100, 2), "the object after the commit");
-    assertEqual(tier.stats().objectCount, 1, "objectCount");
-    assertEqual(tier.stats().storedBytes, 100, "storedBytes");
-  }, stores);
+  add(
+    "keeps the old object when the writer is aborted",
+    async (tier) => {
+      await store(tier, KEY_A, pattern(300, 1));
+      const writer = await begin(tier, KEY_A, 200);
+      await writer.write(pattern(100, 2));
+      await writer.abort();
+      await writer.abort();
+      await assertHolds(tier, KEY_A, pattern(300, 1), "the object");
+      assertEqual(tier.stats().storedBytes, 300, "storedBytes");
+    },
+    stores,
+  );
 
-  add("keeps the old object when the writer is aborted", async (tier) => {
-    await store(tier, KEY_A, pattern(300, 1));
-    const writer = await begin(tier, KEY_A, 200);
-    await writer.write(pattern(100, 2));
-    await writer.abort();
-    await writer.abort();
-    await assertHolds(tier, KEY_A, pattern(300, 1), "the object");
-    assertEqual(tier.stats().storedBytes, 300, "storedBytes");
-  }, stores);
+  add(
+    "refuses to commit an incomplete object",
+    async (tier) => {
+      const writer = await begin(tier, KEY_A, 200);
+      await writer.write(pattern(199, 1));
+      await assertRejects(() => writer.commit({ durable: false }), ["io"], "commit");
+      await writer.abort();
+      await assertHolds(tier, KEY_A, null, "the object");
+    },
+    stores,
+  );
 
-  add("refuses to commit an incomplete object", async (tier) => {
-    const writer = await begin(tier, KEY_A, 200);
-    await writer.write(pattern(199, 1));
-    await assertRejects(() => writer.commit({ durable: false }), ["io"], "commit");
-    await writer.abort();
-    await assertHolds(tier, KEY_A, null, "the object");
-  }, stores);
+  add(
+    "refuses more bytes than were announced",
+    async (tier) => {
+      const writer = await begin(tier, KEY_A, 100);
+      const overrun = async () => {
+        await writer.write(pattern(64, 1));
+        await writer.write(pattern(64, 1));
+        await writer.commit({ durable: false });
+      };
+      await assertRejects(overrun, ["io"], "an overrun");
+      await writer.abort();
+      await assertHolds(tier, KEY_A, null, "the object");
+    },
+    stores,
+  );
 
-  add("refuses more bytes than were announced", async (tier) => {
-    const writer = await begin(tier, KEY_A, 100);
-    const overrun = async () => {
-      await writer.write(pattern(64, 1));
-      await writer.write(pattern(64, 1));
-      await writer.commit({ durable: false });
-    };
-    await assertRejects(overrun, ["io"], "an overrun");
-    await writer.abort();
-    await assertHolds(tier, KEY_A, null, "the object");
-  }, stores);
+  add(
+    "writes objects of different keys at the same time",
+    async (tier) => {
+      const first = await begin(tier, KEY_A, 200);
+      const second = await begin(tier, KEY_B, 200);
+      await Promise.all([first.write(pattern(100, 1)), second.write(pattern(100, 2))]);
+      await Promise.all([first.write(pattern(100, 3)), second.write(pattern(100, 4))]);
+      await second.commit({ durable: false });
+      await first.abort();
+      await assertHolds(tier, KEY_A, null, "the aborted object");
+      assertBytes(
+        (await load(tier, KEY_B))?.subarray(100) ?? privateBytes(0),
+        pattern(100, 4),
+        "B",
+      );
+      assertEqual(await keysOf(tier), "b", "list");
+    },
+    stores,
+  );
 
-  add("writes objects of different keys at the same time", async (tier) => {
-    const first = await begin(tier, KEY_A, 200);
-    const second = await begin(tier, KEY_B, 200);
-    await Promise.all([first.write(pattern(100, 1)), second.write(pattern(100, 2))]);
-    await Promise.all([first.write(pattern(100, 3)), second.write(pattern(100, 4))]);
-    await second.commit({ durable: false });
-    await first.abort();
-    await assertHolds(tier, KEY_A, null, "the aborted object");
-    assertBytes((await load(tier, KEY_B))?.subarray(100) ?? privateBytes(0), pattern(100, 4), "B");
-    assertEqual(await keysOf(tier), "b", "list");
-  }, stores);
+  add(
+    "deletes an object once",
+    async (tier) => {
+      await store(tier, KEY_A, pattern(10, 1));
+      await store(tier, KEY_B, pattern(10, 2));
+      assertEqual(await tier.delete(KEY_A), true, "the first delete");
+      assertEqual(await tier.delete(KEY_A), false, "the second delete");
+      await assertHolds(tier, KEY_A, null, "the deleted object");
+      await assertHolds(tier, KEY_B, pattern(10, 2), "the other object");
+      assertEqual(tier.stats().storedBytes, 10, "storedBytes");
+    },
+    stores,
+  );
 
-  add("deletes an object once", async (tier) => {
-    await store(tier, KEY_A, pattern(10, 1));
-    await store(tier, KEY_B, pattern(10, 2));
-    assertEqual(await tier.delete(KEY_A), true, "the first delete");
-    assertEqual(await tier.delete(KEY_A), false, "the second delete");
-    await assertHolds(tier, KEY_A, null, "the deleted object");
-    await assertHolds(tier, KEY_B, pattern(10, 2), "the other object");
-    assertEqual(tier.stats().storedBytes, 10, "storedBytes");
-  }, stores);
+  add(
+    "takes a quarantined object out of the way",
+    async (tier) => {
+      await store(tier, KEY_A, pattern(10, 1));
+      await tier.quarantine(KEY_A);
+      await assertHolds(tier, KEY_A, null, "the quarantined object");
+      assertEqual(await keysOf(tier), "", "list");
+      assertEqual(tier.stats().quarantinedCount, 1, "quarantinedCount");
+      await store(tier, KEY_A, pattern(20, 2));
+      await assertHolds(tier, KEY_A, pattern(20, 2), "the object stored after it");
+    },
+    stores,
+  );
 
-  add("takes a quarantined object out of the way", async (tier) => {
-    await store(tier, KEY_A, pattern(10, 1));
-    await tier.quarantine(KEY_A);
-    await assertHolds(tier, KEY_A, null, "the quarantined object");
-    assertEqual(await keysOf(tier), "", "list");
-    assertEqual(tier.stats().quarantinedCount, 1, "quarantinedCount");
-    await store(tier, KEY_A, pattern(20, 2));
-    await assertHolds(tier, KEY_A, pattern(20, 2), "the object stored after it");
-  }, stores);
+  add(
+    "counts what it did",
+    async (tier) => {
+      await store(tier, KEY_A, pattern(600, 1));
+      await load(tier, KEY_A);
+      const stats = tier.stats();
+      assertEqual(stats.commitCount, 1, "commitCount");
+      assertEqual(stats.bytesWritten, 600, "bytesWritten");
+      assertEqual(stats.bytesRead, 600, "bytesRead");
+      assertEqual(stats.openReadCount, 1, "openReadCount");
+      assertEqual(stats.capacityBytes, 2 ** 30, "capacityBytes");
+    },
+    stores,
+  );
 
-  add("counts what it did", async (tier) => {
-    await store(tier, KEY_A, pattern(600, 1));
-    await load(tier, KEY_A);
-    const stats = tier.stats();
-    assertEqual(stats.commitCount, 1, "commitCount");
-    assertEqual(stats.bytesWritten, 600, "bytesWritten");
-    assertEqual(stats.bytesRead, 600, "bytesRead");
-    assertEqual(stats.openReadCount, 1, "openReadCount");
-    assertEqual(stats.capacityBytes, 2 ** 30, "capacityBytes");
-  }, stores);
-
-  add("refuses by a value what exceeds its capacity, and works again later", async (tier) => {
-    await store(tier, KEY_A, pattern(600, 1));
-    assertEqual(await tier.begin(KEY_B, 600), "no-space", "begin");
-    const writer = await begin(tier, KEY_B, 400);
-    assertEqual(await tier.begin(KEY_A, 1), "no-space", "begin beside an open writer");
-    await writer.abort();
-    await assertHolds(tier, KEY_A, pattern(600, 1), "the old object");
-    assertEqual(tier.stats().noSpaceCount, 2, "noSpaceCount");
-    await tier.delete(KEY_A);
-    await store(tier, KEY_B, pattern(1000, 3));
-    await assertHolds(tier, KEY_B, pattern(1000, 3), "the object that fits now");
-  }, { ...stores, capacityBytes: 1000 });
+  add(
+    "refuses by a value what exceeds its capacity, and works again later",
+    async (tier) => {
+      await store(tier, KEY_A, pattern(600, 1));
+      assertEqual(await tier.begin(KEY_B, 600), "no-space", "begin");
+      const writer = await begin(tier, KEY_B, 400);
+      assertEqual(await tier.begin(KEY_A, 1), "no-space", "begin beside an open writer");
+      await writer.abort();
+      await assertHolds(tier, KEY_A, pattern(600, 1), "the old object");
+      assertEqual(tier.stats().noSpaceCount, 2, "noSpaceCount");
+      await tier.delete(KEY_A);
+      await store(tier, KEY_B, pattern(1000, 3));
+      await assertHolds(tier, KEY_B, pattern(1000, 3), "the object that fits now");
+    },
+    { ...stores, capacityBytes: 1000 },
+  );
 
   if (lacks.room !== undefined) {
     add("refuses every object by a value", async (tier) => {
@@ -258,38 +310,46 @@ export function tierConformance(
     await tier.close();
   });
 
-  add("refuses calls once it is closed", async (tier) => {
-    const writer = await begin(tier, KEY_A, 10);
-    await tier.close();
-    const closed = (what: string, work: () => Promise<unknown>) =>
-      assertRejects(work, ["closed"], `${what} after close`);
-    await closed("write", () => writer.write(pattern(10, 1)));
-    await writer.abort();
-    await closed("begin", () => tier.begin(KEY_A, 10));
-    await closed("openRead", () => tier.openRead(KEY_A));
-    await closed("delete", () => tier.delete(KEY_A));
-    await closed("quarantine", () => tier.quarantine(KEY_A));
-    await closed("list", () => keysOf(tier));
-  }, { skip: lacks.closing });
+  add(
+    "refuses calls once it is closed",
+    async (tier) => {
+      const writer = await begin(tier, KEY_A, 10);
+      await tier.close();
+      const closed = (what: string, work: () => Promise<unknown>) =>
+        assertRejects(work, ["closed"], `${what} after close`);
+      await closed("write", () => writer.write(pattern(10, 1)));
+      await writer.abort();
+      await closed("begin", () => tier.begin(KEY_A, 10));
+      await closed("openRead", () => tier.openRead(KEY_A));
+      await closed("delete", () => tier.delete(KEY_A));
+      await closed("quarantine", () => tier.quarantine(KEY_A));
+      await closed("list", () => keysOf(tier));
+    },
+    { skip: lacks.closing },
+  );
 
-  add("finds committed objects, and nothing else, when it is opened again", async (tier, fixture) => {
-    await store(tier, KEY_A, pattern(700, 1), true);
-    await store(tier, KEY_B, pattern(10, 2));
-    await tier.delete(KEY_B);
-    const writer = await begin(tier, KEY_B, 10);
-    await writer.write(pattern(10, 3));
-    await tier.close();
-    const again = await fixture.reopened();
-    await again.open();
-    try {
-      await assertHolds(again, KEY_A, pattern(700, 1), "the committed object");
-      await assertHolds(again, KEY_B, null, "the object that was not committed");
-      assertEqual(await keysOf(again), "a", "list");
-      assertEqual(again.stats().storedBytes, 700, "storedBytes");
-    } finally {
-      await again.close();
-    }
-  }, { skip: lacks.room ?? lacks.persistence });
+  add(
+    "finds committed objects, and nothing else, when it is opened again",
+    async (tier, fixture) => {
+      await store(tier, KEY_A, pattern(700, 1), true);
+      await store(tier, KEY_B, pattern(10, 2));
+      await tier.delete(KEY_B);
+      const writer = await begin(tier, KEY_B, 10);
+      await writer.write(pattern(10, 3));
+      await tier.close();
+      const again = await fixture.reopened();
+      await again.open();
+      try {
+        await assertHolds(again, KEY_A, pattern(700, 1), "the committed object");
+        await assertHolds(again, KEY_B, null, "the object that was not committed");
+        assertEqual(await keysOf(again), "a", "list");
+        assertEqual(again.stats().storedBytes, 700, "storedBytes");
+      } finally {
+        await again.close();
+      }
+    },
+    { skip: lacks.room ?? lacks.persistence },
+  );
 
   add("says truly whether its objects outlive it", async (tier) => {
     const { isPersistent, hasDurableCommit } = tier.capabilities;

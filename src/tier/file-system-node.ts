@@ -1,6 +1,7 @@
 // The real file system of Node, behind the seam.
 import { constants } from "node:fs";
 import {
+  type FileHandle,
   link,
   mkdir,
   open,
@@ -12,12 +13,15 @@ import {
   unlink,
   writeFile,
 } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import type { FileLock, FileSystem } from "./file-system.js";
 
 // A link or a FIFO in the directory must not be followed or wait. Both flags are 0 where the
 // platform lacks them.
 const READ_FLAGS = constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0);
+
+/** ELOOP, on BSD EMLINK, for a link; ENXIO for a socket. */
+const NOT_REGULAR_CODES = new Set<string | undefined>(["ENOENT", "ELOOP", "EMLINK", "ENXIO"]);
 
 function errorCode(error: unknown): string | undefined {
   return (error as NodeJS.ErrnoException | null)?.code;
@@ -29,6 +33,25 @@ async function orIfMissing<T>(promise: Promise<T>, value: T): Promise<T> {
   } catch (error) {
     if (errorCode(error) === "ENOENT") return value;
     throw error;
+  }
+}
+
+/** null for nothing, and for a link that is not followed. */
+async function openRegular(path: string): Promise<FileHandle | null> {
+  try {
+    return await open(path, READ_FLAGS);
+  } catch (error) {
+    if (NOT_REGULAR_CODES.has(errorCode(error))) return null;
+    throw error;
+  }
+}
+
+async function syncEntries(path: string): Promise<void> {
+  const handle = await open(path, constants.O_RDONLY);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
   }
 }
 
@@ -68,8 +91,8 @@ async function tryLock(path: string): Promise<FileLock | null> {
       } catch (error) {
         if (errorCode(error) !== "EEXIST") throw error;
       }
-      const owner = await orIfMissing(readFile(path, "utf8"), "");
-      if (owner === "") continue;
+      const owner = await orIfMissing(readFile(path, "utf8"), null);
+      if (owner === null) continue;
       const pid = Number.parseInt(owner, 10);
       const living = Number.isSafeInteger(pid) && pid > 0 ? await processIdentity(pid) : null;
       if (living !== null && `${living}\n` === owner) return null;
@@ -77,8 +100,8 @@ async function tryLock(path: string): Promise<FileLock | null> {
       // a living one in the meantime, that one is put back.
       const grave = `${ticket}.dead`;
       await orIfMissing(rename(path, grave), undefined);
-      const buried = await orIfMissing(readFile(grave, "utf8"), "");
-      if (buried !== "" && buried !== owner) {
+      const buried = await orIfMissing(readFile(grave, "utf8"), null);
+      if (buried !== null && buried !== owner) {
         await link(grave, path).catch(() => {});
         await unlink(grave);
         return null;
@@ -94,7 +117,15 @@ async function tryLock(path: string): Promise<FileLock | null> {
 export const nodeFileSystem: FileSystem = {
   join,
   makeDirectory: async (path) => {
-    await mkdir(path, { recursive: true, mode: 0o700 });
+    const first = await mkdir(path, { recursive: true, mode: 0o700 });
+    if (first === undefined) return;
+    // Each new directory is an entry of its parent, which a power cut could take with all in it.
+    const top = dirname(resolve(first));
+    let created = resolve(path);
+    while (created !== top) {
+      created = dirname(created);
+      await syncEntries(created);
+    }
   },
   list: async (path) => {
     const files = [];
@@ -115,10 +146,7 @@ export const nodeFileSystem: FileSystem = {
     };
   },
   openRead: async (path) => {
-    const handle = await orIfMissing<Awaited<ReturnType<typeof open>> | null>(
-      open(path, READ_FLAGS),
-      null,
-    );
+    const handle = await openRegular(path);
     if (handle === null) return null;
     const found = await handle.stat();
     if (!found.isFile() || found.nlink !== 1) {
@@ -138,13 +166,6 @@ export const nodeFileSystem: FileSystem = {
       unlink(path).then(() => true),
       false,
     ),
-  syncDirectory: async (path) => {
-    const handle = await open(path, constants.O_RDONLY);
-    try {
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-  },
+  syncDirectory: syncEntries,
   tryLock,
 };

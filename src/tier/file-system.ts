@@ -26,7 +26,7 @@ export interface FileLock {
 
 export interface FileSystem {
   join(directory: string, name: string): string;
-  /** Creates a directory and its parents, readable by the owner only. */
+  /** Creates a directory and its parents, readable by the owner only; they survive power loss. */
   makeDirectory(path: string): Promise<void>;
   /** Names and sizes of the regular files in a directory. */
   list(path: string): Promise<{ readonly name: string; readonly byteLength: number }[]>;

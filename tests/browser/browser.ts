@@ -28,12 +28,17 @@ export interface Site {
   close(): Promise<void>;
 }
 
-/** Builds a page and serves it on a port of its own. */
+/** Builds a page and serves it on a port, so from an origin, of its own. */
+export async function buildAndServe(config: InlineConfig): Promise<Site> {
+  await build({ ...config, logLevel: "error" });
+  return serve(config);
+}
+
+/** Serves a page that is built already. */
 export async function serve(config: InlineConfig): Promise<Site> {
-  const quiet = { ...config, logLevel: "error" } as const;
-  await build(quiet);
   const server: PreviewServer = await preview({
-    ...quiet,
+    ...config,
+    logLevel: "error",
     preview: { host: "127.0.0.1", port: 0 },
   });
   const url = server.resolvedUrls?.local[0];
@@ -72,16 +77,11 @@ export class Browser {
     return page;
   }
 
-  /** Limits what an origin may store; null lifts the limit. */
-  async limitQuota(page: Page, quotaBytes: number | null): Promise<void> {
+  /** Limits what the page's origin may store. Chromium notices at once only on a fresh origin. */
+  async limitQuota(page: Page, quotaBytes: number): Promise<void> {
     const session = await this.#context.newCDPSession(page);
-    const origin = new URL(page.url()).origin;
-    await session.send("Storage.overrideQuotaForOrigin", {
-      origin,
-      ...(quotaBytes === null ? {} : { quotaSize: quotaBytes }),
-    });
-    // The override ends with its session when no limit is given.
-    if (quotaBytes === null) await session.detach();
+    const { origin } = new URL(page.url());
+    await session.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: quotaBytes });
   }
 
   /** Kills the page's renderer. */

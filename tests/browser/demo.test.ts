@@ -1,13 +1,13 @@
 // The demo, built, in a real browser: what a visitor does, by the names a visitor sees.
 import type { Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
-import { Browser, DEMO, type Site, serve } from "./browser.js";
+import { Browser, buildAndServe, DEMO, type Site } from "./browser.js";
 
 let site: Site;
 let browser: Browser;
 
 beforeAll(async () => {
-  site = await serve(DEMO);
+  site = await buildAndServe(DEMO);
   browser = await Browser.launch();
 });
 
@@ -82,7 +82,7 @@ it("holds more than its RAM budget, moves it out and brings it back", async () =
 
 it("is isolated where it is served, and fits a phone", async () => {
   const page = await browser.open(site.url);
-  await expectStatus(page, /^Ready/);
+  await expectStatus(page, /^(Ready|Restored)/);
   expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
   await page.setViewportSize({ width: 360, height: 720 });
   await allocate(page, "64 KiB", 2);

@@ -238,7 +238,7 @@ describe("createTensorMemory", () => {
       ([name, ram]): [string, string, unknown] => [`ram ${String(name)}`, "bad-size", { budgets: { ram } }],
     ),
     ["ram below 4 MiB", "bad-size", { budgets: { ram: "4095KiB" } }],
-    ["ram that no table can describe", "bad-size", { budgets: { ram: "4096TiB" } }],
+    ["ram that no table can describe", "bad-option", { budgets: { ram: "4096TiB" } }],
     ["ssd 0", "bad-size", { budgets: { ssd: 0 } }],
     ["gpu", "unsupported", { budgets: { gpu: "1GiB" } }],
     ["warm", "unsupported", { budgets: { warm: "1GiB" } }],

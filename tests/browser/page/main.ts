@@ -1,16 +1,19 @@
-// Puts the library on `window`, for tests that drive this page from outside.
-import { createTensorMemory } from "tierheap/browser";
-import { type TierFixture, tierConformance } from "tierheap/testing";
+// What the tests do inside a page, put on `window` for them.
+import { createTensorMemory, type TensorMemory } from "tierheap/browser";
+import { seededRandom, type TierFixture, tierConformance } from "tierheap/testing";
 import { indexedDbTier } from "../../../src/tier/indexed-db.js";
 
 let databaseCount = 0;
 
+/** Waits for connections that are closing; one that stays open is an error. */
 function deleteDatabase(name: string): Promise<void> {
   return new Promise((resolve, reject) => {
     const request = indexedDB.deleteDatabase(name);
     request.onsuccess = () => resolve();
     request.onerror = () => reject(request.error ?? new Error(`cannot delete ${name}`));
-    request.onblocked = () => reject(new Error(`${name} is still open`));
+    request.onblocked = () => {
+      setTimeout(() => reject(new Error(`${name} is still open`)), 5000);
+    };
   });
 }
 
@@ -37,16 +40,150 @@ async function runTierCase(name: string): Promise<string | null> {
   }
 }
 
-/** Bytes that follow from a seed, so that both sides of a reload know them. */
-function pattern(byteLength: number, seed: number): Uint8Array<ArrayBuffer> {
-  return Uint8Array.from({ length: byteLength }, (_, index) => (index * 31 + seed * 7) & 0xff);
+const TENSOR_BYTES = 2 ** 20;
+
+/** Bytes that follow from a seed and do not compress, so that a quota counts them all. */
+function pattern(seed: number): Uint8Array<ArrayBuffer> {
+  const random = seededRandom(seed);
+  const words = new Uint32Array(TENSOR_BYTES / 4);
+  for (let index = 0; index < words.length; index++) words[index] = random.uint32();
+  return new Uint8Array(words.buffer);
 }
 
-function isPattern(bytes: Uint8Array, seed: number): boolean {
-  return pattern(bytes.byteLength, seed).every((byte, index) => byte === bytes[index]);
+function openMemory(directory: string, ram = "16MiB"): Promise<TensorMemory> {
+  return createTensorMemory({ budgets: { ram, ssd: "256MiB" }, ssd: { directory } });
 }
 
-const api = { createTensorMemory, runTierCase, pattern, isPattern };
+function write(memory: TensorMemory, id: string, seed: number): void {
+  const tensor = memory.allocate({ kind: "KV_CACHE", id, byteLength: TENSOR_BYTES });
+  using pin = tensor.pin();
+  pin.bytes.set(pattern(seed));
+}
+
+async function isIntact(memory: TensorMemory, id: string, seed: number): Promise<boolean> {
+  using lease = await memory.acquire(id, { access: "read" });
+  if (lease === null) return false;
+  const { bytes } = lease;
+  return pattern(seed).every((byte, index) => byte === bytes[index]);
+}
+
+/** Saves tensors `saved/0`, `saved/1`, … and closes nothing. */
+async function saveSome(directory: string, count: number): Promise<string[]> {
+  const memory = await openMemory(directory);
+  const outcomes: string[] = [];
+  for (let seed = 0; seed < count; seed++) {
+    write(memory, `saved/${seed}`, seed);
+    outcomes.push(await memory.save(`saved/${seed}`, { mode: "durable" }));
+  }
+  return outcomes;
+}
+
+/** Opens a memory again; says how many of its tensors are intact, and how many are not. */
+async function inspect(directory: string): Promise<{ intact: number; damaged: string[] }> {
+  const memory = await openMemory(directory);
+  const ids: string[] = [];
+  for await (const { id } of memory.list()) ids.push(id);
+  const damaged = [...memory.verify().problems];
+  for (const id of ids) {
+    if (!(await isIntact(memory, id, Number(id.split("/")[1])))) damaged.push(id);
+  }
+  await memory.close();
+  return { intact: ids.length - damaged.length, damaged };
+}
+
+/** Swaps tensors out for as long as the page lives. Resolves when the first has gone. */
+async function startSpilling(directory: string): Promise<void> {
+  const memory = await openMemory(directory);
+  const spill = async (number: number) => {
+    const id = `spill/${number % 4}`;
+    if (number >= 4) memory.free(id);
+    write(memory, id, number % 4);
+    await memory.swapOut(id);
+  };
+  const goOn = async () => {
+    for (let number = 1; ; number++) await spill(number);
+  };
+  await spill(0);
+  goOn().catch((error: unknown) => console.error(error));
+}
+
+/** Swaps out more than the quota allows, then looks at everything again. */
+async function fillQuota(directory: string, count: number) {
+  const memory = await openMemory(directory, "64MiB");
+  const outcomes: string[] = [];
+  for (let seed = 0; seed < count; seed++) {
+    write(memory, `${seed}`, seed);
+    outcomes.push(await memory.swapOut(`${seed}`));
+  }
+  const isRefusedHot = outcomes.every(
+    (outcome, seed) => outcome === "stored" || memory.tensor(`${seed}`)?.isResident === true,
+  );
+  let intact = 0;
+  for (let seed = 0; seed < count; seed++) {
+    if (await isIntact(memory, `${seed}`, seed)) intact += 1;
+  }
+  const { problems } = memory.verify();
+  const { noSpaceCount, objectCount } = memory.stats().tier;
+  for (let seed = 0; seed < count; seed++) await memory.delete(`${seed}`);
+  write(memory, "later", 99);
+  const later = await memory.swapOut("later");
+  const isLaterIntact = await isIntact(memory, "later", 99);
+  await memory.delete("later");
+  await memory.close();
+  return {
+    outcomes,
+    isRefusedHot,
+    intact,
+    problems,
+    noSpaceCount,
+    objectCount,
+    later,
+    isLaterIntact,
+  };
+}
+
+let shared: TensorMemory | null = null;
+
+/** One of several pages on one database. */
+async function openShared(directory: string): Promise<string> {
+  try {
+    shared = await openMemory(directory);
+    return "open";
+  } catch (error) {
+    return (error as { code?: string }).code ?? String(error);
+  }
+}
+
+async function swapOutShared(id: string, seed: number): Promise<string> {
+  if (shared === null) return "not open";
+  write(shared, id, seed);
+  return shared.swapOut(id);
+}
+
+async function isSharedIntact(id: string, seed: number): Promise<boolean | string> {
+  if (shared === null) return "not open";
+  try {
+    return await isIntact(shared, id, seed);
+  } catch (error) {
+    return String(error);
+  }
+}
+
+async function closeShared(): Promise<void> {
+  await shared?.close();
+}
+
+const api = {
+  runTierCase,
+  saveSome,
+  inspect,
+  startSpilling,
+  fillQuota,
+  openShared,
+  swapOutShared,
+  isSharedIntact,
+  closeShared,
+};
 
 export type PageApi = typeof api;
 

@@ -1,0 +1,96 @@
+// What there is: tensors and records, and whether everything about them adds up.
+import { type ControlPlane, invariantName } from "../core/control-plane.js";
+import type { Budget } from "../memory/budget.js";
+import type { Dtype, Layout, TensorKind } from "../types.js";
+import type { Directory } from "./directory.js";
+import type { MemorySwapper } from "./memory-swapper.js";
+import type { TransferEngine } from "./transfer-engine.js";
+
+/** A tensor of this memory, or a record of its namespace in the tier. */
+export interface ListedTensor {
+  readonly id: string;
+  readonly kind: TensorKind;
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+  readonly layout: Layout;
+  readonly byteLength: number;
+  readonly isResident: boolean;
+  /** A record of it outlives the process. */
+  readonly isSaved: boolean;
+}
+
+export interface VerifyResult {
+  readonly isSound: boolean;
+  /** The first invariant of the core that is broken, such as `"INV-TREE-2"`. */
+  readonly brokenInvariant: string | null;
+  readonly problems: readonly string[];
+}
+
+/** Tensors first, then records that no tensor of this memory stands for. */
+export async function* listTensors(
+  directory: Directory,
+  engine: TransferEngine,
+  prefix: string,
+): AsyncGenerator<ListedTensor> {
+  for (const record of [...directory]) {
+    if (record.id?.startsWith(prefix) !== true) continue;
+    const { id, kind, dtype, shape, layout, byteLength, isResident, cold } = record;
+    const isSaved = cold?.isSaved === true;
+    yield { id, kind, dtype, shape, layout, byteLength, isResident, isSaved };
+  }
+  const { tenant, fingerprint } = engine.namespace;
+  for await (const key of engine.tier.list()) {
+    const peeked = await engine.peekKey(key);
+    if (peeked.verdict !== "found") continue;
+    const { header } = peeked;
+    if (header.tenant !== tenant || header.fingerprint !== fingerprint) continue;
+    const { id, kind, dtype, shape, layout, rawBytes } = header;
+    if (!id.startsWith(prefix) || directory.get(id) !== undefined) continue;
+    yield {
+      id,
+      kind,
+      dtype,
+      shape,
+      layout,
+      byteLength: rawBytes,
+      isResident: false,
+      isSaved: true,
+    };
+  }
+}
+
+/** Walks every invariant of the core, of the residency records and of the budget. */
+export function verifyMemory(parts: {
+  readonly core: ControlPlane;
+  readonly budget: Budget;
+  readonly directory: Directory;
+  readonly swapper: MemorySwapper;
+}): VerifyResult {
+  const { core, budget, directory, swapper } = parts;
+  const code = core.check();
+  const problems: string[] = [];
+  let hotBytes = 0;
+  let hotCount = 0;
+  for (const record of directory) {
+    const name = record.id ?? `anonymous tensor ${record.index}`;
+    if (!record.isResident) {
+      if (record.cold === null && !record.isLost) problems.push(`${name} is nowhere`);
+      continue;
+    }
+    hotBytes += record.byteLength;
+    hotCount += 1;
+    const { slot, generation } = record;
+    if (!core.isLive(slot) || core.generationOf(slot) !== generation) {
+      problems.push(`${name} has a stale block`);
+    }
+  }
+  const transfers = swapper.stats();
+  if (transfers.hotBytes !== hotBytes) problems.push("resident bytes do not add up");
+  if (transfers.hotCount !== hotCount) problems.push("resident tensors do not add up");
+  const { usedBytes, limitBytes, usedBytesPeak, byCategory } = budget.stats();
+  const sum = Object.values(byCategory).reduce((total, bytes) => total + bytes, 0);
+  if (sum !== usedBytes) problems.push("the budget does not add up");
+  if (usedBytesPeak > limitBytes) problems.push("the budget was exceeded");
+  const brokenInvariant = code === 0 ? null : invariantName(code);
+  return { isSound: code === 0 && problems.length === 0, brokenInvariant, problems };
+}

@@ -1,0 +1,106 @@
+// Checks of what callers pass, shared by all public calls. Everything wrong is a MisuseError before
+// anything changes.
+import { MisuseError } from "../errors.js";
+import { ID_BYTES_MAX } from "../record/record.js";
+import { describe } from "../types.js";
+import type { PinAccess } from "./pin.js";
+
+const ALIGNMENT_MAX = 65536;
+
+const utf8 = new TextEncoder();
+
+/** @throws {MisuseError} `bad-id`. */
+export function checkId(id: unknown): string {
+  if (typeof id !== "string" || !id.isWellFormed()) {
+    throw new MisuseError("bad-id", `${describe(id)} is not a well-formed string`);
+  }
+  if (id.length > ID_BYTES_MAX || utf8.encode(id).byteLength > ID_BYTES_MAX) {
+    throw new MisuseError("bad-id", `an id has at most ${ID_BYTES_MAX} UTF-8 bytes`);
+  }
+  return id;
+}
+
+/** @throws {MisuseError} `bad-alignment`. */
+export function checkAlignment(alignment: unknown): number {
+  const isPower =
+    Number.isSafeInteger(alignment) &&
+    (alignment as number) >= 1 &&
+    (alignment as number) <= ALIGNMENT_MAX &&
+    Math.log2(alignment as number) % 1 === 0;
+  if (!isPower) {
+    throw new MisuseError("bad-alignment", `alignment is a power of two up to ${ALIGNMENT_MAX}`);
+  }
+  return alignment as number;
+}
+
+/** @throws {MisuseError} `bad-option` — not an object, or with a member that means nothing. */
+export function checkObject(
+  value: unknown,
+  name: string,
+  known: readonly string[],
+): Readonly<Record<string, unknown>> {
+  if (typeof value !== "object" || value === null) {
+    throw new MisuseError("bad-option", `${name}: options are an object`);
+  }
+  for (const key of Object.keys(value)) {
+    if (!known.includes(key)) {
+      throw new MisuseError("bad-option", `${name}: unknown option ${describe(key)}`);
+    }
+  }
+  return value as Record<string, unknown>;
+}
+
+/** @throws {MisuseError} `bad-option` — neither undefined nor a boolean. */
+export function checkFlag(flag: unknown, name: string): boolean {
+  if (flag !== undefined && typeof flag !== "boolean") {
+    throw new MisuseError("bad-option", `${name} is a boolean`);
+  }
+  return flag === true;
+}
+
+/** @throws {MisuseError} `bad-option` — neither undefined nor text. */
+export function checkText(text: unknown, name: string): string {
+  if (text !== undefined && typeof text !== "string") {
+    throw new MisuseError("bad-option", `${name} is a string`);
+  }
+  return text ?? "";
+}
+
+/** @throws {MisuseError} `bad-option` — neither undefined nor an AbortSignal. */
+export function checkSignal(signal: unknown): AbortSignal | undefined {
+  if (signal === undefined) return undefined;
+  const given = signal as Partial<AbortSignal> | null;
+  if (typeof given?.aborted !== "boolean" || typeof given.addEventListener !== "function") {
+    throw new MisuseError("bad-option", "signal is an AbortSignal");
+  }
+  return given as AbortSignal;
+}
+
+/** @throws {MisuseError} `bad-option` — not an array; `bad-id`. */
+export function checkIds(ids: unknown): readonly string[] {
+  if (!Array.isArray(ids)) throw new MisuseError("bad-option", "ids are an array");
+  return ids.map(checkId);
+}
+
+/** Options of the calls that pin, checked. */
+export interface CheckedPinOptions {
+  readonly access: PinAccess;
+  readonly stream: string;
+  readonly signal: AbortSignal | undefined;
+}
+
+const PIN_DEFAULTS: CheckedPinOptions = { access: "write", stream: "", signal: undefined };
+
+/** @throws {MisuseError} `bad-option`. */
+export function checkPinOptions(
+  options: unknown,
+  name: string,
+  known: readonly string[],
+): CheckedPinOptions {
+  if (options === undefined) return PIN_DEFAULTS;
+  const { access = "write", stream, signal } = checkObject(options, name, known);
+  if (access !== "read" && access !== "write") {
+    throw new MisuseError("bad-option", 'access is "read" or "write"');
+  }
+  return { access, stream: checkText(stream, "stream"), signal: checkSignal(signal) };
+}

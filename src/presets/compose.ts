@@ -1,0 +1,161 @@
+// The composition root: chooses the parts, sizes them and wires them through their seams. With the
+// platform files beside it, the only code that names implementations.
+import { linearArenas } from "../arena/linear-arena.js";
+import { Directory } from "../cache/directory.js";
+import { HierarchicalCache } from "../cache/hierarchical-cache.js";
+import { MemorySwapper } from "../cache/memory-swapper.js";
+import { Staging } from "../cache/staging.js";
+import { CHUNK_BYTES_MIN, TransferEngine } from "../cache/transfer-engine.js";
+import { systemClock } from "../clock.js";
+import { rawCodec } from "../codec/raw.js";
+import { arenaMetadataBytesMax, ControlPlane } from "../core/control-plane.js";
+import { Hasher } from "../core/hash-stream.js";
+import { createUnsharedMemory } from "../core/linear-memory.js";
+import { MisuseError, throwIfAborted } from "../errors.js";
+import { HARDWARE_PROFILES, type HardwareProfile } from "../hardware/hardware-profile.js";
+import { unknownLifetime } from "../lifetime/unknown-lifetime.js";
+import { ArenaShelf } from "../memory/arena-shelf.js";
+import { Budget } from "../memory/budget.js";
+import { EventHub } from "../memory/events.js";
+import { MemoryPool } from "../memory/memory-pool.js";
+import {
+  type CheckedOptions,
+  checkMemoryOptions,
+  checkProfile,
+  type Seams,
+  type TensorMemoryOptions,
+} from "../memory/options.js";
+import { admitAll } from "../policy/admit-all.js";
+import { lruPolicy } from "../policy/lru.js";
+import { noPredictor } from "../predictor/none.js";
+import { nullSink } from "../stats/null-sink.js";
+import { TensorMemory } from "../tensor-memory.js";
+import { nullTier } from "../tier/null.js";
+import type { Tier } from "../tier/tier.js";
+import { describe, TENSOR_KINDS, type TensorKind } from "../types.js";
+
+/** What differs between Node and browsers. */
+export interface Platform {
+  detectHardware(): HardwareProfile;
+  createSsdTier(
+    options: { readonly directory: string; readonly capacityBytes: number },
+    seams: Partial<Seams>,
+  ): Tier;
+}
+
+const RAM_BYTES_MIN = 4 * 2 ** 20;
+const ARENA_BYTES_MIN = 2 ** 20;
+
+function floorPowerOfTwo(value: number): number {
+  return 2 ** Math.floor(Math.log2(value));
+}
+
+function chooseProfile(asked: TensorMemoryOptions["profile"], platform: Platform): HardwareProfile {
+  if (asked === undefined || asked === "auto") return platform.detectHardware();
+  if (typeof asked === "object" && asked !== null) return checkProfile(asked);
+  const preset = HARDWARE_PROFILES.get(asked);
+  if (preset === undefined) {
+    throw new MisuseError("bad-option", `unknown profile ${describe(asked)}`);
+  }
+  return preset;
+}
+
+/** Lengths of everything that is fixed at the start. */
+function planSizes(profile: HardwareProfile, checked: CheckedOptions) {
+  const ramBytes = checked.ramBytes ?? profile.ramBudgetBytes;
+  if (ramBytes < RAM_BYTES_MIN) {
+    throw new MisuseError("bad-size", `budgets.ram is at least ${RAM_BYTES_MIN} bytes`);
+  }
+  const chunkBytes = Math.max(
+    CHUNK_BYTES_MIN,
+    Math.min(profile.chunkBytes, floorPowerOfTwo(ramBytes / 32)),
+  );
+  // About a sixteenth goes to staging and metadata; arenas get at most a quarter of the rest, or of
+  // the smallest pool.
+  const share = Math.min(ramBytes * (15 / 16), ...checked.poolBytes.values());
+  if (share < ARENA_BYTES_MIN) {
+    throw new MisuseError("bad-size", `a pool's budget is at least ${ARENA_BYTES_MIN} bytes`);
+  }
+  const arenaBytes = Math.max(
+    ARENA_BYTES_MIN,
+    Math.min(profile.arenaBytesMax, floorPowerOfTwo(share / 4)),
+  );
+  const arenaCapacity = Math.min(4096, 2 * Math.ceil(ramBytes / arenaBytes) + 16);
+  return {
+    ramBytes,
+    chunkBytes,
+    arenaBytes,
+    arenaCapacity,
+    granuleShift: Math.log2(profile.granuleBytes),
+    slotCapacity: Math.min(2 ** 21 - 1, Math.max(4096, Math.floor(ramBytes / 4096))),
+    metadataBytes: arenaMetadataBytesMax(ramBytes / profile.granuleBytes) + arenaCapacity * 2560,
+  };
+}
+
+function createTier(platform: Platform, checked: CheckedOptions, seams: Partial<Seams>): Tier {
+  if (checked.ssdBytes === 0) return nullTier("ssd");
+  const { directory, ssdBytes } = checked;
+  return platform.createSsdTier({ directory, capacityBytes: ssdBytes }, seams);
+}
+
+/** Opens everything; on failure everything opened is closed again. */
+export async function composeTensorMemory(
+  platform: Platform,
+  options: TensorMemoryOptions = {},
+): Promise<TensorMemory> {
+  const checked = checkMemoryOptions(options);
+  const seams = options.seams ?? {};
+  throwIfAborted(options.signal, "memory");
+  const profile = chooseProfile(options.profile, platform);
+  const sizes = planSizes(profile, checked);
+  const { arenaBytes, granuleShift, chunkBytes } = sizes;
+  const createMemory = seams.createMemory ?? createUnsharedMemory;
+  const core = await ControlPlane.create({ ...sizes, createMemory, wasm: options.wasm?.core });
+  const hasher = await Hasher.create(profile.queueDepth, createMemory, options.wasm?.kernels);
+  const budget = new Budget(sizes.ramBytes);
+  if (
+    !budget.tryCharge("control", core.byteLength + hasher.byteLength) ||
+    !budget.tryCharge("staging", profile.queueDepth * chunkBytes)
+  ) {
+    throw new MisuseError("bad-size", "budgets.ram is too small for its own bookkeeping");
+  }
+  const tier = seams.tier ?? createTier(platform, checked, seams);
+  await tier.open();
+  try {
+    throwIfAborted(options.signal, tier.name);
+    const { tenant, fingerprint, isDurable } = checked;
+    const clock = seams.clock ?? systemClock;
+    const policy = seams.evictionPolicy ?? lruPolicy();
+    const isDebug = options.debug === true;
+    const events = new EventHub();
+    const directory = new Directory();
+    const staging = new Staging(profile.queueDepth, chunkBytes);
+    const namespace = { tenant, fingerprint };
+    const engine = new TransferEngine({ tier, codec: rawCodec, hasher, staging, namespace });
+    const createArena = linearArenas(createMemory);
+    const shelf = new ArenaShelf({ core, budget, createArena, arenaBytes, granuleShift });
+    const pools = new Map<TensorKind, MemoryPool>();
+    for (const [index, kind] of TENSOR_KINDS.entries()) {
+      const budgetBytes = checked.poolBytes.get(kind) ?? Number.POSITIVE_INFINITY;
+      pools.set(kind, new MemoryPool({ kind, index, budgetBytes, core, shelf }));
+    }
+    const sink = seams.statsSink ?? nullSink;
+    const parts = { core, budget, shelf, pools, directory, engine, policy, events, clock };
+    const swapper = new MemorySwapper({ ...parts, sink, isDebug });
+    const admission = seams.admissionPolicy ?? admitAll;
+    const cache = new HierarchicalCache({ ...parts, swapper, admission, isDurable });
+    return new TensorMemory({
+      ...parts,
+      profile,
+      swapper,
+      cache,
+      predictor: seams.predictor ?? noPredictor,
+      lifetimes: seams.lifetimePredictor ?? unknownLifetime,
+      isDurable,
+      isDebug,
+    });
+  } catch (error) {
+    await tier.close();
+    throw error;
+  }
+}
