@@ -16,12 +16,13 @@ export class Pin<D extends Dtype = Dtype> {
   readonly id: string | null;
   readonly shape: readonly number[];
   readonly dtype: D;
+  /** @internal Kept alive: while its pin is in use, a tensor that nobody holds has not leaked. */
+  tensor: object | null = null;
   readonly #core: ControlPlane;
   readonly #record: TensorRecord;
   readonly #slot: number;
   readonly #generation: number;
   #view: TensorView<D> | null;
-  #kept: object | null = null;
 
   /** @internal Pins are made by {@link Tensor.pin} and by `acquire`. */
   constructor(core: ControlPlane, record: TensorRecord, access: PinAccess, view: TensorView) {
@@ -57,16 +58,11 @@ export class Pin<D extends Dtype = Dtype> {
     return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
   }
 
-  /** @internal A tensor whose pin is in use has not leaked, though nobody holds the tensor itself. */
-  keepAlive(tensor: object): void {
-    this.#kept = tensor;
-  }
-
   /** Ends the pin. May be called again. */
   [Symbol.dispose](): void {
     if (this.#view === null) return;
     this.#view = null;
-    this.#kept = null;
+    this.tensor = null;
     if (this.access === "write") {
       this.#record.writePinCount -= 1;
       this.#record.version += 1;

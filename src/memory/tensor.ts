@@ -68,7 +68,7 @@ export class Tensor<D extends Dtype = Dtype> {
   pin(options?: { readonly access?: PinAccess }): Pin<D> {
     const { access } = checkPinOptions(options, "pin", ["access"]);
     const pin = this.#owner.pin(this.#record, access);
-    pin.keepAlive(this);
+    pin.tensor = this;
     return pin as Pin<D>;
   }
 
