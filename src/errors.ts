@@ -32,8 +32,6 @@ export type MisuseCode =
   | "pin-limit"
   | "unpinned"
   | "freed"
-  | "in-transfer"
-  | "re-entrant"
   | "unsupported"
   | "closed";
 

@@ -9,8 +9,7 @@ export function linearArenas(createMemory: MemoryFactory): ArenaFactory {
     if (memory === null) return null;
     return {
       capacityBytes,
-      // Views keep the buffer alive, not the memory object.
-      anchor: memory.wasm.buffer,
+      anchor: memory.anchor,
       bytes: (offset, byteLength) => memory.bytes(offset, byteLength),
       view: (dtype, offset, byteLength) => memory.view(dtype, offset, byteLength),
       move: (source, target, byteLength) => memory.move(source, target, byteLength),

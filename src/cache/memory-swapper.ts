@@ -159,18 +159,22 @@ export class MemorySwapper {
       this.evictClean(record);
       return "demoted";
     }
-    const cold = await this.#store(record, { durable: options.durable, isSaved: false });
-    if (cold === "no-space" || cold === "vetoed") return cold;
-    if (record.isFreed) return "demoted";
-    if (!record.isResident || !record.isClean || this.#core.pinCountOf(record.slot) > 0) {
-      this.#counters.vetoCount += 1;
-      return "vetoed";
-    }
-    this.detach(record);
-    this.#counters.swapOutCount += 1;
-    this.#sink.count("swap.out", 1);
-    this.#spilled(record, cold.storedBytes);
-    return "demoted";
+    let isVetoed = false;
+    const { durable } = options;
+    // Part of the transfer, so that nobody who waits for its end finds the tensor halfway.
+    const stored = await this.#store(record, { durable, isSaved: false }, (cold) => {
+      isVetoed = !record.isClean || this.#core.pinCountOf(record.slot) > 0;
+      if (isVetoed) {
+        this.#counters.vetoCount += 1;
+        return;
+      }
+      this.detach(record);
+      this.#counters.swapOutCount += 1;
+      this.#sink.count("swap.out", 1);
+      this.#spilled(record, cold.storedBytes);
+    });
+    if (stored === "no-space") return stored;
+    return isVetoed || stored === "vetoed" ? "vetoed" : "demoted";
   }
 
   /**
@@ -276,10 +280,15 @@ export class MemorySwapper {
     };
   }
 
-  /** Writes and verifies a copy while the block is pinned; on success the tensor is clean. */
+  /**
+   * Writes and verifies a copy while the block is pinned; on success the tensor is clean.
+   *
+   * @param finish Called within the transfer, once the block is unpinned, unless it was freed.
+   */
   async #store(
     record: TensorRecord,
     options: { readonly durable: boolean; readonly isSaved: boolean },
+    finish: (cold: ColdCopy) => void = () => {},
   ): Promise<ColdCopy | "no-space" | "vetoed"> {
     let result: ColdCopy | "no-space" | "vetoed" = "vetoed";
     const { slot, generation: slotGeneration } = record;
@@ -294,6 +303,7 @@ export class MemorySwapper {
         this.#core.unpin(slot, slotGeneration);
         if (record.isFreed) this.#freeBlock(record);
       }
+      if (typeof result === "object" && !record.isFreed) finish(result);
     });
     const settled = work.then(
       () => {},

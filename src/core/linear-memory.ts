@@ -54,6 +54,11 @@ export class LinearMemory {
     });
   }
 
+  /** Lives as long as the memory, or any view of it: views keep the buffer alive, not `wasm`. */
+  get anchor(): object {
+    return this.wasm.buffer;
+  }
+
   /** Raw bytes. The view aliases the memory: it is never handed to a tier. */
   bytes(offset: number, byteLength: number): Uint8Array<ArrayBuffer> {
     return new Uint8Array(this.wasm.buffer as ArrayBuffer, offset, byteLength);

@@ -14,6 +14,7 @@ import {
   writeFile,
 } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import { randomName, systemRandom } from "../random.js";
 import type { FileLock, FileSystem } from "./file-system.js";
 
 // A link or a FIFO in the directory must not be followed or wait. Both flags are 0 where the
@@ -76,7 +77,7 @@ async function processIdentity(pid: number): Promise<string | null> {
 
 async function tryLock(path: string): Promise<FileLock | null> {
   const identity = `${await processIdentity(process.pid)}\n`;
-  const ticket = `${path}.${process.pid}.${crypto.randomUUID()}`;
+  const ticket = `${path}.${process.pid}.${randomName(systemRandom)}`;
   // The content must be there before the name is: write a ticket, then link it.
   await writeFile(ticket, identity, { flag: "wx", mode: 0o600 });
   try {

@@ -1,4 +1,5 @@
 // Tiers that misbehave on demand.
+import { TierError } from "../../src/errors.js";
 import type { Tier } from "../../src/tier/tier.js";
 
 type Stage = "write" | "read";
@@ -15,7 +16,7 @@ export function gatedTier(inner: Tier) {
   const pass = async (stage: Stage) => {
     if (failingStage === stage) {
       failingStage = null;
-      throw Object.assign(new Error("EIO (injected)"), { code: "EIO" });
+      throw new TierError("io", inner.name, "injected");
     }
     if (closedStage !== stage) return;
     announce();

@@ -1,0 +1,139 @@
+// The main job as a user runs it, in small: the built program with the real ONNX runtime.
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+
+const program = fileURLToPath(new URL("../../build/examples/chat/main.js", import.meta.url));
+const SMALL = ["--chats", "4", "--visits", "8", "--ram", "10MiB"];
+
+interface Run {
+  readonly code: number | null;
+  readonly signal: string | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+let directory = "";
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), "tierheap-chat-"));
+});
+afterEach(() => {
+  rmSync(directory, { recursive: true, force: true });
+});
+
+/** Runs the program; `onProgress` sees what it prints and may signal it. */
+function chat(args: readonly string[], onProgress?: (child: ChildProcess, text: string) => void) {
+  const child = spawn(process.execPath, [program, "--directory", directory, ...args]);
+  let stdout = "";
+  let stderr = "";
+  child.stdout.on("data", (chunk) => {
+    stdout += chunk;
+  });
+  child.stderr.on("data", (chunk) => {
+    stderr += chunk;
+    onProgress?.(child, stderr);
+  });
+  return new Promise<Run>((resolve) => {
+    child.on("close", (code, signal) => resolve({ code, signal, stdout, stderr }));
+  });
+}
+
+/** Sends a signal once, at the first progress line after `visits` visits. */
+function signalAfter(visits: number, signal: NodeJS.Signals) {
+  let isSent = false;
+  return (child: ChildProcess, text: string) => {
+    const done = [...text.matchAll(/visit\s+(\d+)\//g)].at(-1)?.[1] ?? "0";
+    if (isSent || Number(done) < visits) return;
+    isSent = true;
+    child.kill(signal);
+  };
+}
+
+const records = () => readdirSync(directory).filter((name) => name.endsWith(".tensor"));
+
+describe("the chat example", () => {
+  test("gives equal tokens inside the budget, and cleans up", async () => {
+    const { code, stdout } = await chat([...SMALL, "--json"]);
+    const { run, figures } = JSON.parse(stdout);
+    expect(code).toBe(0);
+    expect(run.turnsWrong).toBe(0);
+    expect(run.turnsCompared).toBe(20);
+    expect(run.stats.transfers.swapOutCount).toBeGreaterThan(20);
+    expect(run.stats.transfers.swapInCount).toBeGreaterThan(20);
+    expect(run.stats.budget.usedBytesPeak).toBeLessThanOrEqual(run.stats.budget.limitBytes);
+    const { lookups, hits, joins, misses } = run.stats.lookups;
+    expect(hits + joins + misses).toBe(lookups);
+    expect(figures.map(({ id }: { id: string }) => id)).toContain("chat/recompute-over-restore");
+    expect(records()).toEqual([]);
+  });
+
+  test("stops on Ctrl-C with everything saved, and resumes without computing again", async () => {
+    const stopped = await chat(SMALL, signalAfter(8, "SIGINT"));
+    expect(stopped.code).toBe(130);
+    expect(stopped.stdout).toContain("npm start -- --resume");
+    const resumed = await chat(["--resume", "--json"]);
+    const { run } = JSON.parse(resumed.stdout);
+    expect(resumed.code).toBe(0);
+    expect(run).toMatchObject({ turnsWrong: 0, turnsCompared: 20, chatsFound: 4 });
+    expect(run.chatsRecomputed).toBe(0);
+    expect(run.visitsTaken).toBeLessThan(20);
+  });
+
+  test("resumes after kill -9, and after a record was damaged", async () => {
+    const killed = await chat(SMALL, signalAfter(10, "SIGKILL"));
+    expect(killed.signal).toBe("SIGKILL");
+    // The largest records are KV; one of them loses a bit.
+    const files = records().map((name) => join(directory, name));
+    const [victim] = files.sort(
+      (left, right) => readFileSync(right).length - readFileSync(left).length,
+    );
+    const bytes = readFileSync(victim as string);
+    bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] as number) ^ 4;
+    writeFileSync(victim as string, bytes);
+    const { code, stdout } = await chat(["--resume", "--json"]);
+    const { run } = JSON.parse(stdout);
+    expect(code).toBe(0);
+    expect(run).toMatchObject({ turnsWrong: 0, turnsCompared: 20 });
+    expect(run.chatsFound).toBeGreaterThanOrEqual(4);
+    expect(run.chatsRecomputed).toBeGreaterThanOrEqual(1);
+  });
+
+  test("a second process on the directory is refused, the first goes on", async () => {
+    let second: Promise<Run> | null = null;
+    const first = await chat(SMALL, (_child, text) => {
+      if (text.includes("visit")) second ??= chat(SMALL);
+    });
+    const refused = await (second as Promise<Run> | null);
+    expect(first.code).toBe(0);
+    expect(refused?.code).toBe(1);
+    expect(refused?.stderr).toMatch(/^the directory .* is in use by another process.*\n$/);
+  });
+
+  const complaints: [string, readonly string[], RegExp][] = [
+    ["a missing model", ["--model", "/nowhere/model.onnx"], /^There is no model at \/nowhere/],
+    ["an unwritable directory", ["--directory", "/dev/null/x"], /^cannot open the directory/],
+    ["nothing to resume", ["--resume"], /^there is no stopped run in/],
+    ["an unknown option", ["--quantum"], /^Unknown option '--quantum'/],
+    ["a number out of range", ["--chats", "1"], /^--chats is a whole number from 2/],
+    ["a budget too small", ["--ram", "1MiB"], /^budgets\.ram is at least/],
+  ];
+  test.each(complaints)("%s is one clear line", async (_name, args, pattern) => {
+    const { code, stdout, stderr } = await chat(args);
+    expect(stderr).toMatch(pattern);
+    expect(stderr.trimEnd().split("\n")).toHaveLength(1);
+    expect(stdout).toBe("");
+    expect(code).toBe(1);
+  });
+
+  test("a full disk is said, and what was committed can be resumed", async () => {
+    const full = await chat([...SMALL, "--ssd", "2MiB"]);
+    expect(full.code).toBe(1);
+    expect(full.stderr).toMatch(/The ssd tier is full .* --ssd/);
+    const { run } = JSON.parse((await chat(["--resume", "--json"])).stdout);
+    expect(run).toMatchObject({ turnsWrong: 0, turnsCompared: 20 });
+    expect(run.chatsFound).toBeGreaterThanOrEqual(1);
+  });
+});
