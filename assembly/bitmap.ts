@@ -1,6 +1,7 @@
 // Bitmap: a set of indexes as a stack of 64-ary levels, so that its lowest member is found in one
 // step per level. Layer 1. It knows nothing of blocks; one order of an order tree is one bitmap.
-// Source: facts/allocator.md, section 8, prototype P2 — set, clear and descent.
+// Source: the summary words of two-level segregated fits (Masmano et al., ECRTS 2004), stacked
+// until one word is left.
 //
 //   level 2   ┌1───────┐                     one word at the top
 //   level 1   │1 1 0 … │ …                   bit i = word i of the level below is not 0

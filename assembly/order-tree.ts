@@ -1,6 +1,6 @@
 // Order tree: hands out the blocks of one arena and coalesces them. Layer 2. It keeps its books
 // outside the arena and never touches the bytes it manages; who owns a block is not its business.
-// Source: facts/allocator.md, section 8, prototype P2 — address-ordered bitmaps, any capacity.
+// Source: Kenneth C. Knowlton, "A fast storage allocator", CACM 1965 — split and coalesce by buddies.
 //
 //   byte 0      4          8          12     16                        16 + 32 × (orderMax + 1)
 //        ┌──────┬──────────┬──────────┬──────┬─────────────┬─ ─ ┬──────────────┬─ ─

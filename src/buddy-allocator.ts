@@ -48,6 +48,7 @@ export interface BuddyStats {
 export class BuddyAllocator {
   readonly #core: ControlPlane;
   readonly #arena: number;
+  #isCompacting = false;
 
   private constructor(core: ControlPlane, arena: number) {
     this.#core = core;
@@ -125,18 +126,22 @@ export class BuddyAllocator {
    *
    * @param move Copies `byteLength` bytes from `sourceOffset` to `targetOffset`.
    * @returns Bytes moved.
+   * @throws {MisuseError} `bad-option`; `re-entrant` — called from inside `move`.
+   * @throws Whatever `move` throws; that block stays where it was.
    */
   compact(move: (sourceOffset: number, targetOffset: number, byteLength: number) => void): number {
-    let movedBytes = 0;
-    for (;;) {
-      this.#core.beginCompaction(this.#arena);
-      let passBytes = 0;
-      for (let next = this.#core.nextMove(); next !== null; next = this.#core.nextMove()) {
-        move(next.sourceOffset, next.targetOffset, next.byteLength);
-        if (this.#core.commitMove()) passBytes += next.byteLength;
+    if (typeof move !== "function") throw new MisuseError("bad-option", "move is a function");
+    if (this.#isCompacting) throw new MisuseError("re-entrant", "a compaction is under way");
+    this.#isCompacting = true;
+    try {
+      let movedBytes = 0;
+      for (;;) {
+        const passBytes = this.#compactOnce(move);
+        if (passBytes === 0) return movedBytes;
+        movedBytes += passBytes;
       }
-      if (passBytes === 0) return movedBytes;
-      movedBytes += passBytes;
+    } finally {
+      this.#isCompacting = false;
     }
   }
 
@@ -165,6 +170,21 @@ export class BuddyAllocator {
   verify(): string | null {
     const code = this.#core.check();
     return code === 0 ? null : invariantName(code);
+  }
+
+  #compactOnce(move: (source: number, target: number, byteLength: number) => void): number {
+    this.#core.beginCompaction(this.#arena);
+    let passBytes = 0;
+    for (let next = this.#core.nextMove(); next !== null; next = this.#core.nextMove()) {
+      try {
+        move(next.sourceOffset, next.targetOffset, next.byteLength);
+      } catch (error) {
+        this.#core.vetoMove();
+        throw error;
+      }
+      if (this.#core.commitMove()) passBytes += next.byteLength;
+    }
+    return passBytes;
   }
 
   #resolve(handle: Handle): number {

@@ -32,6 +32,7 @@ export type MisuseCode =
   | "pin-limit"
   | "unpinned"
   | "freed"
+  | "re-entrant"
   | "unsupported"
   | "closed";
 

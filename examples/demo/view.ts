@@ -49,7 +49,7 @@ function drawMeter(target: HTMLElement, title: string, parts: Part[], limitBytes
   target.replaceChildren(heading, bar, legend);
 }
 
-export function drawMeters({ budget, tensors, tier, policy }: MemoryStats): void {
+export function drawMeters({ budget, tensors, tier }: MemoryStats): void {
   const { arenas, staging, control, retired } = budget.byCategory;
   drawMeter(
     element("ram"),
@@ -66,7 +66,7 @@ export function drawMeters({ budget, tensors, tier, policy }: MemoryStats): void
   const isOff = tier.capacityBytes === 0;
   drawMeter(
     element("ssd"),
-    isOff ? "IndexedDB (off)" : `IndexedDB (leaves first: ${policy})`,
+    isOff ? "IndexedDB (off)" : "IndexedDB",
     [{ name: "live", label: `${tier.objectCount} records`, bytes: tier.storedBytes }],
     isOff ? 1 : tier.capacityBytes,
   );
@@ -126,8 +126,16 @@ export function drawTensors(
   body.replaceChildren(row);
 }
 
-/** While something is under way, nothing else can be started. */
+let focused: HTMLElement | null = null;
+
+/** While something is under way, nothing else can be started. The focus comes back afterwards. */
 export function setBusy(isBusy: boolean): void {
+  if (isBusy) focused = document.activeElement as HTMLElement | null;
   document.body.setAttribute("aria-busy", String(isBusy));
   for (const button of document.querySelectorAll("button")) button.disabled = isBusy;
+  if (isBusy || focused === null) return;
+  const { id } = focused.dataset;
+  const sameRow = id === undefined ? null : `button[data-id="${CSS.escape(id)}"]`;
+  const next = sameRow === null ? focused : document.querySelector<HTMLElement>(sameRow);
+  next?.focus();
 }

@@ -248,6 +248,8 @@ export class HierarchicalCache {
     };
     let slot = 0;
     for (const remedy of allowed) {
+      // Where blocks have run out of slots, more room does not help: only an eviction does.
+      if (remedy !== "evict-clean" && !this.#core.hasFreeSlot) continue;
       if (remedy === "add-arena") {
         if (this.#tryAddArena(pool, bytes)) slot = place(remedy);
       } else if (remedy === "evict-clean") {

@@ -331,6 +331,11 @@ export class ControlPlane {
     return this.#header(abi.CONTROL_OFF_SLOT_LIVE_COUNT);
   }
 
+  /** Whether another block could be named; slot 0 is nobody's. */
+  get hasFreeSlot(): boolean {
+    return this.liveCount < this.slotCapacity - 1;
+  }
+
   /** Walks every invariant. @returns 0, or the code of the first one broken ({@link invariantName}). */
   check(): number {
     return this.#core.check(this.#base) >>> 0;

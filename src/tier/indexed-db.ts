@@ -19,6 +19,8 @@ export interface IndexedDbTierOptions {
 }
 
 const STORE = "objects";
+/** Lengths of the objects by the same keys: the objects themselves are not read at open. */
+const LENGTH_STORE = "lengths";
 const DAMAGED_STORE = "damaged";
 
 function settled<T>(request: IDBRequest<T>): Promise<T> {
@@ -54,6 +56,7 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
       const request = factory.open(options.database, 1);
       request.onupgradeneeded = () => {
         request.result.createObjectStore(STORE);
+        request.result.createObjectStore(LENGTH_STORE);
         request.result.createObjectStore(DAMAGED_STORE, { autoIncrement: true });
       };
       request.onblocked = () => {
@@ -66,17 +69,18 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
     });
 
   const learn = async (from: IDBDatabase): Promise<void> => {
-    const store = from.transaction(STORE).objectStore(STORE);
-    await new Promise<void>((resolve, reject) => {
-      const request = store.openCursor();
-      request.onerror = () => reject(failed(request.error, "cannot list the database"));
-      request.onsuccess = () => {
-        const cursor = request.result;
-        if (cursor === null) return resolve();
-        meter.put(cursor.key as TierKey, (cursor.value as Uint8Array).byteLength);
-        cursor.continue();
-      };
-    });
+    const store = from.transaction(LENGTH_STORE).objectStore(LENGTH_STORE);
+    try {
+      const [keys, lengths] = await Promise.all([
+        settled(store.getAllKeys()),
+        settled<number[]>(store.getAll()),
+      ]);
+      for (const [index, key] of keys.entries()) {
+        meter.put(key as TierKey, lengths[index] as number);
+      }
+    } catch (error) {
+      throw failed(error, "cannot list the database");
+    }
   };
 
   return {
@@ -114,10 +118,11 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
         },
         commit: async ({ durable }) => {
           if (written !== byteLength) throw new TierError("io", name, "the object is incomplete");
-          const transaction = opened().transaction(STORE, "readwrite", {
+          const transaction = opened().transaction([STORE, LENGTH_STORE], "readwrite", {
             durability: durable ? "strict" : "relaxed",
           });
           transaction.objectStore(STORE).put(object, key);
+          transaction.objectStore(LENGTH_STORE).put(byteLength, key);
           try {
             await completed(transaction);
           } catch (error) {
@@ -160,9 +165,10 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
       };
     },
     delete: async (key) => {
-      const transaction = opened().transaction(STORE, "readwrite");
+      const transaction = opened().transaction([STORE, LENGTH_STORE], "readwrite");
       const existed = meter.has(key);
       transaction.objectStore(STORE).delete(key);
+      transaction.objectStore(LENGTH_STORE).delete(key);
       await completed(transaction).catch((error) => {
         throw failed(error, "cannot delete an object");
       });
@@ -171,12 +177,14 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
       return existed;
     },
     quarantine: async (key: TierKey) => {
-      const transaction = opened().transaction([STORE, DAMAGED_STORE], "readwrite");
+      const stores = [STORE, LENGTH_STORE, DAMAGED_STORE];
+      const transaction = opened().transaction(stores, "readwrite");
       const store = transaction.objectStore(STORE);
       try {
         const object = await settled(store.get(key));
         if (object !== undefined) transaction.objectStore(DAMAGED_STORE).put(object);
         store.delete(key);
+        transaction.objectStore(LENGTH_STORE).delete(key);
         await completed(transaction);
       } catch (error) {
         throw failed(error, "cannot quarantine an object");

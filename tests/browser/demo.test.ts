@@ -86,6 +86,7 @@ it("is isolated where it is served, and fits a phone", async () => {
   expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
   await page.setViewportSize({ width: 360, height: 720 });
   await allocate(page, "64 KiB", 2);
+  expect(await page.evaluate(() => document.activeElement?.textContent)).toBe("Allocate");
   const overflowPixels = await page.evaluate(
     () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
   );

@@ -8,6 +8,7 @@ import type { FileSystem } from "../../src/tier/file-system.js";
 import type { TensorMemory } from "../../src/tensor-memory.js";
 import type { TensorMemoryOptions } from "../../src/memory/options.js";
 
+let openingCount = 0;
 const opened = new Set<TensorMemory>();
 
 /** The run's seed: `TIERHEAP_SEED` if it is set. Named in every failure of a random test. */
@@ -44,7 +45,8 @@ export function openOn(
   options: TensorMemoryOptions & { readonly capacityBytes?: number } = {},
 ): Promise<TensorMemory> {
   const { capacityBytes = 2 ** 30, ...rest } = options;
-  const random = seededRandom(SEED ^ Math.floor(Math.random() * 2 ** 31));
+  // Every opening draws names of its own, as processes do.
+  const random = seededRandom(SEED + ++openingCount);
   const tier = new FsTier({ directory: "/store", fileSystem, capacityBytes, random });
   return openMemory({ ...rest, seams: { tier, ...rest.seams } });
 }

@@ -1,0 +1,110 @@
+// One file operation after another fails, in every way: each call succeeds or says why, what was
+// stored before is intact, and nothing is left behind.
+import { describe, expect, it } from "vitest";
+import { TierheapError } from "../../src/index.js";
+import { type FaultPlan, faultyFileSystem, memoryFileSystem } from "../../src/testing/index.js";
+import { checkQuiet, closeMemory, openOn } from "../support/oracle.js";
+
+const BYTES = 70_000;
+
+/** Saves, overwrites, swaps, frees and lists on a file system that fails as planned. */
+async function runScenario(plan: FaultPlan) {
+  const files = memoryFileSystem();
+  const faulty = faultyFileSystem(files, plan);
+  const codes: string[] = [];
+  /** Value of the last acknowledged save, and all that were tried after it. */
+  let possible: (number | null)[] = [null];
+  const tell = async <T>(work: () => Promise<T>): Promise<T | null> => {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof TierheapError)) throw error;
+      codes.push(error.code);
+      return null;
+    }
+  };
+
+  const memory = await tell(() => openOn(faulty));
+  if (memory !== null) {
+    /** @returns false when the tensor could not be brought in. */
+    const fill = async (id: string, value: number): Promise<boolean> => {
+      if (memory.tensor(id) === null) memory.allocate({ kind: "KV_CACHE", byteLength: BYTES, id });
+      using lease = await tell(() => memory.acquire(id));
+      lease?.bytes.fill(value);
+      return lease !== null;
+    };
+    const save = async (value: number, mode: "durable" | "cache") => {
+      if (!(await fill("a", value))) return;
+      possible.push(value);
+      if ((await tell(() => memory.save("a", { mode }))) === "stored") possible = [value];
+    };
+    await save(1, "durable");
+    await save(2, "cache");
+    await save(2, "durable");
+    await tell(() => memory.swapOut("a"));
+    await tell(async () => (await memory.acquire("a", { access: "read" }))?.[Symbol.dispose]());
+    await save(3, "durable");
+    await fill("b", 9);
+    await tell(() => memory.swapOut("b"));
+    await tell(async () => (await memory.acquire("b", { access: "read" }))?.[Symbol.dispose]());
+    await tell(() => memory.swapOut("b"));
+    memory.free("b");
+    await tell(async () => {
+      for await (const { id } of memory.list()) expect(["a", "b"]).toContain(id);
+    });
+    await tell(() => memory.acquire("unknown"));
+    await tell(() => memory.delete("unknown"));
+    checkQuiet(memory);
+    await closeMemory(memory);
+  }
+
+  const again = await openOn(files);
+  {
+    using lease = await again.acquire("a", { access: "read" });
+    const value = lease?.bytes[0] ?? null;
+    expect(possible, `${plan.code} at ${plan.at}: ${faulty.faultyOperation}`).toContain(value);
+    expect(lease?.bytes.every((byte) => byte === value) ?? true).toBe(true);
+  }
+  await closeMemory(again);
+  for (const path of files.files().keys()) expect(path).toMatch(/\.tensor$/);
+  return { codes, faulty };
+}
+
+describe("a failing file system", () => {
+  it("is not noticed when it does not fail", async () => {
+    const { codes, faulty } = await runScenario({ at: 0, code: "EIO" });
+    expect(codes).toEqual([]);
+    expect(faulty.operationCount).toBeGreaterThan(40);
+  });
+
+  const plans: Omit<FaultPlan, "at">[] = [
+    ...(["EIO", "ENOSPC", "EMFILE", "EDQUOT", "EACCES"] as const).flatMap((code) => [
+      { code, lasts: "once" as const },
+      { code, lasts: "for-ever" as const },
+    ]),
+    { code: "ENOSPC", lasts: "once", write: "short-then-fail" },
+    { code: "EIO", lasts: "once", write: "short-then-fail" },
+    { code: "EIO", lasts: "once", write: "torn-then-stop" },
+    { code: "EIO", lasts: "for-ever", write: "short" },
+  ];
+
+  it.each(plans)("$code $lasts $write", async (plan) => {
+    const { operationCount } = (await runScenario({ at: 0, code: "EIO" })).faulty;
+    const hit = new Set<string>();
+    for (let at = 1; at <= operationCount; at++) {
+      const { codes, faulty } = await runScenario({ ...plan, at });
+      if (plan.write === "short") {
+        expect(codes).toEqual([]);
+        continue;
+      }
+      expect(faulty.faultCount, `operation ${at}`).toBeGreaterThan(0);
+      hit.add(faulty.faultyOperation);
+      for (const code of codes) expect(["io", "busy", "closed"]).toContain(code);
+    }
+    if (plan.write === undefined) {
+      expect([...hit].sort()).toEqual(
+        ["close", "create", "list", "makeDirectory", "openRead", "read", "remove", "rename", "sync", "syncDirectory", "tryLock", "write"],
+      );
+    }
+  });
+});
