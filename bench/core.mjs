@@ -68,8 +68,18 @@ const tensor = median(samples.tensor);
 const buddyNs = median(samples.buddy);
 const array = median(samples.array);
 report("core", [
-  { id: "core/buddy-allocate-free", value: buddyNs, unit: "ns", beside: `new Float32Array ${array.toFixed(0)} ns` },
-  { id: "core/tensor-allocate-pin-free", value: tensor, unit: "ns", beside: `new Float32Array ${array.toFixed(0)} ns` },
+  {
+    id: "core/buddy-allocate-free",
+    value: buddyNs,
+    unit: "ns",
+    beside: `new Float32Array ${array.toFixed(0)} ns`,
+  },
+  {
+    id: "core/tensor-allocate-pin-free",
+    value: tensor,
+    unit: "ns",
+    beside: `new Float32Array ${array.toFixed(0)} ns`,
+  },
   { id: "core/typed-array-over-tensor", value: array / tensor, unit: "ratio" },
 ]);
 if (Number.isNaN(sum)) throw new Error("the peer was optimised away");

@@ -12,6 +12,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   writeFileSync,
 } from "node:fs";
 import { createRequire } from "node:module";
@@ -87,12 +88,27 @@ function inlineModules() {
   );
 }
 
+/** Removes what tsc made of sources that are gone, so that it is not published. */
+function pruneDist() {
+  for (const folder of ["src", "assembly"]) {
+    const directory = join(root, "dist", folder);
+    if (!existsSync(directory)) continue;
+    for (const entry of readdirSync(directory, { recursive: true })) {
+      const [, stem] = /^(.*)\.(?:js|js\.map|d\.ts)$/.exec(String(entry)) ?? [];
+      if (stem !== undefined && !existsSync(join(root, folder, `${stem}.ts`))) {
+        rmSync(join(directory, String(entry)));
+      }
+    }
+  }
+}
+
 buildModules(RELEASE_MODULES, "wasm.stamp");
 if (process.argv.includes("--debug")) buildModules(DEBUG_MODULES, "wasm.debug.stamp");
 inlineModules();
 if (!process.argv.includes("--wasm")) {
   const tsc = join(dirname(require.resolve("typescript/package.json")), "bin", "tsc");
   run(tsc, ["--project", "tsconfig.json"]);
+  pruneDist();
   for (const { name } of RELEASE_MODULES) {
     copyFileSync(join(root, "build", `${name}.wasm`), join(root, "dist", `${name}.wasm`));
   }

@@ -36,7 +36,6 @@ await runSteps("check", [
   typeCheck("tsconfig.examples.json", "types of examples/chat"),
   typeCheck("examples/demo/tsconfig.json", "types of examples/demo"),
   typeCheck("tests/tsconfig.json", "types of tests"),
-  typeCheck("bench/tsconfig.json", "types of bench"),
   tool("package (publint)", "publint", "src/cli.js", ["--strict", "--pack", "npm"]),
   {
     title: "sizes",

@@ -38,7 +38,9 @@ const baseArgs = (directory) => [program, "--directory", directory, "--visits", 
 async function runAndKill(directory, isResumed, aimsAtWrite) {
   const args = [...baseArgs(directory), ...(isResumed ? ["--resume"] : [])];
   const child = spawn(process.execPath, args, { stdio: "ignore" });
-  const exited = new Promise((resolve) => child.on("exit", (code, signal) => resolve({ code, signal })));
+  const exited = new Promise((resolve) =>
+    child.on("exit", (code, signal) => resolve({ code, signal })),
+  );
   // Writing begins once the model is loaded; the directory exists from the first run on.
   let sightings = 1 + Math.floor(random() * 60);
   const delayMs = 500 + random() * 2500;
@@ -64,7 +66,11 @@ async function runAndKill(directory, isResumed, aimsAtWrite) {
 async function countUnreadable(directory, fingerprint) {
   let unreadable = 0;
   let records = 0;
-  const options = { budgets: { ram: "16MiB", ssd: "4GiB" }, ssd: { directory }, namespace: { fingerprint } };
+  const options = {
+    budgets: { ram: "16MiB", ssd: "4GiB" },
+    ssd: { directory },
+    namespace: { fingerprint },
+  };
   const memory = await createTensorMemory(options);
   for await (const { id } of memory.list()) {
     records += 1;
@@ -109,7 +115,11 @@ try {
   const { runtime, fingerprint } = await openModel({ model: undefined, seed: 1 });
   await runtime.close();
   while (killCount < killCountTarget) {
-    const { wasKilled, wasWriting } = await runAndKill(directory, killCount > 0, killCount % 4 !== 0);
+    const { wasKilled, wasWriting } = await runAndKill(
+      directory,
+      killCount > 0,
+      killCount % 4 !== 0,
+    );
     if (!wasKilled) throw new Error("the run ended before it could be killed");
     killCount += 1;
     if (wasWriting) writingCount += 1;
@@ -121,8 +131,20 @@ try {
   }
   const { run } = await runToEnd(directory);
   const figures = [
-    { id: "kill/turns-wrong", value: run.turnsWrong, unit: "turns", target: 0, met: run.turnsWrong === 0 },
-    { id: "kill/unreadable", value: unreadableCount, unit: "records", target: 0, met: unreadableCount === 0 },
+    {
+      id: "kill/turns-wrong",
+      value: run.turnsWrong,
+      unit: "turns",
+      target: 0,
+      met: run.turnsWrong === 0,
+    },
+    {
+      id: "kill/unreadable",
+      value: unreadableCount,
+      unit: "records",
+      target: 0,
+      met: unreadableCount === 0,
+    },
     { id: "kill/kills", value: killCount, unit: "kills", target: killCountTarget, met: true },
     {
       id: "kill/mid-write",
@@ -131,12 +153,29 @@ try {
       target: Math.ceil(killCountTarget / 2),
       met: writingCount >= killCountTarget / 2,
     },
-    { id: "kill/turns-compared", value: run.turnsCompared, unit: "turns", target: 100, met: run.turnsCompared >= 100 },
-    { id: "kill/records-read", value: recordCount, unit: "records", target: 1, met: recordCount >= 1 },
+    {
+      id: "kill/turns-compared",
+      value: run.turnsCompared,
+      unit: "turns",
+      target: 100,
+      met: run.turnsCompared >= 100,
+    },
+    {
+      id: "kill/records-read",
+      value: recordCount,
+      unit: "records",
+      target: 1,
+      met: recordCount >= 1,
+    },
   ];
   console.table(figures);
   if (values.json !== undefined) {
-    const environment = { node: process.version, cpu: cpus()[0]?.model, cpuCount: cpus().length, seed };
+    const environment = {
+      node: process.version,
+      cpu: cpus()[0]?.model,
+      cpuCount: cpus().length,
+      seed,
+    };
     writeFileSync(values.json, JSON.stringify({ environment, figures }, null, 2));
   }
   process.exitCode = figures.every(({ met }) => met) ? 0 : 1;

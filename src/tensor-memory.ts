@@ -18,7 +18,6 @@ import type { HardwareProfile } from "./hardware/hardware-profile.js";
 import type { LifetimePredictor } from "./lifetime/lifetime-predictor.js";
 import type { ArenaShelf } from "./memory/arena-shelf.js";
 import type { Budget } from "./memory/budget.js";
-import type { EventHub, MemoryEvent } from "./memory/events.js";
 import {
   checkAlignment,
   checkId,
@@ -28,6 +27,7 @@ import {
   checkSignal,
   checkText,
 } from "./memory/checks.js";
+import type { EventHub, MemoryEvent } from "./memory/events.js";
 import { LeakWatch } from "./memory/leak-watch.js";
 import type { MemoryPool } from "./memory/memory-pool.js";
 import { checkTensorOptions, TENSOR_BYTES_MAX, type TensorOptions } from "./memory/options.js";

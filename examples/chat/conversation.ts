@@ -82,7 +82,11 @@ export class Conversation {
     Object.assign(chat, next);
   }
 
-  async #step(tokens: readonly number[], past: Parameters<DecoderRuntime["step"]>[1], pastTokens: number) {
+  async #step(
+    tokens: readonly number[],
+    past: Parameters<DecoderRuntime["step"]>[1],
+    pastTokens: number,
+  ) {
     const result = await this.#runtime.step(tokens, past, pastTokens);
     this.processedTokens += tokens.length;
     this.logitGapMin = Math.min(this.logitGapMin, result.logitGap);

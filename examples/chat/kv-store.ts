@@ -78,7 +78,8 @@ export class HeapKvStore implements KvStore {
   idsOf({ chat, turn }: KvState): string[] {
     const ids: string[] = [];
     for (let layer = 0; layer < this.#kv.layers; layer++) {
-      for (const part of ["key", "value"]) ids.push(`${prefixOf(chat)}turn-${turn}/${layer}.${part}`);
+      for (const part of ["key", "value"])
+        ids.push(`${prefixOf(chat)}turn-${turn}/${layer}.${part}`);
     }
     return ids;
   }

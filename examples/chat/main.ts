@@ -5,8 +5,8 @@
 import { OutOfMemoryError, TierheapError } from "tierheap";
 import { parseOptions, USAGE, UsageError } from "./options.js";
 import { formatRun, jsonOf } from "./report.js";
-import { DiskFullError } from "./run-records.js";
 import { runChats } from "./run.js";
+import { DiskFullError } from "./run-records.js";
 import { RuntimeError } from "./runtime.js";
 
 const EXIT_INTERRUPTED = 130;
@@ -22,7 +22,8 @@ function isExpected(error: unknown): error is Error {
 }
 
 function adviceOf(error: Error): string {
-  if (error instanceof OutOfMemoryError) return `${error.message} (--ram and --ssd set the budgets)`;
+  if (error instanceof OutOfMemoryError)
+    return `${error.message} (--ram and --ssd set the budgets)`;
   return error.message;
 }
 

@@ -23,7 +23,10 @@ export function formatRun(result: RunResult): string {
     ],
   ];
   if (result.isResumed) {
-    rows.push(["resumed", `${result.chatsFound} chats found, ${result.chatsRecomputed} recomputed`]);
+    rows.push([
+      "resumed",
+      `${result.chatsFound} chats found, ${result.chatsRecomputed} recomputed`,
+    ]);
   }
   if (restore !== null) {
     rows.push(

@@ -73,7 +73,9 @@ export async function loadPlan(memory: TensorMemory): Promise<RunPlan | null> {
     visits: plan.visits,
     answerTokens: plan.answerTokens,
     prompts: plan.prompts.map((lines) => {
-      const [opening, ...followUps] = lines.map((line) => new Uint8Array(Buffer.from(line, "base64")));
+      const [opening, ...followUps] = lines.map(
+        (line) => new Uint8Array(Buffer.from(line, "base64")),
+      );
       return { opening: opening as Uint8Array, followUps };
     }),
   };

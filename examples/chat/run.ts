@@ -13,7 +13,14 @@ import { buildDecoder } from "./model/decoder.js";
 import { type ChatOptions, UsageError } from "./options.js";
 import { type Progress, startProgress } from "./progress.js";
 import { loadDocuments, makePrompts } from "./prompts.js";
-import { deleteRun, loadPlan, loadState, type RunPlan, savePlan, saveState } from "./run-records.js";
+import {
+  deleteRun,
+  loadPlan,
+  loadState,
+  type RunPlan,
+  savePlan,
+  saveState,
+} from "./run-records.js";
 import { type DecoderRuntime, type KvShape, openRuntime } from "./runtime.js";
 import { makeSchedule } from "./schedule.js";
 
@@ -142,7 +149,11 @@ function freshChat(chat: number): ChatState {
 }
 
 /** The plan and the chats of this run: those on disk, or new ones. */
-async function prepare(memory: TensorMemory, options: ChatOptions, progress: (line: string) => void) {
+async function prepare(
+  memory: TensorMemory,
+  options: ChatOptions,
+  progress: (line: string) => void,
+) {
   if (!options.resume) {
     const deleted = await deleteRun(memory);
     if (deleted > 0) progress(`replaced an unfinished run (${deleted} records)`);
@@ -216,7 +227,9 @@ async function compareRestores(
     sampleCount: restores.length,
     restoreMs: median(restores.map(({ durationMs }) => durationMs)),
     recomputeMs: median(recomputeMs),
-    speedup: median(samples.map(({ durationMs }, index) => (recomputeMs[index] as number) / durationMs)),
+    speedup: median(
+      samples.map(({ durationMs }, index) => (recomputeMs[index] as number) / durationMs),
+    ),
   };
 }
 
@@ -257,7 +270,9 @@ export async function runChats(
     for (const { chat, turn } of visits) {
       if (signal.aborted) break;
       const prompt = promptOf(plan, chat, turn);
-      await conversation.takeTurn(chats[chat] as ChatState, prompt, (next) => saveState(memory, next));
+      await conversation.takeTurn(chats[chat] as ChatState, prompt, (next) =>
+        saveState(memory, next),
+      );
       visitsTaken += 1;
       rssPeakBytes = Math.max(rssPeakBytes, process.memoryUsage.rss());
       const { swapOutCount, swapInCount } = memory.stats().transfers;
@@ -273,7 +288,10 @@ export async function runChats(
     const restore = isInterrupted ? null : await compareRestores(runtime, store.restores, chats);
     let proof = { turnsCompared: 0, turnsWrong: 0 };
     if (!isInterrupted) {
-      const visitsTotal = Math.max(1, chats.reduce((sum, { turn }) => sum + turn, 0));
+      const visitsTotal = Math.max(
+        1,
+        chats.reduce((sum, { turn }) => sum + turn, 0),
+      );
       const proving = startProgress({ stream, now, visitsTotal });
       progress = proving;
       const show = (visitsDone: number, chat: number, tokens: number) => {

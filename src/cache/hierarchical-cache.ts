@@ -225,7 +225,10 @@ export class HierarchicalCache {
       }
       // Dropped arenas come back when the engine collects them, in a later turn of the event loop.
       if (this.#budget.retiredBytes === 0 || round === PATIENCE_ROUNDS) {
-        const advice = "Everything left is pinned or anonymous: unpin or free tensors.";
+        const advice =
+          this.#budget.retiredBytes > 0
+            ? "Dropped arenas count until the engine has collected them: try again later."
+            : "Everything left is pinned or anonymous: unpin or free tensors.";
         throw this.#outOfMemory(pool, bytes, remedies, advice);
       }
       round += 1;

@@ -118,7 +118,8 @@ export class MemorySwapper {
       record.isFreed = true;
       if (slot !== 0) this.#forget(record);
       // Now and not when the transfer ends: the id may have a new tensor, and a new record, by then.
-      if (!transfer.isSaving && record.cold?.isSaved !== true) this.deleteInBackground(nameOf(record));
+      if (!transfer.isSaving && record.cold?.isSaved !== true)
+        this.deleteInBackground(nameOf(record));
       return;
     }
     if (slot !== 0) this.detach(record);
@@ -408,11 +409,7 @@ export class MemorySwapper {
     if (record.cold !== null && !record.cold.isSaved) this.deleteInBackground(nameOf(record));
   }
 
-  #asTransfer(
-    record: TensorRecord,
-    isSaving: boolean,
-    work: () => Promise<void>,
-  ): Promise<void> {
+  #asTransfer(record: TensorRecord, isSaving: boolean, work: () => Promise<void>): Promise<void> {
     const done = work().finally(() => {
       record.transfer = null;
     });

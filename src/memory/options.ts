@@ -14,7 +14,6 @@ import { NAMESPACE_BYTES_MAX } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
 import type { FileSystem } from "../tier/file-system.js";
 import type { Tier } from "../tier/tier.js";
-import { checkAlignment, checkFlag, checkId, checkObject, checkSignal } from "./checks.js";
 import {
   type ByteSize,
   checkBytes,
@@ -30,6 +29,7 @@ import {
   TENSOR_KINDS,
   type TensorKind,
 } from "../types.js";
+import { checkAlignment, checkFlag, checkId, checkObject, checkSignal } from "./checks.js";
 
 /** The size of a tensor: its shape, or a plain number of bytes. */
 export type TensorExtent<D extends Dtype> =

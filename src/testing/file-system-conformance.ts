@@ -1,6 +1,6 @@
 // Conformance suite of the seam `tier/file-system.ts`.
 import type { FileSystem } from "../tier/file-system.js";
-import { privateBytes, privateCopy, type PrivateBytes } from "../util/private-bytes.js";
+import { type PrivateBytes, privateBytes, privateCopy } from "../util/private-bytes.js";
 import {
   assert,
   assertBytes,

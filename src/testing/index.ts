@@ -11,23 +11,23 @@ export { type CountingMemory, countingMemory } from "./failing-memory.js";
 export {
   type FaultCode,
   type FaultPlan,
-  faultyFileSystem,
   type FaultyFileSystem,
+  faultyFileSystem,
 } from "./faulty-file-system.js";
-export { fileSystemConformance, type FileSystemFixture } from "./file-system-conformance.js";
-export { manualClock, type ManualClock, type ManualClockOptions } from "./manual-clock.js";
+export { type FileSystemFixture, fileSystemConformance } from "./file-system-conformance.js";
+export { type ManualClock, type ManualClockOptions, manualClock } from "./manual-clock.js";
 export {
   type FileOperation,
-  memoryFileSystem,
   type MemoryFileSystem,
+  memoryFileSystem,
 } from "./memory-file-system.js";
 export {
-  clockConformance,
   type ClockFixture,
+  clockConformance,
   hardwareProfileConformance,
   randomConformance,
   statsSinkConformance,
 } from "./platform-conformance.js";
 export { admissionPolicyConformance, evictionPolicyConformance } from "./policy-conformance.js";
 export { lifetimePredictorConformance, predictorConformance } from "./predictor-conformance.js";
-export { tierConformance, type TierFixture, type TierLacks } from "./tier-conformance.js";
+export { type TierFixture, type TierLacks, tierConformance } from "./tier-conformance.js";

@@ -1,6 +1,6 @@
 // Conformance suite of the seam `tier/tier.ts`.
 import type { Tier, TierKey } from "../tier/tier.js";
-import { privateBytes, privatePart, type PrivateBytes } from "../util/private-bytes.js";
+import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
 import {
   assert,
   assertBytes,
@@ -74,8 +74,8 @@ async function assertHolds(tier: Tier, key: TierKey, expected: PrivateBytes | nu
 }
 
 async function keysOf(tier: Tier): Promise<string> {
-  const keys = [];
-  for await (const key of tier.list()) keys.push(key[0]);
+  const keys: string[] = [];
+  for await (const key of tier.list()) keys.push(key.slice(0, 1));
   return keys.sort().join("");
 }
 

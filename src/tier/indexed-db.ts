@@ -16,6 +16,8 @@ export interface IndexedDbTierOptions {
   readonly capacityBytes?: number;
   /** Default: the platform's. */
   readonly indexedDB?: IDBFactory;
+  /** Default: the platform's. Where there are none (insecure pages), nothing keeps two pages apart. */
+  readonly locks?: LockManager;
 }
 
 const STORE = "objects";
@@ -38,11 +40,26 @@ function completed(transaction: IDBTransaction): Promise<void> {
   });
 }
 
+/** Gives a function that releases the lock, or null when somebody else holds it. */
+function tryLock(locks: LockManager, lockName: string): Promise<(() => void) | null> {
+  return new Promise((resolve, reject) => {
+    locks
+      .request(lockName, { ifAvailable: true }, (lock) => {
+        if (lock !== null) return new Promise<void>((release) => resolve(release));
+        resolve(null);
+        return undefined;
+      })
+      .catch(reject);
+  });
+}
+
 export function indexedDbTier(options: IndexedDbTierOptions): Tier {
   const name = options.name ?? "ssd";
   const factory = options.indexedDB ?? indexedDB;
   const meter = new TierMeter(options.capacityBytes ?? Number.POSITIVE_INFINITY);
+  const locks = options.locks ?? (globalThis.navigator?.locks as LockManager | undefined);
   let database: IDBDatabase | null = null;
+  let unlock = () => {};
 
   const opened = (): IDBDatabase => {
     if (database === null) throw new TierError("closed", name, "the tier is closed");
@@ -88,13 +105,26 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
     capabilities: { isPersistent: true, hasDurableCommit: true },
     open: async () => {
       if (database !== null) return;
-      const found = await open();
-      found.onversionchange = () => {
-        found.close();
-        database = null;
-      };
-      await learn(found);
-      database = found;
+      if (locks !== undefined) {
+        const release = await tryLock(locks, `tierheap/${options.database}`);
+        if (release === null) {
+          throw new TierError("busy", name, "another page or worker holds the database: close it");
+        }
+        unlock = release;
+      }
+      try {
+        const found = await open();
+        found.onversionchange = () => {
+          found.close();
+          database = null;
+          unlock();
+        };
+        await learn(found);
+        database = found;
+      } catch (error) {
+        unlock();
+        throw error;
+      }
     },
     begin: async (key, byteLength) => {
       opened();
@@ -200,6 +230,7 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
     close: async () => {
       database?.close();
       database = null;
+      unlock();
     },
   };
 }

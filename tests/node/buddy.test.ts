@@ -5,10 +5,25 @@ import { countingMemory, seededRandom } from "../../src/testing/index.js";
 import { withSeed } from "../support/oracle.js";
 
 const misuse = (code: string) => expect.objectContaining({ name: "MisuseError", code });
-const NOT_SIZES: unknown[] = [0, -1, Number.NaN, 1.5, Number.POSITIVE_INFINITY, 2 ** 53, "7", 7n, {}, null];
+const NOT_SIZES: unknown[] = [
+  0,
+  -1,
+  Number.NaN,
+  1.5,
+  Number.POSITIVE_INFINITY,
+  2 ** 53,
+  "7",
+  7n,
+  {},
+  null,
+];
 
 async function create(totalBytes = 1 << 20, granuleBytes = 64, blockCountMax?: number) {
-  return BuddyAllocator.create({ totalBytes, granuleBytes, ...(blockCountMax && { blockCountMax }) });
+  return BuddyAllocator.create({
+    totalBytes,
+    granuleBytes,
+    ...(blockCountMax && { blockCountMax }),
+  });
 }
 
 function allocate(buddy: BuddyAllocator, bytes: number, alignment?: number): Handle {
@@ -24,10 +39,13 @@ describe("create", () => {
     );
   });
 
-  it.each([0, 8, 48, 2 ** 21, "64", Number.NaN])("refuses granuleBytes %s", async (granuleBytes) => {
-    const options = { totalBytes: 1 << 20, granuleBytes: granuleBytes as number };
-    await expect(BuddyAllocator.create(options)).rejects.toThrowError(misuse("bad-size"));
-  });
+  it.each([0, 8, 48, 2 ** 21, "64", Number.NaN])(
+    "refuses granuleBytes %s",
+    async (granuleBytes) => {
+      const options = { totalBytes: 1 << 20, granuleBytes: granuleBytes as number };
+      await expect(BuddyAllocator.create(options)).rejects.toThrowError(misuse("bad-size"));
+    },
+  );
 
   it.each([0, -1, 1.5, 2 ** 21, Number.NaN])("refuses blockCountMax %s", async (blockCountMax) => {
     const options = { totalBytes: 1 << 20, blockCountMax };
@@ -68,7 +86,9 @@ describe("create", () => {
 
   it.each([1, 2])("tells when the platform refuses memory number %i", async (request) => {
     const { createMemory } = countingMemory((at) => at === request);
-    await expect(BuddyAllocator.create({ totalBytes: 1 << 20, createMemory })).rejects.toMatchObject({
+    await expect(
+      BuddyAllocator.create({ totalBytes: 1 << 20, createMemory }),
+    ).rejects.toMatchObject({
       code: "out-of-memory",
     });
   });
@@ -126,7 +146,11 @@ describe("tryAllocate", () => {
         buddy.free(handle as Handle);
       }
       expect(buddy.largestFreeBlockBytes).toBe(whole);
-      expect(buddy.stats()).toMatchObject({ liveCount: 0, grantedBytes: 0, externalFragmentation: expect.any(Number) });
+      expect(buddy.stats()).toMatchObject({
+        liveCount: 0,
+        grantedBytes: 0,
+        externalFragmentation: expect.any(Number),
+      });
       expect(buddy.verify()).toBeNull();
     });
   });
@@ -192,17 +216,23 @@ describe("compact", () => {
     const buddy = await create(1000 * SMALL_BYTES);
     const handles = Array.from({ length: 1000 }, () => allocate(buddy, SMALL_BYTES));
     const bytes = new Uint8Array(1000 * SMALL_BYTES);
-    handles.forEach((handle, index) => bytes.fill(index & 0xff, buddy.offsetOf(handle), buddy.offsetOf(handle) + SMALL_BYTES));
+    handles.forEach((handle, index) =>
+      bytes.fill(index & 0xff, buddy.offsetOf(handle), buddy.offsetOf(handle) + SMALL_BYTES),
+    );
     handles.forEach((handle, index) => index % 2 === 0 && buddy.free(handle));
     const largeBytes = 256 * SMALL_BYTES;
     expect(buddy.tryAllocate(largeBytes)).toBe(NULL_HANDLE);
-    const movedBytes = buddy.compact((source, target, length) => bytes.copyWithin(target, source, source + length));
+    const movedBytes = buddy.compact((source, target, length) =>
+      bytes.copyWithin(target, source, source + length),
+    );
     expect(movedBytes).toBeGreaterThan(0);
     expect(buddy.verify()).toBeNull();
     handles.forEach((handle, index) => {
       if (index % 2 === 0) return;
       const offset = buddy.offsetOf(handle);
-      expect(bytes.subarray(offset, offset + SMALL_BYTES).every((byte) => byte === (index & 0xff))).toBe(true);
+      expect(
+        bytes.subarray(offset, offset + SMALL_BYTES).every((byte) => byte === (index & 0xff)),
+      ).toBe(true);
     });
     const large = allocate(buddy, largeBytes);
     expect(buddy.grantedBytesOf(large)).toBe(largeBytes);

@@ -10,7 +10,12 @@ const MIB = 2 ** 20;
 
 const oom = (error: unknown) => {
   expect(error).toMatchObject({ code: "out-of-memory" });
-  return error as { requestedBytes: number; freeBytes: number; budgetBytes: number; remediesTried: string[] };
+  return error as {
+    requestedBytes: number;
+    freeBytes: number;
+    budgetBytes: number;
+    remediesTried: string[];
+  };
 };
 
 function refusal(work: () => unknown) {
@@ -102,22 +107,25 @@ describe("the platform", () => {
     ).rejects.toMatchObject({ code: "out-of-memory" });
   });
 
-  it.each([4, 5, 6, 7])("may refuse creation %i: nothing leaks, and it works later", async (request) => {
-    const counting = countingMemory((at) => at === request);
-    const memory = await openMemory({ seams: { createMemory: counting.createMemory } });
-    const { arenaBytes } = memory.stats().arenas;
-    while (counting.requestCount < request - 1) {
+  it.each([4, 5, 6, 7])(
+    "may refuse creation %i: nothing leaks, and it works later",
+    async (request) => {
+      const counting = countingMemory((at) => at === request);
+      const memory = await openMemory({ seams: { createMemory: counting.createMemory } });
+      const { arenaBytes } = memory.stats().arenas;
+      while (counting.requestCount < request - 1) {
+        memory.allocate({ kind: "KV_CACHE", byteLength: arenaBytes });
+      }
+      const before = memory.stats();
+      const error = refusal(() => memory.allocate({ kind: "KV_CACHE", byteLength: arenaBytes }));
+      expect(error).toMatchObject({ requestedBytes: arenaBytes, budgetBytes: 16 * MIB });
+      expect(memory.stats().budget.byCategory).toEqual(before.budget.byCategory);
+      expect(
+        memory.stats().pools.map(({ grantedBytes, liveCount }) => [grantedBytes, liveCount]),
+      ).toEqual(before.pools.map(({ grantedBytes, liveCount }) => [grantedBytes, liveCount]));
       memory.allocate({ kind: "KV_CACHE", byteLength: arenaBytes });
-    }
-    const before = memory.stats();
-    const error = refusal(() => memory.allocate({ kind: "KV_CACHE", byteLength: arenaBytes }));
-    expect(error).toMatchObject({ requestedBytes: arenaBytes, budgetBytes: 16 * MIB });
-    expect(memory.stats().budget.byCategory).toEqual(before.budget.byCategory);
-    expect(memory.stats().pools.map(({ grantedBytes, liveCount }) => [grantedBytes, liveCount])).toEqual(
-      before.pools.map(({ grantedBytes, liveCount }) => [grantedBytes, liveCount]),
-    );
-    memory.allocate({ kind: "KV_CACHE", byteLength: arenaBytes });
-  });
+    },
+  );
 
   it("may refuse for ever: acquire and reserve tell, the tensor stays where it was", async () => {
     let isFull = false;

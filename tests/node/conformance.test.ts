@@ -20,9 +20,9 @@ import { nullSink } from "../../src/stats/null-sink.js";
 import {
   admissionPolicyConformance,
   arenaConformance,
+  type ConformanceCase,
   clockConformance,
   codecConformance,
-  type ConformanceCase,
   evictionPolicyConformance,
   faultyFileSystem,
   fileSystemConformance,
@@ -33,8 +33,8 @@ import {
   predictorConformance,
   randomConformance,
   statsSinkConformance,
-  tierConformance,
   type TierFixture,
+  tierConformance,
 } from "../../src/testing/index.js";
 import type { FileSystem } from "../../src/tier/file-system.js";
 import { nodeFileSystem } from "../../src/tier/file-system-node.js";
@@ -80,8 +80,14 @@ async function shortTier({ capacityBytes }: { capacityBytes: number }): Promise<
   return { tier: make(), reopened: async () => make(), dispose: async () => {} };
 }
 
-suite("Arena: linear", arenaConformance(async () => linearArenas(createUnsharedMemory)));
-suite("Arena: buffer", arenaConformance(async () => bufferArenas));
+suite(
+  "Arena: linear",
+  arenaConformance(async () => linearArenas(createUnsharedMemory)),
+);
+suite(
+  "Arena: buffer",
+  arenaConformance(async () => bufferArenas),
+);
 
 const noStorage = { reopened: async () => nullTier(), dispose: async () => {} };
 suite("Tier: fs on Node", tierConformance(nodeTier));
@@ -109,18 +115,45 @@ suite(
   }),
 );
 
-suite("Codec: raw", codecConformance(async () => rawCodec));
-suite("EvictionPolicy: lru", evictionPolicyConformance(async () => lruPolicy()));
-suite("EvictionPolicy: fifo", evictionPolicyConformance(async () => fifoPolicy()));
-suite("AdmissionPolicy: admit-all", admissionPolicyConformance(async () => admitAll));
-suite("Predictor: none", predictorConformance(async () => noPredictor));
-suite("LifetimePredictor: unknown", lifetimePredictorConformance(async () => unknownLifetime));
-suite("StatsSink: null", statsSinkConformance(async () => nullSink));
+suite(
+  "Codec: raw",
+  codecConformance(async () => rawCodec),
+);
+suite(
+  "EvictionPolicy: lru",
+  evictionPolicyConformance(async () => lruPolicy()),
+);
+suite(
+  "EvictionPolicy: fifo",
+  evictionPolicyConformance(async () => fifoPolicy()),
+);
+suite(
+  "AdmissionPolicy: admit-all",
+  admissionPolicyConformance(async () => admitAll),
+);
+suite(
+  "Predictor: none",
+  predictorConformance(async () => noPredictor),
+);
+suite(
+  "LifetimePredictor: unknown",
+  lifetimePredictorConformance(async () => unknownLifetime),
+);
+suite(
+  "StatsSink: null",
+  statsSinkConformance(async () => nullSink),
+);
 for (const name of HARDWARE_PROFILES.keys()) {
   const profile = HARDWARE_PROFILES.get(name) as HardwareProfile;
-  suite(`HardwareProfile: ${name}`, hardwareProfileConformance(async () => profile));
+  suite(
+    `HardwareProfile: ${name}`,
+    hardwareProfileConformance(async () => profile),
+  );
 }
-suite("HardwareProfile: detected", hardwareProfileConformance(async () => detectHardware()));
+suite(
+  "HardwareProfile: detected",
+  hardwareProfileConformance(async () => detectHardware()),
+);
 suite(
   "Clock: system",
   clockConformance(async () => ({ clock: systemClock, pass: () => {} })),
@@ -139,8 +172,14 @@ suite(
     return { clock, pass: clock.advance };
   }),
 );
-suite("Random: system", randomConformance(async () => systemRandom));
-suite("Random: seeded", randomConformance(async () => seededRandom(42)));
+suite(
+  "Random: system",
+  randomConformance(async () => systemRandom),
+);
+suite(
+  "Random: seeded",
+  randomConformance(async () => seededRandom(42)),
+);
 suite(
   "FileSystem: Node",
   fileSystemConformance(async () => ({

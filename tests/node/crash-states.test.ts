@@ -34,13 +34,20 @@ async function runWorkload(
   const files = memoryFileSystem();
   const memory = await openOn(decorate(files));
   const attempts: Attempt[] = [];
-  const attempt = async (id: string, value: number, isDurable: boolean, work: () => Promise<unknown>) => {
+  const attempt = async (
+    id: string,
+    value: number,
+    isDurable: boolean,
+    work: () => Promise<unknown>,
+  ) => {
     const begun = files.operations.length;
     await work();
     attempts.push({ id, value, begun, acknowledged: files.operations.length, isDurable });
   };
   const write = async (id: string, value: number) => {
-    using lease = (await memory.acquire(id)) ?? memory.allocate({ kind: "KV_CACHE", byteLength: BYTES, id }).pin();
+    using lease =
+      (await memory.acquire(id)) ??
+      memory.allocate({ kind: "KV_CACHE", byteLength: BYTES, id }).pin();
     lease.bytes.fill(value);
   };
   for (let value = 1; value <= 5; value++) {
@@ -86,7 +93,8 @@ async function explore({ operations, attempts }: Workload) {
   for (let length = 0; length <= operations.length; length++) {
     for (const disk of crashStates(operations.slice(0, length))) {
       const hash = createHash("sha1").update(`${length}`);
-      for (const [path, bytes] of disk) hash.update(`\0${path}\0${bytes.byteLength}\0`).update(bytes);
+      for (const [path, bytes] of disk)
+        hash.update(`\0${path}\0${bytes.byteLength}\0`).update(bytes);
       const name = hash.digest("hex");
       if (seen.has(name)) continue;
       seen.add(name);
@@ -109,14 +117,16 @@ async function explore({ operations, attempts }: Workload) {
   return { stateCount: seen.size, violations, wrong };
 }
 
-const dropping = (kind: "file" | "directory") => (inner: FileSystem): FileSystem => ({
-  ...inner,
-  create: async (path) => {
-    const writer = await inner.create(path);
-    return kind === "file" ? { ...writer, sync: async () => {} } : writer;
-  },
-  syncDirectory: (path) => (kind === "directory" ? Promise.resolve() : inner.syncDirectory(path)),
-});
+const dropping =
+  (kind: "file" | "directory") =>
+  (inner: FileSystem): FileSystem => ({
+    ...inner,
+    create: async (path) => {
+      const writer = await inner.create(path);
+      return kind === "file" ? { ...writer, sync: async () => {} } : writer;
+    },
+    syncDirectory: (path) => (kind === "directory" ? Promise.resolve() : inner.syncDirectory(path)),
+  });
 
 describe("power cuts", () => {
   it("take nothing that was acknowledged as durable", async () => {

@@ -69,7 +69,11 @@ describe("events", () => {
     await memory.swapOut("a");
     memory.free("a");
     await closeMemory(memory);
-    expect((await heard).at(-1)).toMatchObject({ type: "tier-error", tier: "memory", error: { message: "no" } });
+    expect((await heard).at(-1)).toMatchObject({
+      type: "tier-error",
+      tier: "memory",
+      error: { message: "no" },
+    });
   });
 
   it("end at the signal, and when the consumer stops", async () => {

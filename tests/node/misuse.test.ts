@@ -52,20 +52,22 @@ async function expectMisuse(memory: TensorMemory, code: string, work: () => unkn
 
 describe("allocate", () => {
   const bad: readonly [string, string, unknown][] = [
-    ...[...NOT_SIZES, ...TOO_LONG].map(
-      ([name, byteLength]): [string, string, unknown] => [
-        `byteLength ${name}`,
-        "bad-size",
-        { byteLength },
-      ],
-    ),
+    ...[...NOT_SIZES, ...TOO_LONG].map(([name, byteLength]): [string, string, unknown] => [
+      `byteLength ${name}`,
+      "bad-size",
+      { byteLength },
+    ]),
     ...NOT_SIZES.map(([name, length]): [string, string, unknown] => [
       `shape [${name}]`,
       "bad-shape",
       { shape: [length], dtype: "f32" },
     ]),
     ["2^31 elements of f32", "bad-size", { shape: [2 ** 31], dtype: "f32" }],
-    ["an overflow that wraps to 4", "bad-shape", { shape: [4194305, 4194305, 211106198978564], dtype: "u8" }],
+    [
+      "an overflow that wraps to 4",
+      "bad-shape",
+      { shape: [4194305, 4194305, 211106198978564], dtype: "u8" },
+    ],
     ["rank 0", "bad-shape", { shape: [], dtype: "f32" }],
     ["rank 9", "bad-shape", { shape: Array(9).fill(1), dtype: "f32" }],
     ["a million dimensions", "bad-shape", { shape: Array(1e6).fill(1), dtype: "f32" }],
@@ -73,27 +75,37 @@ describe("allocate", () => {
     ["a sparse shape", "bad-shape", { shape: new Array(2), dtype: "f32" }],
     ["a typed array as shape", "bad-shape", { shape: Int32Array.of(1, 2), dtype: "f32" }],
     ...["__proto__", "constructor", "toString", "F32", "", 1, null, {}].map(
-      (dtype): [string, string, unknown] => [`dtype ${String(dtype)}`, "bad-dtype", { shape: [1], dtype }],
+      (dtype): [string, string, unknown] => [
+        `dtype ${String(dtype)}`,
+        "bad-dtype",
+        { shape: [1], dtype },
+      ],
     ),
     ["no dtype", "bad-dtype", { shape: [1] }],
     ["neither shape nor byteLength", "bad-dtype", {}],
     ["both shape and byteLength", "bad-option", { byteLength: 4, shape: [4], dtype: "u8" }],
     ["byteLength and dtype", "bad-option", { byteLength: 4, dtype: "u8" }],
-    ...["__proto__", "kv_cache", "", 0, null, undefined].map(
-      (kind): [string, string, unknown] => [`kind ${String(kind)}`, "bad-kind", { byteLength: 1, kind }],
-    ),
-    ...["rows", "__proto__", 1].map(
-      (layout): [string, string, unknown] => [`layout ${layout}`, "bad-layout", { byteLength: 1, layout }],
-    ),
-    ...[0, 3, -8, 131072, Number.NaN, 1.5, "8", 8n].map(
-      (alignment): [string, string, unknown] => [
-        `alignment ${alignment}`,
-        "bad-alignment",
-        { byteLength: 1, alignment },
-      ],
-    ),
+    ...["__proto__", "kv_cache", "", 0, null, undefined].map((kind): [string, string, unknown] => [
+      `kind ${String(kind)}`,
+      "bad-kind",
+      { byteLength: 1, kind },
+    ]),
+    ...["rows", "__proto__", 1].map((layout): [string, string, unknown] => [
+      `layout ${layout}`,
+      "bad-layout",
+      { byteLength: 1, layout },
+    ]),
+    ...[0, 3, -8, 131072, Number.NaN, 1.5, "8", 8n].map((alignment): [string, string, unknown] => [
+      `alignment ${alignment}`,
+      "bad-alignment",
+      { byteLength: 1, alignment },
+    ]),
     ...[null, 7, {}, "\ud800", "a\udc00b", "x".repeat(49153)].map(
-      (id): [string, string, unknown] => [`id ${String(id).slice(0, 9)}`, "bad-id", { byteLength: 1, id }],
+      (id): [string, string, unknown] => [
+        `id ${String(id).slice(0, 9)}`,
+        "bad-id",
+        { byteLength: 1, id },
+      ],
     ),
     ["a tag that is no text", "bad-option", { byteLength: 1, tag: 7 }],
     ["zero that is no boolean", "bad-option", { byteLength: 1, zero: 1 }],
@@ -108,11 +120,14 @@ describe("allocate", () => {
     await expectMisuse(memory, code, () => memory.scope("s").allocate(given));
   });
 
-  it.each([null, undefined, 7, "x", true])("refuses %s in place of options", async (options: Any) => {
-    const memory = await openMemory();
-    await expectMisuse(memory, "bad-option", () => memory.allocate(options));
-    await expectMisuse(memory, "bad-option", () => memory.scope("s").allocate(options));
-  });
+  it.each([null, undefined, 7, "x", true])(
+    "refuses %s in place of options",
+    async (options: Any) => {
+      const memory = await openMemory();
+      await expectMisuse(memory, "bad-option", () => memory.allocate(options));
+      await expectMisuse(memory, "bad-option", () => memory.scope("s").allocate(options));
+    },
+  );
 
   it("copies the shape before it trusts it", async () => {
     const memory = await openMemory();
@@ -140,12 +155,13 @@ describe("allocate", () => {
 
 describe("the other calls", () => {
   const calls: readonly [string, string, (memory: Any) => unknown][] = [
-    ...[null, 7, "\ud800", undefined, {}].flatMap((id): [string, string, (memory: Any) => unknown][] =>
-      ["free", "tensor", "acquire", "tryAcquire", "save", "swapOut", "delete"].map((call) => [
-        `${call}(${String(id)})`,
-        "bad-id",
-        (memory) => memory[call](id),
-      ]),
+    ...[null, 7, "\ud800", undefined, {}].flatMap(
+      (id): [string, string, (memory: Any) => unknown][] =>
+        ["free", "tensor", "acquire", "tryAcquire", "save", "swapOut", "delete"].map((call) => [
+          `${call}(${String(id)})`,
+          "bad-id",
+          (memory) => memory[call](id),
+        ]),
     ),
     ...["free", "save", "swapOut"].map((call): [string, string, (memory: Any) => unknown] => [
       `${call} of nothing`,
@@ -154,10 +170,26 @@ describe("the other calls", () => {
     ]),
     ...[null, 7, { acces: "read" }, { access: "rw" }].flatMap(
       (options): [string, string, (memory: Any) => unknown][] => [
-        [`acquire(${JSON.stringify(options)})`, "bad-option", (memory) => memory.acquire("a", options)],
-        [`tryAcquire(${JSON.stringify(options)})`, "bad-option", (memory) => memory.tryAcquire("a", options)],
-        [`pin(${JSON.stringify(options)})`, "bad-option", (memory) => memory.tensor("a").pin(options)],
-        [`acquireChain(${JSON.stringify(options)})`, "bad-option", (memory) => memory.acquireChain(["a"], options)],
+        [
+          `acquire(${JSON.stringify(options)})`,
+          "bad-option",
+          (memory) => memory.acquire("a", options),
+        ],
+        [
+          `tryAcquire(${JSON.stringify(options)})`,
+          "bad-option",
+          (memory) => memory.tryAcquire("a", options),
+        ],
+        [
+          `pin(${JSON.stringify(options)})`,
+          "bad-option",
+          (memory) => memory.tensor("a").pin(options),
+        ],
+        [
+          `acquireChain(${JSON.stringify(options)})`,
+          "bad-option",
+          (memory) => memory.acquireChain(["a"], options),
+        ],
       ],
     ),
     ["acquire, stream 7", "bad-option", (memory) => memory.acquire("a", { stream: 7 })],
@@ -181,11 +213,13 @@ describe("the other calls", () => {
       "bad-size",
       (memory) => memory.compact({ bytesMovedMax }),
     ]),
-    ...[...NOT_SIZES, ...TOO_LONG].map(([name, bytes]): [string, string, (memory: Any) => unknown] => [
-      `reserve, bytes ${name}`,
-      "bad-size",
-      (memory) => memory.reserve({ kind: "KV_CACHE", bytes }),
-    ]),
+    ...[...NOT_SIZES, ...TOO_LONG].map(
+      ([name, bytes]): [string, string, (memory: Any) => unknown] => [
+        `reserve, bytes ${name}`,
+        "bad-size",
+        (memory) => memory.reserve({ kind: "KV_CACHE", bytes }),
+      ],
+    ),
     ...NOT_SIZES.filter(([, count]) => count !== null).map(
       ([name, count]): [string, string, (memory: Any) => unknown] => [
         `reserve, count ${name}`,
@@ -194,10 +228,22 @@ describe("the other calls", () => {
       ],
     ),
     ["reserve, kind", "bad-kind", (memory) => memory.reserve({ kind: "KV", bytes: 1 })],
-    ["reserve, alignment", "bad-alignment", (memory) => memory.reserve({ kind: "KV_CACHE", bytes: 1, alignment: 3 })],
+    [
+      "reserve, alignment",
+      "bad-alignment",
+      (memory) => memory.reserve({ kind: "KV_CACHE", bytes: 1, alignment: 3 }),
+    ],
     ["reserve(null)", "bad-option", (memory) => memory.reserve(null)],
-    ["reserve, unknown option", "bad-option", (memory) => memory.reserve({ kind: "KV_CACHE", bytes: 1, x: 1 })],
-    ["reserve, signal 7", "bad-option", (memory) => memory.reserve({ kind: "KV_CACHE", bytes: 1, signal: 7 })],
+    [
+      "reserve, unknown option",
+      "bad-option",
+      (memory) => memory.reserve({ kind: "KV_CACHE", bytes: 1, x: 1 }),
+    ],
+    [
+      "reserve, signal 7",
+      "bad-option",
+      (memory) => memory.reserve({ kind: "KV_CACHE", bytes: 1, signal: 7 }),
+    ],
   ];
 
   it.each(calls)("%s is %s", async (_name, code, call) => {
@@ -235,7 +281,11 @@ describe("the other calls", () => {
 describe("createTensorMemory", () => {
   const bad: readonly [string, string, unknown][] = [
     ...[...NOT_SIZES.filter(([, ram]) => ram !== null), ["1 GB", "1 GB"], ["1e3MiB", "1e3MiB"]].map(
-      ([name, ram]): [string, string, unknown] => [`ram ${String(name)}`, "bad-size", { budgets: { ram } }],
+      ([name, ram]): [string, string, unknown] => [
+        `ram ${String(name)}`,
+        "bad-size",
+        { budgets: { ram } },
+      ],
     ),
     ["ram below 4 MiB", "bad-size", { budgets: { ram: "4095KiB" } }],
     ["ram that no table can describe", "bad-option", { budgets: { ram: "4096TiB" } }],
@@ -307,7 +357,10 @@ describe("any well-formed id", () => {
   it("round-trips, with files only inside the directory", async () => {
     const parent = await temporaryDirectory();
     const directory = join(parent, "store");
-    const memory = await openMemory({ budgets: { ram: "16MiB", ssd: "64MiB" }, ssd: { directory } });
+    const memory = await openMemory({
+      budgets: { ram: "16MiB", ssd: "64MiB" },
+      ssd: { directory },
+    });
     for (const [index, id] of ids.entries()) {
       const tensor = memory.allocate({ kind: "KV_CACHE", shape: [3], dtype: "u8", id });
       using pin = tensor.pin();
@@ -327,7 +380,12 @@ describe("any well-formed id", () => {
 
 describe("fuzz", () => {
   const parameters = { seed: SEED, numRuns: 300 };
-  const anything = fc.anything({ withBigInt: true, withDate: true, withMap: true, withSparseArray: true });
+  const anything = fc.anything({
+    withBigInt: true,
+    withDate: true,
+    withMap: true,
+    withSparseArray: true,
+  });
   const typed = async (work: () => unknown): Promise<void> => {
     try {
       await work();
@@ -343,7 +401,18 @@ describe("fuzz", () => {
         for (const call of ["allocate", "tryAllocate", "reserve", "compact", "scope", "events"]) {
           await typed(() => memory[call](first));
         }
-        for (const call of ["acquire", "tryAcquire", "acquireChain", "prefetch", "save", "swapOut", "delete", "free", "tensor", "touchChain"]) {
+        for (const call of [
+          "acquire",
+          "tryAcquire",
+          "acquireChain",
+          "prefetch",
+          "save",
+          "swapOut",
+          "delete",
+          "free",
+          "tensor",
+          "touchChain",
+        ]) {
           await typed(() => memory[call](first, second));
         }
         await typed(() => memory.list(first).next());
@@ -361,7 +430,10 @@ describe("fuzz", () => {
         shape: fc.oneof(fc.array(fc.oneof(fc.nat(64), fc.double(), fc.maxSafeInteger())), anything),
         dtype: fc.oneof(fc.constantFrom("f32", "f16", "i64", "bool"), anything),
         byteLength: fc.oneof(fc.nat(1 << 20), fc.double(), anything),
-        alignment: fc.oneof(fc.nat(20).map((shift) => 2 ** shift), anything),
+        alignment: fc.oneof(
+          fc.nat(20).map((shift) => 2 ** shift),
+          anything,
+        ),
         id: fc.oneof(fc.string({ unit: "binary" }), anything),
         zero: anything,
       },

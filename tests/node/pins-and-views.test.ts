@@ -4,7 +4,7 @@ import type { Pin } from "../../src/memory/pin.js";
 import type { Tensor } from "../../src/memory/tensor.js";
 import type { TensorMemory } from "../../src/tensor-memory.js";
 import { memoryTier, seededRandom } from "../../src/testing/index.js";
-import { openMemory, withSeed } from "../support/oracle.js";
+import { collecting, openMemory, withSeed } from "../support/oracle.js";
 
 const code = (name: string) => expect.objectContaining({ code: name });
 
@@ -107,19 +107,6 @@ describe("a pin", () => {
   });
 });
 
-/** Dropped arenas give room only once the engine has collected them. */
-async function collecting<T>(work: () => Promise<T>): Promise<T> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return await work();
-    } catch (error) {
-      if ((error as { code?: string }).code !== "out-of-memory" || attempt === 5) throw error;
-      globalThis.gc?.();
-      await new Promise((resolve) => setImmediate(resolve));
-    }
-  }
-}
-
 interface Held {
   readonly tensor: Tensor;
   readonly stamp: number;
@@ -141,7 +128,8 @@ describe("views", () => {
       const check = (pin: Pin, stamp: number) => {
         reads += 1;
         const bytes = pin.bytes;
-        const isIntact = bytes[0] === stamp && bytes.at(-1) === stamp && bytes[bytes.length >> 1] === stamp;
+        const isIntact =
+          bytes[0] === stamp && bytes.at(-1) === stamp && bytes[bytes.length >> 1] === stamp;
         if (!isIntact) throw new Error(`a stale read of ${pin.id}`);
       };
       const force = async () => {

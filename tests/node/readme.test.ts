@@ -24,7 +24,15 @@ test("the README's example prints what it stored", { timeout: 60_000 }, () => {
       spawnSync(process.execPath, args, { cwd: folder, encoding: "utf8" });
     const compiled = run(
       tsc,
-      ...["--ignoreConfig", "--module", "nodenext", "--target", "es2022", "--strict", "--skipLibCheck"],
+      ...[
+        "--ignoreConfig",
+        "--module",
+        "nodenext",
+        "--target",
+        "es2022",
+        "--strict",
+        "--skipLibCheck",
+      ],
       ...["--lib", "es2024,esnext.disposable,dom", "example.ts"],
     );
     expect(compiled.stdout).toBe("");

@@ -3,11 +3,22 @@ import { execFileSync } from "node:child_process";
 import { link, mkdir, readdir, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { decodeHeader, encodeHeader, HEADER_BYTES_MIN, recordKey } from "../../src/record/record.js";
+import {
+  decodeHeader,
+  encodeHeader,
+  HEADER_BYTES_MIN,
+  recordKey,
+} from "../../src/record/record.js";
 import { seededRandom } from "../../src/testing/index.js";
 import { temporaryDirectory } from "../support/directories.js";
 import { closeMemory, openMemory, withSeed } from "../support/oracle.js";
-import { changedHeader, CONTENT, HEADER, storedRecord, verdictOf } from "../support/record-files.js";
+import {
+  CONTENT,
+  changedHeader,
+  HEADER,
+  storedRecord,
+  verdictOf,
+} from "../support/record-files.js";
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex");
 
@@ -27,7 +38,12 @@ describe("the header", () => {
   });
 
   it("grows with its names, in units of 256 bytes", () => {
-    for (const [length, headerBytes] of [[0, 256], [119, 256], [120, 512], [49152, 49408]] as const) {
+    for (const [length, headerBytes] of [
+      [0, 256],
+      [119, 256],
+      [120, 512],
+      [49152, 49408],
+    ] as const) {
       const header = { ...HEADER, tenant: "me", fingerprint: "model@1", id: "x".repeat(length) };
       const bytes = encodeHeader(header);
       expect(bytes.byteLength).toBe(headerBytes);
@@ -112,7 +128,20 @@ describe("the key", () => {
   });
 
   it("differs wherever the names differ", async () => {
-    const parts = ["", "a", "b", "c", "ab", "bc", "abc", "\0", "a\0", "\ufeff", "\u00e9", "e\u0301"];
+    const parts = [
+      "",
+      "a",
+      "b",
+      "c",
+      "ab",
+      "bc",
+      "abc",
+      "\0",
+      "a\0",
+      "\ufeff",
+      "\u00e9",
+      "e\u0301",
+    ];
     const keys = new Set<string>();
     for (const tenant of parts) {
       for (const fingerprint of parts) {
@@ -170,14 +199,18 @@ describe("something else in place of a record", () => {
   async function storeOnDisk() {
     const parent = await temporaryDirectory();
     const directory = join(parent, "store");
-    const open = () =>
-      openMemory({ budgets: { ram: "8MiB", ssd: "64MiB" }, ssd: { directory } });
+    const open = () => openMemory({ budgets: { ram: "8MiB", ssd: "64MiB" }, ssd: { directory } });
     const memory = await open();
     memory.allocate({ kind: "KV_CACHE", byteLength: 8, id, zero: true });
     await memory.save(id);
     await closeMemory(memory);
     const [name] = await readdir(directory);
-    return { parent, open, path: join(directory, name as string), outside: join(parent, "outside") };
+    return {
+      parent,
+      open,
+      path: join(directory, name as string),
+      outside: join(parent, "outside"),
+    };
   }
 
   const plants: readonly [string, (path: string, outside: string) => Promise<unknown>][] = [

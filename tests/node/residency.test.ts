@@ -34,7 +34,13 @@ const onMemory = () => openMemory({ seams: { tier: memoryTier() } });
 describe("swapOut and acquire", () => {
   it.each(DTYPE_NAMES)("round-trip %s", async (dtype) => {
     const memory = await onMemory();
-    const tensor = memory.allocate({ kind: "ACTIVATIONS", dtype, shape: [3, 5], id: "a", layout: "nhwc" });
+    const tensor = memory.allocate({
+      kind: "ACTIVATIONS",
+      dtype,
+      shape: [3, 5],
+      id: "a",
+      layout: "nhwc",
+    });
     {
       using pin = tensor.pin();
       pin.bytes.forEach((_byte, index, bytes) => {
@@ -130,7 +136,9 @@ describe("lookups", () => {
     await first.save("a");
     await closeMemory(first);
     const second = await openOn(files);
-    const leases = await Promise.all(Array.from({ length: 50 }, () => second.acquire("a", { access: "read" })));
+    const leases = await Promise.all(
+      Array.from({ length: 50 }, () => second.acquire("a", { access: "read" })),
+    );
     expect(second.stats().transfers.swapInCount).toBe(1);
     expect(second.stats().tensors.count).toBe(1);
     for (const lease of leases) lease?.[Symbol.dispose]();
@@ -165,7 +173,8 @@ describe("lookups", () => {
     gate.failNext("read");
     const results = await Promise.allSettled(Array.from({ length: 10 }, () => memory.acquire("a")));
     expect(results[0]).toMatchObject({ status: "rejected", reason: { code: "io" } });
-    for (const result of results) if (result.status === "fulfilled") result.value?.[Symbol.dispose]();
+    for (const result of results)
+      if (result.status === "fulfilled") result.value?.[Symbol.dispose]();
     await expectFilled(memory, "a", 5000, 1);
   });
 });
@@ -318,7 +327,9 @@ describe("pressure", () => {
     );
     expect(left.length).toBeGreaterThan(1);
     expect(left.length).toBeLessThan(10);
-    expect(left).toEqual(["t0", "t3", ...["t9", "t8", "t7", "t6", "t5", "t4"].slice(0, left.length - 2)].sort());
+    expect(left).toEqual(
+      ["t0", "t3", ...["t9", "t8", "t7", "t6", "t5", "t4"].slice(0, left.length - 2)].sort(),
+    );
     for (let index = 0; index < 10; index++) await expectFilled(memory, `t${index}`, MIB, index);
   });
 
@@ -357,7 +368,8 @@ describe("pressure", () => {
       expect(error.advice).toMatch(/full or switched off/);
       expect(error.remediesTried).toContain("demote");
       for (let index = 0; index < 8; index++) {
-        if (memory.tensor(`t${index}`)?.isResident) await expectFilled(memory, `t${index}`, MIB, index);
+        if (memory.tensor(`t${index}`)?.isResident)
+          await expectFilled(memory, `t${index}`, MIB, index);
       }
     }
   });

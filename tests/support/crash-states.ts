@@ -35,7 +35,10 @@ function contentsOf(synced: readonly Write[], pending: readonly Write[]): Uint8A
   const last = recent.at(-1) as Write;
   const torn = { ...last, bytes: last.bytes.subarray(0, last.bytes.byteLength >> 1) };
   contents.push(apply([...synced, ...pending.slice(0, -1), torn]));
-  const grown = pending.map((write) => ({ ...write, bytes: new Uint8Array(write.bytes.byteLength) }));
+  const grown = pending.map((write) => ({
+    ...write,
+    bytes: new Uint8Array(write.bytes.byteLength),
+  }));
   contents.push(apply([...synced, ...grown]));
   return contents;
 }
@@ -75,7 +78,10 @@ export function* crashStates(operations: readonly FileOperation[]): Generator<Di
     const variantCount = Math.max(1, ...choices.map(({ contents }) => contents.length));
     for (let variant = 0; variant < variantCount; variant++) {
       yield new Map(
-        choices.map(({ path, contents }) => [path, contents[variant % contents.length] as Uint8Array]),
+        choices.map(({ path, contents }) => [
+          path,
+          contents[variant % contents.length] as Uint8Array,
+        ]),
       );
     }
   }

@@ -1,12 +1,12 @@
 // Opens memories whose parts are injected, and after each test asks of every one of them what must
 // hold whatever the test did.
 import { afterEach, expect } from "vitest";
-import { FsTier } from "../../src/tier/fs.js";
+import type { TensorMemoryOptions } from "../../src/memory/options.js";
 import { createTensorMemory } from "../../src/node.js";
+import type { TensorMemory } from "../../src/tensor-memory.js";
 import { manualClock, seededRandom } from "../../src/testing/index.js";
 import type { FileSystem } from "../../src/tier/file-system.js";
-import type { TensorMemory } from "../../src/tensor-memory.js";
-import type { TensorMemoryOptions } from "../../src/memory/options.js";
+import { FsTier } from "../../src/tier/fs.js";
 
 let openingCount = 0;
 const opened = new Set<TensorMemory>();
@@ -33,7 +33,11 @@ export async function openMemory(options: TensorMemoryOptions = {}): Promise<Ten
     profile: "generic",
     budgets: { ram: "16MiB" },
     ...options,
-    seams: { clock: manualClock({ sleeping: "skip" }), random: seededRandom(SEED), ...options.seams },
+    seams: {
+      clock: manualClock({ sleeping: "skip" }),
+      random: seededRandom(SEED),
+      ...options.seams,
+    },
   });
   opened.add(memory);
   return memory;
@@ -51,6 +55,19 @@ export function openOn(
   return openMemory({ ...rest, seams: { tier, ...rest.seams } });
 }
 
+/** Dropped arenas give room only once the engine has collected them. */
+export async function collecting<T>(work: () => Promise<T>): Promise<T> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await work();
+    } catch (error) {
+      if ((error as { code?: string }).code !== "out-of-memory" || attempt === 5) throw error;
+      globalThis.gc?.();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+}
+
 /** What must hold of a memory that nothing is being done to. */
 export function checkQuiet(memory: TensorMemory): void {
   expect(memory.verify()).toEqual({ isSound: true, brokenInvariant: null, problems: [] });
@@ -64,8 +81,14 @@ export function checkQuiet(memory: TensorMemory): void {
   }
   const sum = (pick: (pool: (typeof pools)[number]) => number) =>
     pools.reduce((total, pool) => total + pick(pool), 0);
-  expect(sum((pool) => pool.liveCount), "blocks without a tensor").toBe(tensors.hotCount);
-  expect(sum((pool) => pool.requestedBytes), "bytes without a tensor").toBe(tensors.hotBytes);
+  expect(
+    sum((pool) => pool.liveCount),
+    "blocks without a tensor",
+  ).toBe(tensors.hotCount);
+  expect(
+    sum((pool) => pool.requestedBytes),
+    "bytes without a tensor",
+  ).toBe(tensors.hotBytes);
   expect(lookups.hits + lookups.joins + lookups.misses).toBe(lookups.lookups);
   expect(budget.usedBytesPeak).toBeLessThanOrEqual(budget.limitBytes);
 }

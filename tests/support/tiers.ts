@@ -71,3 +71,28 @@ export function gatedTier(inner: Tier) {
     },
   };
 }
+
+/** A tier that now and then gives a flipped byte, or another object's bytes. */
+export function misreadingTier(inner: Tier, lie: "flip" | "swap"): Tier {
+  let readCount = 0;
+  let otherKey: string | null = null;
+  return {
+    ...inner,
+    openRead: async (key) => {
+      readCount += 1;
+      const isLying = readCount > 100 && readCount % 50 === 0;
+      const wanted = isLying && lie === "swap" && otherKey !== null ? otherKey : key;
+      otherKey = key;
+      const reader = await inner.openRead(wanted);
+      if (reader === null || !isLying || lie === "swap") return reader;
+      return {
+        ...reader,
+        read: async (offset, target) => {
+          const count = await reader.read(offset, target);
+          target[count - 1] = (target[count - 1] as number) ^ 1;
+          return count;
+        },
+      };
+    },
+  };
+}

@@ -1,0 +1,109 @@
+// Anonymous tensors that nobody can reach any more are reported and taken back; nothing else is.
+import { beforeAll, describe, expect, it } from "vitest";
+import type { MemoryEvent } from "../../src/memory/events.js";
+import type { Pin } from "../../src/memory/pin.js";
+import type { TensorMemory } from "../../src/tensor-memory.js";
+import { openMemory } from "../support/oracle.js";
+
+beforeAll(() => {
+  expect(globalThis.gc, "these tests need --expose-gc").toBeTypeOf("function");
+});
+
+/** Collects garbage until `isDone`, and some turns more to see that nothing else comes. */
+async function collectUntil(isDone: () => boolean): Promise<void> {
+  for (let turn = 0; turn < 50 && !isDone(); turn++) await collectOnce();
+  for (let turn = 0; turn < 3; turn++) await collectOnce();
+}
+
+async function collectOnce(): Promise<void> {
+  globalThis.gc?.();
+  await new Promise((resolve) => setImmediate(resolve));
+}
+
+const leakedCount = (memory: TensorMemory) => memory.stats().leaks.leakedCount;
+
+function drop(memory: TensorMemory, byteLength: number, tag?: string): void {
+  memory.allocate({ kind: "GRADIENTS", byteLength, tag });
+}
+
+describe("a leak", () => {
+  it("is reported with kind, bytes, tag and call site, and its bytes are taken back", async () => {
+    const memory = await openMemory({ debug: true });
+    const events = memory.events();
+    drop(memory, 5000, "prefill");
+    await collectUntil(() => leakedCount(memory) > 0);
+    expect(memory.stats().leaks).toEqual({ leakedCount: 1, leakedBytes: 5000 });
+    expect(memory.stats().tensors).toEqual({ count: 0, hotCount: 0, hotBytes: 0 });
+    const heard: MemoryEvent[] = [];
+    for await (const event of events) {
+      heard.push(event);
+      if (event.type === "leak") break;
+    }
+    expect(heard.at(-1)).toEqual({
+      type: "leak",
+      kind: "GRADIENTS",
+      bytes: 5000,
+      tag: "prefill",
+      callSite: expect.stringMatching(/^at drop .*leaks\.test\.ts/),
+    });
+  });
+
+  it("has no call site without debug mode", async () => {
+    const memory = await openMemory();
+    const events = memory.events();
+    drop(memory, 64);
+    await collectUntil(() => leakedCount(memory) > 0);
+    await events.next();
+    expect((await events.next()).value).toMatchObject({ type: "leak", tag: "", callSite: null });
+  });
+
+  it("may have a pin that was leaked with it", async () => {
+    const memory = await openMemory();
+    (() => {
+      memory.allocate({ kind: "GRADIENTS", byteLength: 64 }).pin();
+    })();
+    await collectUntil(() => leakedCount(memory) > 0);
+    expect(leakedCount(memory)).toBe(1);
+    expect(memory.stats().pools[0]).toMatchObject({ liveCount: 0, pinnedCount: 0 });
+  });
+
+  it("is reported also when a refused free came first", async () => {
+    const memory = await openMemory();
+    (() => {
+      const tensor = memory.allocate({ kind: "GRADIENTS", byteLength: 64 });
+      using _pin = tensor.pin();
+      expect(() => tensor.free()).toThrowError(expect.objectContaining({ code: "pinned" }));
+    })();
+    await collectUntil(() => leakedCount(memory) > 0);
+    expect(leakedCount(memory)).toBe(1);
+  });
+
+  it.each([
+    ["a freed tensor", (memory: TensorMemory) => memory.allocate({ kind: "GRADIENTS", byteLength: 64 }).free()],
+    ["a named tensor", (memory: TensorMemory) => memory.allocate({ kind: "GRADIENTS", byteLength: 64, id: "a" })],
+    ["a held tensor", (memory: TensorMemory) => memory.allocate({ kind: "GRADIENTS", byteLength: 64 })],
+    ["a tensor in a scope", (memory: TensorMemory) => {
+      const scope = memory.scope();
+      scope.allocate({ kind: "GRADIENTS", byteLength: 64 });
+      return scope;
+    }],
+  ])("is not %s", async (_name, make) => {
+    const memory = await openMemory();
+    const kept = make(memory) as Disposable | undefined;
+    for (let turn = 0; turn < 6; turn++) await collectOnce();
+    expect(leakedCount(memory)).toBe(0);
+    kept?.[Symbol.dispose]();
+  });
+
+  it("is not a tensor of which only a pin is held", async () => {
+    const memory = await openMemory();
+    const pin: Pin = (() => memory.allocate({ kind: "GRADIENTS", byteLength: 64 }).pin())();
+    pin.bytes.fill(7);
+    for (let turn = 0; turn < 6; turn++) await collectOnce();
+    expect(leakedCount(memory)).toBe(0);
+    expect(pin.bytes.every((byte) => byte === 7)).toBe(true);
+    pin[Symbol.dispose]();
+    await collectUntil(() => leakedCount(memory) > 0);
+    expect(leakedCount(memory)).toBe(1);
+  });
+});
