@@ -346,7 +346,10 @@ export class TensorMemory {
    */
   async delete(id: string): Promise<boolean> {
     this.#checkOpen();
-    const record = this.#directory.get(checkId(id));
+    const adoption = this.#cache.adoptionOf(checkId(id));
+    // Its outcome is for those who asked for it; here only the record in the directory counts.
+    if (adoption !== null) await adoption.catch(() => {});
+    const record = this.#directory.get(id);
     if (record !== undefined) this.#free(record);
     return (await this.#engine.delete(id)) || record !== undefined;
   }

@@ -179,6 +179,11 @@ export class HierarchicalCache {
     }
   }
 
+  /** The adoption of a record of this id that is under way, or null. */
+  adoptionOf(id: string): Promise<unknown> | null {
+    return this.#adoptions.get(id) ?? null;
+  }
+
   /** Touches the tensors of one chain, deepest first, so that the tail leaves before its head. */
   touchChain(ids: readonly string[]): void {
     for (let depth = ids.length - 1; depth >= 0; depth--) {
@@ -319,7 +324,9 @@ export class HierarchicalCache {
     if (peeked.verdict === "damaged") {
       const { reason } = peeked;
       this.#events.emit({ type: "corruption", id, tier, reason, lost: true });
-      await this.#engine.quarantine(id);
+      await this.#engine.quarantine(id).catch((error: Error) => {
+        this.#events.emit({ type: "tier-error", tier, error });
+      });
       throw new CorruptionError(tier, `the only copy is damaged: ${reason}`);
     }
     const existing = this.#directory.get(id);

@@ -78,20 +78,35 @@ async function compile(base64: string, source?: WasmSource): Promise<WebAssembly
   return module;
 }
 
+/** @throws {MisuseError} `bad-option` — the source is not the module that has this export. */
+async function instantiateWith(
+  memory: WebAssembly.Memory,
+  base64: string,
+  source: WasmSource | undefined,
+  mark: string,
+): Promise<unknown> {
+  const module = await compile(base64, source);
+  try {
+    const { exports } = await instantiate(module, { env: { memory } });
+    if (mark in exports) return exports;
+  } catch (cause) {
+    throw new MisuseError("bad-option", "wasm: the module refuses the memory", { cause });
+  }
+  throw new MisuseError("bad-option", `wasm: the module has no ${mark}`);
+}
+
 export async function instantiateCore(
   memory: WebAssembly.Memory,
   source?: WasmSource,
 ): Promise<CoreExports> {
-  const module = await compile(CORE_WASM_BASE64, source);
-  const { exports } = await instantiate(module, { env: { memory } });
-  return exports as unknown as CoreExports;
+  const exports = await instantiateWith(memory, CORE_WASM_BASE64, source, "controlHeapBase");
+  return exports as CoreExports;
 }
 
 export async function instantiateKernels(
   memory: WebAssembly.Memory,
   source?: WasmSource,
 ): Promise<KernelExports> {
-  const module = await compile(KERNELS_WASM_BASE64, source);
-  const { exports } = await instantiate(module, { env: { memory } });
-  return exports as unknown as KernelExports;
+  const exports = await instantiateWith(memory, KERNELS_WASM_BASE64, source, "kernelsHeapBase");
+  return exports as KernelExports;
 }

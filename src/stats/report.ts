@@ -82,25 +82,35 @@ export function formatReport(stats: MemoryStats): string {
   );
   sections.push(
     formatTable([
-      ["tier", "tensors", "bytes", "hits", "misses", "in", "out"],
+      ["tier", "holds", "bytes", "hits", "joins", "misses", "written", "read"],
       [
         "ram",
-        `${transfers.hotCount}`,
+        `${transfers.hotCount} tensors`,
         formatBytes(transfers.hotBytes),
-        `${lookups.hits} (+${lookups.joins} joined)`,
+        `${lookups.hits}`,
+        `${lookups.joins}`,
         `${lookups.misses}`,
-        `${transfers.swapInCount}, ${formatBytes(transfers.rawBytesIn)}`,
-        `${transfers.swapOutCount} written, ${transfers.cleanEvictionCount} clean`,
       ],
       [
         tier.name,
-        `${tier.objectCount}`,
+        `${tier.objectCount} records`,
         formatBytes(tier.storedBytes),
         "",
         "",
-        `${tier.commitCount}, ${formatBytes(tier.bytesWritten)} written`,
-        `${formatBytes(tier.bytesRead)} read`,
+        "",
+        formatBytes(tier.bytesWritten),
+        formatBytes(tier.bytesRead),
       ],
+    ]),
+  );
+  sections.push(
+    formatTable([
+      [
+        "swapped out",
+        `${transfers.swapOutCount} tensors, ${formatBytes(transfers.rawBytesOut)} written and read back to verify`,
+      ],
+      ["left clean", `${transfers.cleanEvictionCount} tensors, nothing written`],
+      ["swapped in", `${transfers.swapInCount} tensors, ${formatBytes(transfers.rawBytesIn)}`],
     ]),
   );
   return sections.join("\n\n");

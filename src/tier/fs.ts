@@ -3,7 +3,7 @@
 //
 //   <key>.tensor              a committed object
 //   <key>.<random>.tmp        being written; swept at open, since the lock says its writer is dead
-//   <key>.<random>.damaged    quarantined; the oldest go when there are too many
+//   <key>.<random>.damaged    quarantined; some go when there are too many
 //   lock                      identity of the process that holds the directory
 //
 // Other files are left alone.

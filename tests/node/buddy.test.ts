@@ -188,13 +188,13 @@ describe("handles", () => {
     expect(() => buddy.free(handle as Handle)).toThrowError(misuse("foreign-handle"));
   });
 
-  it("refuse a million forged ones", async () => {
+  it("refuse 250,000 forged ones", async () => {
     await withSeed("forged handles", async (seed) => {
       const random = seededRandom(seed);
       const buddy = await create();
       const live = new Set(Array.from({ length: 1000 }, () => buddy.tryAllocate(1)));
       const before = buddy.stats();
-      for (let round = 0; round < 1_000_000; round++) {
+      for (let round = 0; round < 250_000; round++) {
         const handle = random.uint32() * 2 ** 21 + (random.uint32() % 2048);
         if (live.has(handle)) continue;
         try {

@@ -14,7 +14,7 @@ function allocateFilled(memory: TensorMemory, id: string, byteLength: number, va
   pin.bytes.fill(value);
 }
 
-async function valueOf(memory: TensorMemory, id: string): Promise<number | null> {
+async function readValue(memory: TensorMemory, id: string): Promise<number | null> {
   using lease = await memory.acquire(id, { access: "read" });
   return lease?.bytes[0] ?? null;
 }
@@ -53,10 +53,10 @@ describe("an abort", () => {
       controller.abort();
       seen.add(await aborted);
       expect(await other).toBe("lease");
-      expect(await valueOf(memory, "a")).toBe(7);
+      expect(await readValue(memory, "a")).toBe(7);
       checkQuiet(memory);
     }
-    expect([...seen].sort()).toEqual(["aborted", "lease"]);
+    expect(seen).toEqual(new Set(["aborted", "lease"]));
   });
 
   it("at any point of reserve leaves everything sound", async () => {
@@ -64,12 +64,18 @@ describe("an abort", () => {
     for (let index = 0; index < 10; index++) allocateFilled(memory, `t${index}`, MIB, index);
     for (let turns = 0; turns < TURNS; turns++) {
       const controller = new AbortController();
-      const request = { kind: "KV_CACHE" as const, bytes: MIB, count: 10, signal: controller.signal };
+      const request = {
+        kind: "KV_CACHE" as const,
+        bytes: MIB,
+        count: 10,
+        signal: controller.signal,
+      };
       const reserved = outcomeOf(memory.reserve(request));
       await pass(turns);
       controller.abort();
       expect(["aborted", undefined]).toContain(await reserved);
-      for (let index = 0; index < 10; index++) expect(await valueOf(memory, `t${index}`)).toBe(index);
+      for (let index = 0; index < 10; index++)
+        expect(await readValue(memory, `t${index}`)).toBe(index);
       checkQuiet(memory);
     }
   });
@@ -85,7 +91,11 @@ describe("closing", () => {
       await memory.swapOut("c");
       await memory.swapOut("b");
       const saved = outcomeOf(memory.save("a"));
-      const others = [outcomeOf(memory.acquire("b")), outcomeOf(memory.acquire("c")), outcomeOf(memory.acquire("x"))];
+      const others = [
+        outcomeOf(memory.acquire("b")),
+        outcomeOf(memory.acquire("c")),
+        outcomeOf(memory.acquire("x")),
+      ];
       await pass(turns);
       await memory.close();
       const outcome = await saved;
@@ -93,8 +103,8 @@ describe("closing", () => {
       for (const other of others) expect(["lease", "closed", "null"]).toContain(await other);
       await closeMemory(memory);
       const again = await openOn(files);
-      expect(await valueOf(again, "b")).toBe(7);
-      if (outcome === "stored") expect(await valueOf(again, "a")).toBe(7);
+      expect(await readValue(again, "b")).toBe(7);
+      if (outcome === "stored") expect(await readValue(again, "a")).toBe(7);
       await closeMemory(again);
       for (const path of files.files().keys()) expect(path).toMatch(/\.tensor$/);
     }
@@ -115,7 +125,7 @@ describe("deleting", () => {
       const deleted = await outcomeOf(second.delete("a"));
       expect([true, "pinned"], `turn ${turns}`).toContain(deleted);
       expect(["lease", "null"], `turn ${turns}`).toContain(await acquired);
-      if (deleted === true) expect(await valueOf(second, "a"), `turn ${turns}`).toBeNull();
+      if (deleted === true) expect(await readValue(second, "a"), `turn ${turns}`).toBeNull();
       await closeMemory(second);
     }
   });

@@ -79,14 +79,26 @@ describe("a leak", () => {
   });
 
   it.each([
-    ["a freed tensor", (memory: TensorMemory) => memory.allocate({ kind: "GRADIENTS", byteLength: 64 }).free()],
-    ["a named tensor", (memory: TensorMemory) => memory.allocate({ kind: "GRADIENTS", byteLength: 64, id: "a" })],
-    ["a held tensor", (memory: TensorMemory) => memory.allocate({ kind: "GRADIENTS", byteLength: 64 })],
-    ["a tensor in a scope", (memory: TensorMemory) => {
-      const scope = memory.scope();
-      scope.allocate({ kind: "GRADIENTS", byteLength: 64 });
-      return scope;
-    }],
+    [
+      "a freed tensor",
+      (memory: TensorMemory) => memory.allocate({ kind: "GRADIENTS", byteLength: 64 }).free(),
+    ],
+    [
+      "a named tensor",
+      (memory: TensorMemory) => memory.allocate({ kind: "GRADIENTS", byteLength: 64, id: "a" }),
+    ],
+    [
+      "a held tensor",
+      (memory: TensorMemory) => memory.allocate({ kind: "GRADIENTS", byteLength: 64 }),
+    ],
+    [
+      "a tensor in a scope",
+      (memory: TensorMemory) => {
+        const scope = memory.scope();
+        scope.allocate({ kind: "GRADIENTS", byteLength: 64 });
+        return scope;
+      },
+    ],
   ])("is not %s", async (_name, make) => {
     const memory = await openMemory();
     const kept = make(memory) as Disposable | undefined;

@@ -20,7 +20,12 @@ interface Counts {
 }
 
 /** Runs operations on an allocator beside a map of owners, and compares after each. */
-async function runAllocator(random: Random, granules: number, operations: number, checkEvery: number): Promise<Counts> {
+async function runAllocator(
+  random: Random,
+  granules: number,
+  operations: number,
+  checkEvery: number,
+): Promise<Counts> {
   const granuleBytes = 64;
   const buddy = await BuddyAllocator.create({ totalBytes: granules * granuleBytes, granuleBytes });
   const owners = new Int32Array(granules);
@@ -29,8 +34,13 @@ async function runAllocator(random: Random, granules: number, operations: number
   const counts: Counts = { operations, allocations: 0, refusals: 0, moves: 0, stale: 0 };
   let grantedBytes = 0;
   const own = (offset: number, bytes: number, from: number, to: number) => {
-    for (let granule = offset / granuleBytes; granule < (offset + bytes) / granuleBytes; granule++) {
-      if (owners[granule] !== from) throw new Error(`granule ${granule} is of ${owners[granule]}, not ${from}`);
+    for (
+      let granule = offset / granuleBytes;
+      granule < (offset + bytes) / granuleBytes;
+      granule++
+    ) {
+      if (owners[granule] !== from)
+        throw new Error(`granule ${granule} is of ${owners[granule]}, not ${from}`);
       owners[granule] = to;
     }
   };
@@ -43,7 +53,8 @@ async function runAllocator(random: Random, granules: number, operations: number
       const handle = buddy.tryAllocate(bytes, choice % 8 === 0 ? 256 : 1);
       if (handle === NULL_HANDLE) {
         counts.refusals += 1;
-        if (buddy.largestFreeBlockBytes >= 2 * bytes + 512) throw new Error(`${bytes} bytes are refused`);
+        if (buddy.largestFreeBlockBytes >= 2 * bytes + 512)
+          throw new Error(`${bytes} bytes are refused`);
       } else {
         counts.allocations += 1;
         const granted = buddy.grantedBytesOf(handle);
@@ -82,7 +93,8 @@ async function runAllocator(random: Random, granules: number, operations: number
         own(target, granted, 0, owner);
       });
       for (const { handle, owner } of live) {
-        if (owners[buddy.offsetOf(handle) / granuleBytes] !== owner) throw new Error("a block is elsewhere");
+        if (owners[buddy.offsetOf(handle) / granuleBytes] !== owner)
+          throw new Error("a block is elsewhere");
       }
     }
     if (step % checkEvery === 0) {
@@ -106,11 +118,14 @@ describe("the allocator", () => {
     });
   });
 
-  it.each([1, 2, 3, 17, 63, 64])("agrees on %i granules after every operation", async (granules) => {
-    await withSeed("the small allocator model", async (seed) => {
-      await runAllocator(seededRandom(seed + granules), granules, 5000, 1);
-    });
-  });
+  it.each([1, 2, 3, 17, 63, 64])(
+    "agrees on %i granules after every operation",
+    async (granules) => {
+      await withSeed("the small allocator model", async (seed) => {
+        await runAllocator(seededRandom(seed + granules), granules, 5000, 1);
+      });
+    },
+  );
 });
 
 const WEIGHTS: Readonly<Record<Operation, number>> = {
@@ -134,11 +149,20 @@ async function runMemory(
   sabotage: (memory: TensorMemory) => void = () => {},
 ) {
   const random = seededRandom(seed);
-  const memory = await openMemory({ budgets: { ram: "6MiB" }, debug: seed % 2 === 0, seams: { tier } });
-  const weighted = (Object.entries(WEIGHTS) as [Operation, number][]).flatMap(([operation, weight]) => {
-    const isOff = seed % 2 === 1 && ["hold", "save", "compact", "trim"].includes(operation) && random.uint32() % 2 === 0;
-    return Array<Operation>(isOff ? 0 : weight).fill(operation);
+  const memory = await openMemory({
+    budgets: { ram: "6MiB" },
+    debug: seed % 2 === 0,
+    seams: { tier },
   });
+  const weighted = (Object.entries(WEIGHTS) as [Operation, number][]).flatMap(
+    ([operation, weight]) => {
+      const isOff =
+        seed % 2 === 1 &&
+        ["hold", "save", "compact", "trim"].includes(operation) &&
+        random.uint32() % 2 === 0;
+      return Array<Operation>(isOff ? 0 : weight).fill(operation);
+    },
+  );
   const callers = ["a", "b", "c", "d"].map(
     (prefix) => new Caller(memory, seededRandom(random.uint32()), prefix),
   );
@@ -160,7 +184,9 @@ async function runMemory(
     throw result.reason;
   }
   checkQuiet(memory);
-  expect(memory.stats().tensors.count).toBe(callers.reduce((sum, { tensors }) => sum + tensors.size, 0));
+  expect(memory.stats().tensors.count).toBe(
+    callers.reduce((sum, { tensors }) => sum + tensors.size, 0),
+  );
   // Freed one by one, the resident ones first: a full tier has no room for what they would displace.
   const hotFirst = (id: string) => (memory.tensor(id)?.isResident === true ? 0 : 1);
   const tensors = callers
@@ -184,16 +210,19 @@ describe("a whole memory", () => {
   ];
 
   // 20,000 operations in all.
-  it.each(tiers)("agrees with four callers on %s, %i operations each", async (_name, count, tier) => {
-    await withSeed("the memory model", async (seed) => {
-      const { memory, callers } = await runMemory(seed + count, tier(), count);
-      const { transfers, lookups } = memory.stats();
-      expect(transfers.swapOutCount, "swap-outs").toBeGreaterThan(100);
-      expect(transfers.swapInCount, "swap-ins").toBeGreaterThan(100);
-      expect(lookups.hits, "hits").toBeGreaterThan(100);
-      for (const { counts } of callers) expect(counts.get("read")).toBeGreaterThan(100);
-    });
-  });
+  it.each(tiers)(
+    "agrees with four callers on %s, %i operations each",
+    async (_name, count, tier) => {
+      await withSeed("the memory model", async (seed) => {
+        const { memory, callers } = await runMemory(seed + count, tier(), count);
+        const { transfers, lookups } = memory.stats();
+        expect(transfers.swapOutCount, "swap-outs").toBeGreaterThan(100);
+        expect(transfers.swapInCount, "swap-ins").toBeGreaterThan(100);
+        expect(lookups.hits, "hits").toBeGreaterThan(100);
+        for (const { counts } of callers) expect(counts.get("read")).toBeGreaterThan(100);
+      });
+    },
+  );
 
   it.each(["flip", "swap"] as const)("notices a tier that lies: %s (canary)", async (lie) => {
     const run = runMemory(SEED, misreadingTier(memoryTier(), lie), 2500);

@@ -1,5 +1,6 @@
 // Faults found while the first part was built. Each test failed before its fix.
 import { describe, expect, it, vi } from "vitest";
+import { TierError } from "../../src/index.js";
 import type { TensorMemory } from "../../src/tensor-memory.js";
 import { memoryFileSystem, memoryTier } from "../../src/testing/index.js";
 import type { FileSystem } from "../../src/tier/file-system.js";
@@ -14,7 +15,7 @@ function allocateFilled(memory: TensorMemory, id: string, value: number) {
   return tensor;
 }
 
-async function valueOf(memory: TensorMemory, id: string): Promise<number | null> {
+async function readValue(memory: TensorMemory, id: string): Promise<number | null> {
   using lease = await memory.acquire(id, { access: "read" });
   return lease?.bytes[0] ?? null;
 }
@@ -38,7 +39,7 @@ describe("a commit that fails after it has published", () => {
     fails = false;
     // The tensor looked clean, was dropped, and its record was of a generation nobody expected.
     await memory.swapOut("a");
-    expect(await valueOf(memory, "a")).toBe(1);
+    expect(await readValue(memory, "a")).toBe(1);
   });
 });
 
@@ -52,7 +53,7 @@ describe("a copy that could not be read back", () => {
     const { bytesWritten } = memory.stats().tier;
     await memory.swapOut("a");
     expect(memory.stats().tier.bytesWritten).toBeGreaterThan(bytesWritten);
-    expect(await valueOf(memory, "a")).toBe(1);
+    expect(await readValue(memory, "a")).toBe(1);
   });
 });
 
@@ -87,7 +88,7 @@ describe("two stores of one tensor", () => {
     ]);
     expect(outcomes).toEqual(["stored", "stored", "stored", "stored"]);
     expect(writingPeak).toBe(1);
-    expect(await valueOf(memory, "a")).toBe(1);
+    expect(await readValue(memory, "a")).toBe(1);
   });
 });
 
@@ -109,7 +110,7 @@ describe("an id that is used again while its old record goes", () => {
       memory.free("a");
       allocateFilled(memory, "a", 0xff);
       expect(await memory.swapOut("a")).toBe("stored");
-      expect(await valueOf(memory, "a")).toBe(0xff);
+      expect(await readValue(memory, "a")).toBe(0xff);
       memory.free("a");
     }
     vi.restoreAllMocks();
@@ -129,5 +130,27 @@ describe("a durable record", () => {
     expect(kinds).toContain("sync");
     expect(kinds).toContain("sync-directory");
     await closeMemory(memory);
+  });
+});
+
+describe("a damaged record that cannot be put aside", () => {
+  it("is still told as damage", async () => {
+    const inner = memoryTier();
+    const first = await openMemory({ seams: { tier: inner } });
+    allocateFilled(first, "a", 1);
+    await first.save("a");
+    const tier: Tier = {
+      ...inner,
+      openRead: async (key) => {
+        const reader = await inner.openRead(key);
+        return reader && { ...reader, read: async (_offset, target) => target.fill(0).byteLength };
+      },
+      quarantine: async () => {
+        throw new TierError("io", "memory", "no");
+      },
+      close: async () => {},
+    };
+    const second = await openMemory({ seams: { tier } });
+    await expect(second.acquire("a")).rejects.toMatchObject({ code: "corruption" });
   });
 });

@@ -1,8 +1,8 @@
 // What a memory should hold, and one caller that does random things to it and compares. Several
 // callers may share one memory, each with ids of its own.
 import { TierheapError } from "../../src/index.js";
-import type { Random } from "../../src/random.js";
 import type { Pin } from "../../src/memory/pin.js";
+import type { Random } from "../../src/random.js";
 import type { TensorMemory } from "../../src/tensor-memory.js";
 import type { TensorKind } from "../../src/types.js";
 
@@ -148,10 +148,13 @@ const OPERATIONS = {
     const [id, expected] = caller.pick() ?? [];
     if (id === undefined || expected === undefined) return;
     const mode = caller.below(4) === 0 ? "durable" : "cache";
-    if ((await caller.memory.save(id, { mode })) === "stored") expected.saved = new Set([expected.value]);
+    if ((await caller.memory.save(id, { mode })) === "stored")
+      expected.saved = new Set([expected.value]);
   },
   compact: async (caller: Caller) => {
-    caller.memory.compact(caller.below(2) === 0 ? {} : { bytesMovedMax: 1 + caller.below(100_000) });
+    caller.memory.compact(
+      caller.below(2) === 0 ? {} : { bytesMovedMax: 1 + caller.below(100_000) },
+    );
   },
   trim: async (caller: Caller) => {
     caller.memory.trim();

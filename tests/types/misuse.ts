@@ -1,6 +1,7 @@
 // Compiled, never run: what the types must refuse. An expectation that is not met is an error.
+
+import type { LinearMemory } from "../../src/core/linear-memory.js";
 import { BuddyAllocator, createTensorMemory, type TensorOptions } from "../../src/node.js";
-import { LinearMemory } from "../../src/core/linear-memory.js";
 import type { TierReader, TierWriter } from "../../src/tier/tier.js";
 import { privateBytes, privateCopy, privatePart } from "../../src/util/private-bytes.js";
 
@@ -34,7 +35,7 @@ export async function memories(): Promise<void> {
   using lease = await memory.acquire<"f32">("b");
   const floats: Float32Array | undefined = lease?.view;
   // @ts-expect-error It may be null.
-  lease.view;
+  const never = lease.view;
   // @ts-expect-error Not a dtype.
   memory.allocate({ kind: "KV_CACHE", shape: [1], dtype: "f128" });
   // @ts-expect-error Not a kind.
@@ -55,7 +56,7 @@ export async function memories(): Promise<void> {
   pin.view = half;
   // @ts-expect-error Nor can a shape be changed.
   tensor.shape[0] = 2;
-  void [single, bytes, floats, none];
+  void [single, bytes, floats, none, never];
 }
 
 export async function allocators(): Promise<void> {

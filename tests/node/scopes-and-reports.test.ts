@@ -1,0 +1,100 @@
+// Groups of tensors, what a tensor tells about itself, and statistics as text.
+import { describe, expect, it } from "vitest";
+import { formatBytes, formatPercent, formatTable } from "../../src/index.js";
+import { memoryTier } from "../../src/testing/index.js";
+import { openMemory } from "../support/oracle.js";
+
+describe("a scope", () => {
+  it("frees what is left of it, once", async () => {
+    const memory = await openMemory();
+    const outer = memory.allocate({ kind: "ACTIVATIONS", byteLength: 8, id: "outer" });
+    let kept: typeof outer;
+    {
+      using scope = memory.scope("prefill");
+      kept = scope.keep(scope.allocate({ kind: "ACTIVATIONS", byteLength: 8, id: "kept" }));
+      scope.allocate({ kind: "ACTIVATIONS", byteLength: 8 }).free();
+      expect(scope.allocate({ kind: "ACTIVATIONS", byteLength: 8 }).tag).toBe("prefill");
+      expect(scope.allocate({ kind: "ACTIVATIONS", byteLength: 8, tag: "own" }).tag).toBe("own");
+      scope.allocate({ kind: "ACTIVATIONS", byteLength: 8, id: "gone" });
+      expect(memory.stats().tensors.count).toBe(5);
+      scope[Symbol.dispose]();
+    }
+    expect(memory.stats().tensors.count).toBe(2);
+    expect(memory.tensor("gone")).toBeNull();
+    expect(kept.isFreed || outer.isFreed).toBe(false);
+  });
+
+  it("keeps what is pinned and says so; the rest is freed", async () => {
+    const memory = await openMemory();
+    const scope = memory.scope("decode");
+    const pinned = scope.allocate({ kind: "ACTIVATIONS", byteLength: 8 });
+    const other = scope.allocate({ kind: "ACTIVATIONS", byteLength: 8 });
+    {
+      using _pin = pinned.pin();
+      expect(() => scope[Symbol.dispose]()).toThrowError("1 tensors of scope decode stay");
+    }
+    expect([pinned.isFreed, other.isFreed]).toEqual([false, true]);
+    scope[Symbol.dispose]();
+    expect(pinned.isFreed).toBe(true);
+  });
+});
+
+describe("a tensor", () => {
+  it("tells what it is", async () => {
+    const memory = await openMemory();
+    const options = {
+      kind: "IMAGE_FEATURES",
+      shape: [2, 3, 4],
+      dtype: "bf16",
+      layout: "nchw",
+    } as const;
+    const tensor = memory.allocate({ ...options, id: "a", tag: "vision" });
+    expect(tensor).toMatchObject({
+      ...options,
+      id: "a",
+      tag: "vision",
+      byteLength: 48,
+      isResident: true,
+    });
+    expect(memory.tensor("a")).toMatchObject({ ...options, id: "a" });
+    expect(memory.tensor("b")).toBeNull();
+    const anonymous = memory.allocate({ kind: "PARAMETERS", byteLength: 7 });
+    expect(anonymous).toMatchObject({
+      id: null,
+      dtype: "u8",
+      shape: [7],
+      layout: "row-major",
+      tag: "",
+    });
+    using pin = tensor.pin();
+    expect(pin).toMatchObject({ id: "a", dtype: "bf16", shape: [2, 3, 4], access: "write" });
+    anonymous.free();
+  });
+});
+
+describe("reports", () => {
+  it("format sizes, shares and tables", () => {
+    expect([0, 1023, 1024, 1536, 102_400, 2 ** 30, 2 ** 50].map(formatBytes)).toEqual([
+      "0 B",
+      "1023 B",
+      "1.0 KiB",
+      "1.5 KiB",
+      "100 KiB",
+      "1.0 GiB",
+      "1024 TiB",
+    ]);
+    expect(formatBytes(Number.POSITIVE_INFINITY)).toBe("unlimited");
+    expect(formatPercent(0.1234)).toBe("12.3 %");
+    expect(formatTable([["a", "bb"], ["ccc"]])).toBe("a    bb\nccc");
+  });
+
+  it("show budget, pools and tiers", async () => {
+    const memory = await openMemory({ seams: { tier: memoryTier() } });
+    memory.allocate({ kind: "KV_CACHE", byteLength: 100_000, id: "a" });
+    await memory.swapOut("a");
+    const report = memory.report();
+    for (const part of ["RAM budget", "16.0 MiB", "KV_CACHE", "ext. frag.", "1 tensors"]) {
+      expect(report).toContain(part);
+    }
+  });
+});
