@@ -124,7 +124,8 @@ export class TensorMemory {
    * @returns A resident tensor; its bytes are whatever their last owner left, unless `zero` is set.
    * @throws {OutOfMemoryError} It does not fit, and nothing that needs no waiting helps.
    * @throws {MisuseError} `bad-*`; `duplicate-id` — the id is in use in this memory; `closed`.
-   * @remarks Synchronous. One call into the core when an open arena has room.
+   * @remarks A record that an earlier process saved under this id stays until this tensor is saved or
+   *   demoted, and is then replaced. Synchronous. One call into the core when an open arena has room.
    */
   allocate<D extends Dtype = "u8">(options: TensorOptions<D>): Tensor<D> {
     return this.#allocate(options, (pool, bytes, alignment) =>
@@ -283,7 +284,8 @@ export class TensorMemory {
    * @param options.mode `"durable"`: it survives power loss once this resolves. Default: the
    *   memory's `ssd.mode`.
    * @returns `"no-space"` when the tier is full or off.
-   * @throws {MisuseError} `unknown-id`, `pinned` — a write pin is open.
+   * @throws {MisuseError} `unknown-id`; `pinned` — a write pin is open; `unsupported` — durable, on a
+   *   tier that cannot promise it.
    * @throws {TierError} `io`, `busy` — it was written meanwhile, `closed`.
    */
   async save(
@@ -297,6 +299,9 @@ export class TensorMemory {
       throw new MisuseError("bad-option", 'mode is "cache" or "durable"');
     }
     const durable = mode === "durable";
+    if (durable && !this.#engine.tier.capabilities.hasDurableCommit) {
+      throw new MisuseError("unsupported", "this tier cannot promise to survive power loss");
+    }
     return this.#whenIdle(id, async (record) => {
       if (record.writePinCount > 0) {
         throw new MisuseError("pinned", "a tensor is not saved while a write pin is open");

@@ -347,7 +347,7 @@ export class HierarchicalCache {
       generation: header.generation,
       codecId: header.codecId,
       storedBytes: header.storedBytes,
-      isDurable: false,
+      isDurable: header.isDurable,
       version: record.version,
       isSaved: true,
     };

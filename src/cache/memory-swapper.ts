@@ -265,7 +265,10 @@ export class MemorySwapper {
     return { ...this.#counters };
   }
 
-  headerOf(record: TensorRecord, generation: number): RecordHeader {
+  headerOf(
+    record: TensorRecord,
+    { generation, isDurable }: Pick<RecordHeader, "generation" | "isDurable">,
+  ): RecordHeader {
     const { codec, namespace } = this.#engine;
     return {
       ...namespace,
@@ -275,6 +278,7 @@ export class MemorySwapper {
       shape: record.shape,
       layout: record.layout,
       codecId: codec.id,
+      isDurable,
       generation,
       rawBytes: record.byteLength,
       storedBytes: codec.storedBytes(record.byteLength, record.dtype),
@@ -328,14 +332,14 @@ export class MemorySwapper {
     const isStale = () => record.version !== version || record.writePinCount > 0;
     if (isStale()) return "vetoed";
     const startMs = this.#clock.monotonicMs();
-    const header = this.headerOf(record, this.#nextGeneration(record));
     const source: BytesAt = (offset, byteLength) =>
       this.#bytesOf(slot, record).subarray(offset, offset + byteLength);
     // A durable record is replaced by nothing less, or a power cut could take both.
-    const durable = options.durable || record.cold?.isDurable === true;
+    const isDurable = options.durable || record.cold?.isDurable === true;
+    const header = this.headerOf(record, { generation: this.#nextGeneration(record), isDurable });
     let outcome: WriteOutcome;
     try {
-      outcome = await this.#engine.write(header, source, { durable, isStale });
+      outcome = await this.#engine.write(header, source, isStale);
     } catch (error) {
       // It may have failed after the new record had replaced the old one.
       if (record.cold !== null) record.cold = { ...record.cold, version: NO_VERSION };
@@ -348,7 +352,7 @@ export class MemorySwapper {
       generation: header.generation,
       codecId: header.codecId,
       storedBytes: header.storedBytes,
-      isDurable: durable,
+      isDurable,
       version,
       isSaved: options.isSaved || record.cold?.isSaved === true,
     };
@@ -366,7 +370,7 @@ export class MemorySwapper {
 
   async #read(record: TensorRecord, slot: number): Promise<boolean> {
     const startMs = this.#clock.monotonicMs();
-    const header = this.headerOf(record, (record.cold as ColdCopy).generation);
+    const header = this.headerOf(record, record.cold as ColdCopy);
     const bytes = this.#bytesOf(slot, record);
     const outcome = await this.#engine.read(header, (offset, byteLength) =>
       bytes.subarray(offset, offset + byteLength),

@@ -71,6 +71,7 @@ export class TransferEngine {
   /**
    * Writes a record, replacing the one of that name.
    *
+   * @param header Durable if its flag says so.
    * @param source The tensor's bytes; they must stay where they are until the promise settles.
    * @param isStale Asked once all bytes are copied; true vetoes the commit.
    * @throws {TierError} `io`, `busy`, `closed`; the old record is then what a reader finds.
@@ -78,7 +79,7 @@ export class TransferEngine {
   async write(
     header: RecordHeader,
     source: BytesAt,
-    options: { readonly durable: boolean; readonly isStale: () => boolean },
+    isStale: () => boolean,
   ): Promise<WriteOutcome> {
     const key = await this.#keyOf(header.id);
     return this.#serially(key, () =>
@@ -86,9 +87,9 @@ export class TransferEngine {
         const writer = await this.tier.begin(key, recordBytesOf(header));
         if (writer === "no-space") return "no-space";
         try {
-          const outcome = await this.#writeBytes(writer, buffer, header, source, options.isStale);
+          const outcome = await this.#writeBytes(writer, buffer, header, source, isStale);
           if (outcome !== "stored") return outcome;
-          return await writer.commit({ durable: options.durable });
+          return await writer.commit({ durable: header.isDurable });
         } finally {
           // Harmless after a commit.
           await writer.abort();

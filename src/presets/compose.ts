@@ -120,6 +120,9 @@ export async function composeTensorMemory(
     throw new MisuseError("bad-size", "budgets.ram is too small for its own bookkeeping");
   }
   const tier = seams.tier ?? createTier(platform, checked, seams);
+  if (checked.isDurable && !tier.capabilities.hasDurableCommit) {
+    throw new MisuseError("unsupported", "ssd.mode durable on a tier that cannot promise it");
+  }
   await tier.open();
   try {
     throwIfAborted(options.signal, tier.name);

@@ -25,6 +25,7 @@ const HEADER_UNIT_BYTES = 256;
 const FIXED_BYTES = 128;
 export const TRAILER_BYTES = 16;
 const HASH_XXH3_128 = 1;
+const FLAG_DURABLE = 1;
 
 /** Whose record it is, and of which tensor: the parts of its key. */
 export interface RecordName {
@@ -40,6 +41,8 @@ export interface RecordHeader extends RecordName {
   readonly shape: readonly number[];
   readonly layout: Layout;
   readonly codecId: number;
+  /** It was written to survive power loss, so nothing less may replace it. */
+  readonly isDurable: boolean;
   /** Grows with every record written under one key. */
   readonly generation: number;
   readonly rawBytes: number;
@@ -76,7 +79,7 @@ export function encodeHeader(header: RecordHeader): PrivateBytes {
   const view = new DataView(bytes.buffer);
   view.setUint32(0, RECORD_MAGIC, true);
   view.setUint16(4, RECORD_VERSION, true);
-  view.setUint16(6, 0, true);
+  view.setUint16(6, header.isDurable ? FLAG_DURABLE : 0, true);
   view.setUint32(8, bytes.byteLength, true);
   view.setUint8(12, header.codecId);
   view.setUint8(13, dtypeTraits(header.dtype).id);
@@ -113,7 +116,7 @@ export function decodeHeader(bytes: Uint8Array): HeaderVerdict {
   if (view.getUint32(0, true) !== RECORD_MAGIC) return damaged("no record magic");
   const version = view.getUint16(4, true);
   const flags = view.getUint16(6, true);
-  if (version !== RECORD_VERSION || flags !== 0) {
+  if (version !== RECORD_VERSION || (flags & ~FLAG_DURABLE) !== 0) {
     return { verdict: "incompatible", reason: `record version ${version}, flags ${flags}` };
   }
   const headerBytes = view.getUint32(8, true);
@@ -167,6 +170,7 @@ export function decodeHeader(bytes: Uint8Array): HeaderVerdict {
     shape,
     layout,
     codecId,
+    isDurable: (flags & FLAG_DURABLE) !== 0,
     generation,
     rawBytes,
     storedBytes,

@@ -54,7 +54,7 @@ describe("the header", () => {
   const hostile: readonly [string, string, (view: DataView) => void][] = [
     ["no magic", "damaged", (view) => view.setUint32(0, 0)],
     ["another version", "incompatible", (view) => view.setUint16(4, 2, true)],
-    ["unknown flags", "incompatible", (view) => view.setUint16(6, 1, true)],
+    ["unknown flags", "incompatible", (view) => view.setUint16(6, 2, true)],
     ["another hash", "incompatible", (view) => view.setUint8(17, 2)],
     ["a header of 4 GiB", "damaged", (view) => view.setUint32(8, 2 ** 32 - 1, true)],
     ["a header of nothing", "damaged", (view) => view.setUint32(8, 0, true)],

@@ -55,6 +55,7 @@ export const HEADER: RecordHeader = {
   shape: [1, 8, 128, 64],
   layout: "nchw",
   codecId: 0,
+  isDurable: false,
   generation: 1_700_000_000_000,
   rawBytes: 131_072,
   storedBytes: 131_072,
