@@ -8,7 +8,7 @@ import {
   type VerifyResult,
   verifyMemory,
 } from "./cache/inventory.js";
-import type { MemorySwapper } from "./cache/memory-swapper.js";
+import { hasSaved, type MemorySwapper } from "./cache/memory-swapper.js";
 import type { TensorRecord } from "./cache/tensor-record.js";
 import type { TransferEngine } from "./cache/transfer-engine.js";
 import type { Clock } from "./clock.js";
@@ -36,7 +36,7 @@ import { Scope } from "./memory/scope.js";
 import { Tensor, type TensorOwner } from "./memory/tensor.js";
 import type { EvictionPolicy } from "./policy/eviction-policy.js";
 import type { Predictor } from "./predictor/predictor.js";
-import type { MemoryStats } from "./stats/memory-stats.js";
+import { collectStats, type MemoryStats } from "./stats/memory-stats.js";
 import { formatReport } from "./stats/report.js";
 import { checkBytes, checkKind, type Dtype, describe, type TensorKind } from "./types.js";
 
@@ -103,16 +103,16 @@ export class TensorMemory {
     this.#clock = parts.clock;
     this.#isDurable = parts.isDurable;
     this.#leaks = new LeakWatch(parts.isDebug, parts.events, (record) => {
-      // A pin in use keeps its tensor alive, so nobody is left who could end these.
-      const { slot, generation } = record;
-      for (let pins = this.#core.pinCountOf(slot); pins > 0; pins--) {
-        this.#core.unpin(slot, generation);
-      }
-      this.#release(record);
+      // A pin that was never disposed: a view of it may still be in use, so the block stays.
+      if (this.#core.pinCountOf(record.slot) === 0) this.#release(record);
     });
+    const isClosed = () => this.#closing !== null;
     this.#owner = {
       pin: (record, access) => this.#pin(record, access),
       free: (record) => this.#free(record),
+      get isClosed() {
+        return isClosed();
+      },
     };
   }
 
@@ -209,12 +209,10 @@ export class TensorMemory {
     const known = ["access", "stream", "signal"];
     const { access, stream, signal } = checkPinOptions(options, "acquire", known);
     const predicted = this.#predictor.observe(stream, id);
-    const record = await this.#cache.promote(id, signal);
-    if (record === null) return null;
-    // Pinned first: a prefetch may look for victims at once.
-    const lease = this.#pin(record, access) as Pin<D>;
+    const lease = await this.#cache.promote(id, signal, (record) => this.#pin(record, access));
+    if (lease === null) return null;
     for (const next of predicted) this.#prefetchOne(next);
-    return lease;
+    return lease as Pin<D>;
   }
 
   /**
@@ -275,7 +273,7 @@ export class TensorMemory {
     checkIds(ids);
     const { signal } = checkObject(options, "prefetch", ["stream", "signal"]);
     const checkedSignal = checkSignal(signal);
-    await Promise.allSettled(ids.map((id) => this.#cache.promote(id, checkedSignal)));
+    await Promise.allSettled(ids.map((id) => this.#cache.promote(id, checkedSignal, () => true)));
   }
 
   /**
@@ -307,17 +305,13 @@ export class TensorMemory {
         throw new MisuseError("pinned", "a tensor is not saved while a write pin is open");
       }
       if (record.isResident) return this.#swapper.save(record, { durable });
-      // A swapped-out copy is a record already; it only has to be kept, and made durable if asked.
-      if (record.cold !== null && (record.cold.isDurable || !durable)) {
-        record.cold = { ...record.cold, isSaved: true };
-        return "stored";
-      }
-      const lease = await this.acquire(id, { access: "read" });
-      try {
-        return await this.save(id, { mode });
-      } finally {
-        lease?.[Symbol.dispose]();
-      }
+      if (hasSaved(record, durable)) return "stored";
+      // Saved in the turn in which it arrives, so that nobody finds it pinned.
+      const outcome = await this.#cache.promote(id, undefined, (arrived) =>
+        this.#swapper.save(arrived, { durable }),
+      );
+      if (outcome === null) throw new MisuseError("unknown-id", `no tensor ${describe(id)}`);
+      return outcome;
     });
   }
 
@@ -356,7 +350,11 @@ export class TensorMemory {
     if (adoption !== null) await adoption.catch(() => {});
     const record = this.#directory.get(id);
     if (record !== undefined) this.#free(record);
-    return (await this.#engine.delete(id)) || record !== undefined;
+    const existed = await Promise.all([
+      this.#engine.delete({ id, isSaved: true }),
+      this.#engine.delete({ id, isSaved: false }),
+    ]);
+    return existed.includes(true) || record !== undefined;
   }
 
   /** Tensors of this memory, and records of its namespace in the tier, whose id has the prefix. */
@@ -394,30 +392,23 @@ export class TensorMemory {
   trim(): number {
     this.#checkOpen();
     for (const pool of this.#pools.values()) pool.releaseEmptyArenas();
-    return this.#shelf.dropSpares();
+    return this.#shelf.dropSpares(this.#shelf.stats().spareBytes);
   }
 
   stats(): MemoryStats {
-    const transfers = this.#swapper.stats();
-    return {
-      profile: this.profile.name,
-      budget: this.#budget.stats(),
-      arenas: { ...this.#shelf.stats(), arenaBytes: this.#shelf.arenaBytes },
-      pools: [...this.#pools.values()]
-        .map((pool) => pool.stats())
-        .filter(({ capacityBytesPeak }) => capacityBytesPeak > 0),
-      tensors: {
-        count: this.#directory.size,
-        hotCount: transfers.hotCount,
-        hotBytes: transfers.hotBytes,
-      },
-      lookups: this.#cache.lookupStats(),
-      transfers,
-      tier: { name: this.#engine.tier.name, ...this.#engine.tier.stats() },
-      policy: this.#policy.name,
-      leaks: this.#leaks.stats(),
-      droppedEventCount: this.#events.droppedCount,
-    };
+    return collectStats({
+      profile: this.profile,
+      budget: this.#budget,
+      shelf: this.#shelf,
+      pools: this.#pools,
+      directory: this.#directory,
+      cache: this.#cache,
+      swapper: this.#swapper,
+      tier: this.#engine.tier,
+      policy: this.#policy,
+      leaks: this.#leaks,
+      events: this.#events,
+    });
   }
 
   /** {@link stats} as text for people. */
@@ -428,7 +419,14 @@ export class TensorMemory {
   /** Walks every invariant of the core and of the residency records. Slow: for tests and doubts. */
   verify(): VerifyResult {
     const [core, budget] = [this.#core, this.#budget];
-    return verifyMemory({ core, budget, directory: this.#directory, swapper: this.#swapper });
+    const { reservedCount } = this.#cache;
+    return verifyMemory({
+      core,
+      budget,
+      directory: this.#directory,
+      swapper: this.#swapper,
+      reservedCount,
+    });
   }
 
   /** What happens from now on. Ends at the signal or when the memory closes. */
@@ -438,14 +436,17 @@ export class TensorMemory {
   }
 
   /**
-   * Waits for transfers, then closes the tier. Tensors that were neither saved nor swapped out are
-   * gone. May be called again.
+   * Waits for transfers, then closes the tier. Resident tensors are gone unless they were saved;
+   * swapped-out copies stay for a later process until the tier needs their room. May be called again.
    */
   close(): Promise<void> {
     this.#closing ??= (async () => {
-      await this.#swapper.settle();
-      await this.#engine.tier.close();
-      this.#events.close();
+      try {
+        await this.#swapper.settle();
+        await this.#engine.tier.close();
+      } finally {
+        this.#events.close();
+      }
     })();
     return this.#closing;
   }
@@ -488,13 +489,13 @@ export class TensorMemory {
       throw new MisuseError("not-resident", "the tensor was moved to a colder tier: use acquire");
     }
     const { slot } = record;
+    if (record.id !== null) this.#policy.touch(record.index);
     const epoch = this.#core.pin(slot, record.generation);
     if (record.view === null || record.viewEpoch !== epoch) {
       const arena = this.#shelf.arenaOf(slot);
       record.view = arena.view(record.dtype, this.#core.offsetOf(slot), record.byteLength);
       record.viewEpoch = epoch;
     }
-    if (record.id !== null) this.#policy.touch(record.index);
     return new Pin(this.#core, record, access, record.view);
   }
 
@@ -539,9 +540,11 @@ export class TensorMemory {
   }
 
   #prefetchOne(id: string): void {
-    this.#cache.promote(id, undefined).catch(() => {
-      // A prediction that fails costs nothing; the caller's own acquire will tell.
-    });
+    this.#cache
+      .promote(id, undefined, () => true)
+      .catch(() => {
+        // A prediction that fails costs nothing; the caller's own acquire will tell.
+      });
   }
 
   #checkOpen(): void {

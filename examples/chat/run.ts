@@ -344,8 +344,8 @@ async function saveChats(
     if (turn === 0) continue;
     let isWhole = true;
     for (const id of store.idsOf({ chat, turn, tokens: cachedTokens })) {
-      // Not touched since the last stop: its records are where they were.
-      if (memory.tensor(id) === null) continue;
+      // What is swapped out is on disk already, and so is what was not touched since the last stop.
+      if (memory.tensor(id)?.isResident !== true) continue;
       isWhole = (await memory.save(id, { mode: "durable" })) === "stored" && isWhole;
     }
     if (isWhole) savedCount += 1;

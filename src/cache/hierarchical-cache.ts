@@ -9,7 +9,9 @@ import type { EventHub } from "../memory/events.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
 import type { AdmissionPolicy } from "../policy/admission-policy.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
+import type { RecordHeader } from "../record/record.js";
 import type { TensorKind } from "../types.js";
+import { encourageCollection } from "../util/collection.js";
 import type { Directory } from "./directory.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { TensorRecord } from "./tensor-record.js";
@@ -42,7 +44,8 @@ export interface LookupStats {
   readonly misses: number;
 }
 
-const PATIENCE_ROUNDS = 3;
+/** Waits for the engine's collector: 1, 2, 4, … milliseconds. */
+const PATIENCE_ROUNDS = 9;
 
 export class HierarchicalCache {
   readonly #core: ControlPlane;
@@ -61,6 +64,7 @@ export class HierarchicalCache {
   #hits = 0;
   #joins = 0;
   #misses = 0;
+  #reservedCount = 0;
 
   constructor(options: HierarchicalCacheOptions) {
     this.#core = options.core;
@@ -78,15 +82,20 @@ export class HierarchicalCache {
   }
 
   /**
-   * Makes a tensor resident, wherever it is. On return it is resident and unpinned: pin it before
-   * the next await.
+   * Makes a tensor resident, wherever it is, and uses it at that very moment: before anybody else
+   * can evict it.
    *
-   * @returns null when no tier knows the id.
+   * @param use Called once, synchronously, with the resident record; pins it, as a rule.
+   * @returns What `use` returned, or null when no tier knows the id.
    * @throws {CorruptionError} Its only copy is damaged.
    * @throws {OutOfMemoryError} No room can be made for it.
    * @throws {TierError} `io`, `busy`, `closed`, `incompatible`, `aborted`.
    */
-  async promote(id: string, signal: AbortSignal | undefined): Promise<TensorRecord | null> {
+  async promote<T>(
+    id: string,
+    signal: AbortSignal | undefined,
+    use: (record: TensorRecord) => T | Promise<T>,
+  ): Promise<T | null> {
     let isCounted = false;
     for (;;) {
       throwIfAborted(signal, this.#engine.tier.name);
@@ -100,27 +109,51 @@ export class HierarchicalCache {
       if (record.isLost) {
         throw new CorruptionError(this.#engine.tier.name, "the only copy is damaged or gone");
       }
-      const { transfer } = record;
       if (!isCounted) {
         if (record.isResident) this.#hits += 1;
-        else if (transfer === null) this.#misses += 1;
+        else if (record.transfer === null) this.#misses += 1;
         else this.#joins += 1;
         isCounted = true;
       }
       if (record.isResident) {
-        this.#policy.touch(record.index);
-        return record;
+        if (record.id !== null) this.#policy.touch(record.index);
+        return use(record);
       }
-      if (transfer === null) {
-        const { pool, byteLength, alignment } = record;
-        await abortable(
-          this.#swapper.load(record, () => this.#placeDemoting(pool, byteLength, alignment)),
-          signal,
-        );
-      } else {
-        await abortable(transfer.settled, signal);
-      }
+      const used = await this.#useOnArrival(record, signal, use);
+      if (used !== null) return used.value;
     }
+  }
+
+  /** Loads a record, or joins its transfer. @returns null when the tensor did not become resident. */
+  async #useOnArrival<T>(
+    record: TensorRecord,
+    signal: AbortSignal | undefined,
+    use: (record: TensorRecord) => T | Promise<T>,
+  ): Promise<{ readonly value: T | Promise<T> } | null> {
+    const arrivals: { readonly value: T | Promise<T> }[] = [];
+    const failures: unknown[] = [];
+    const wake = () => {
+      try {
+        arrivals.push({ value: use(record) });
+      } catch (error) {
+        failures.push(error);
+      }
+    };
+    record.waiters.add(wake);
+    const { pool, byteLength, alignment } = record;
+    const work =
+      record.transfer?.settled ??
+      this.#swapper.load(record, () => this.#placeDemoting(pool, byteLength, alignment));
+    try {
+      await abortable(work, signal);
+    } catch (error) {
+      // An abort that comes after the arrival comes too late.
+      if (arrivals.length === 0) throw error;
+    } finally {
+      record.waiters.delete(wake);
+    }
+    if (failures.length > 0) throw failures[0];
+    return arrivals[0] ?? null;
   }
 
   /** The record if the tensor is resident, counted as a lookup; touches it. */
@@ -149,12 +182,10 @@ export class HierarchicalCache {
   place(pool: MemoryPool, bytes: number, alignment: number): number {
     const slot = this.tryPlace(pool, bytes, alignment);
     if (slot !== 0) return slot;
-    throw this.#outOfMemory(
-      pool,
-      bytes,
-      SYNCHRONOUS_REMEDIES,
-      "Free or unpin tensors, or await reserve(), which may demote.",
-    );
+    const advice = this.#core.hasFreeSlot
+      ? "Free or unpin tensors, or await reserve(), which may demote."
+      : `All ${this.#core.slotCapacity - 1} blocks are in use: use fewer and larger tensors, or a larger budget.`;
+    throw this.#outOfMemory(pool, bytes, SYNCHRONOUS_REMEDIES, advice);
   }
 
   /**
@@ -168,15 +199,24 @@ export class HierarchicalCache {
     request: { readonly bytes: number; readonly alignment: number; readonly count: number },
     signal: AbortSignal | undefined,
   ): Promise<void> {
+    const { bytes, alignment, count } = request;
+    this.#checkPossible(pool, bytes, count);
     const slots: number[] = [];
     try {
-      for (let index = 0; index < request.count; index++) {
+      for (let index = 0; index < count; index++) {
         throwIfAborted(signal, this.#engine.tier.name);
-        slots.push(await this.#placeDemoting(pool, request.bytes, request.alignment));
+        slots.push(await this.#placeDemoting(pool, bytes, alignment));
+        this.#reservedCount += 1;
       }
     } finally {
+      this.#reservedCount -= slots.length;
       for (const slot of slots) pool.free(slot, this.#core.generationOf(slot));
     }
+  }
+
+  /** Blocks that a reservation under way holds. */
+  get reservedCount(): number {
+    return this.#reservedCount;
   }
 
   /** The adoption of a record of this id that is under way, or null. */
@@ -202,6 +242,7 @@ export class HierarchicalCache {
   }
 
   async #placeDemoting(pool: MemoryPool, bytes: number, alignment: number): Promise<number> {
+    this.#checkPossible(pool, bytes, 1);
     const remedies: string[] = ["add-arena", "compact"];
     const passed = new Set<number>();
     for (let round = 0; ; ) {
@@ -211,7 +252,9 @@ export class HierarchicalCache {
         pool.tryAllocate(bytes, alignment) ||
         this.#tryRemedies(pool, bytes, alignment, ["add-arena", "compact"]);
       if (slot !== 0) return slot;
-      const victim = this.#victim(pool, passed);
+      const isCollecting = this.#dropSparesFor(pool, bytes) || this.#budget.retiredBytes > 0;
+      const victim =
+        isCollecting && round < PATIENCE_ROUNDS ? null : this.#victim(pool, bytes, passed);
       if (victim !== null) {
         if (!remedies.includes("demote")) remedies.push("demote");
         const outcome = await this.#swapper.demote(victim, { durable: this.#isDurable });
@@ -223,22 +266,40 @@ export class HierarchicalCache {
         if (outcome === "vetoed") passed.add(victim.index);
         continue;
       }
-      const { pendingStore } = this.#swapper;
-      if (pendingStore !== null) {
-        await pendingStore;
+      const { pendingTransfer } = this.#swapper;
+      if (pendingTransfer !== null) {
+        await pendingTransfer;
         continue;
       }
-      // Dropped arenas come back when the engine collects them, in a later turn of the event loop.
-      if (this.#budget.retiredBytes === 0 || round === PATIENCE_ROUNDS) {
-        const advice =
-          this.#budget.retiredBytes > 0
-            ? "Dropped arenas count until the engine has collected them: try again later."
-            : "Everything left is pinned or anonymous: unpin or free tensors.";
+      if (!isCollecting || round >= PATIENCE_ROUNDS) {
+        const advice = isCollecting
+          ? "Dropped arenas count until the engine has collected them: try again later."
+          : "Everything left is pinned or anonymous: unpin or free tensors.";
         throw this.#outOfMemory(pool, bytes, remedies, advice);
       }
+      encourageCollection();
+      await this.#clock.sleep(2 ** round);
       round += 1;
-      await this.#clock.sleep(10);
     }
+  }
+
+  /** @throws {OutOfMemoryError} Not even an empty heap could hold it: nothing else is tried. */
+  #checkPossible(pool: MemoryPool, bytes: number, count: number): void {
+    const mostBytes = Math.min(pool.budgetBytes, this.#budget.arenaLimitBytes);
+    if (pool.arenaBytesFor(bytes) <= mostBytes && bytes * count <= mostBytes) return;
+    const advice = `The budget leaves ${mostBytes} bytes for tensors of this kind: enlarge it.`;
+    throw this.#outOfMemory(pool, bytes * count, [], advice);
+  }
+
+  /**
+   * Gives up spares of the wrong length where that will make room for the arena that is wanted, once
+   * they are collected.
+   */
+  #dropSparesFor(pool: MemoryPool, bytes: number): boolean {
+    const missingBytes =
+      this.#budget.usedBytes + pool.arenaBytesFor(bytes) - this.#budget.limitBytes;
+    if (pool.arenaBytesFor(bytes) > pool.roomBytes) return false;
+    return this.#shelf.dropSpares(missingBytes) > 0;
   }
 
   /** Tries the allowed remedies in their fixed order, allocating again after each that did something. */
@@ -285,25 +346,32 @@ export class HierarchicalCache {
     for (const index of this.#policy.candidates()) {
       const record = this.#directory.at(index);
       if (!record.isClean || !this.#swapper.canDemote(record)) continue;
+      if (!this.#canHelp(record, pool, bytes)) continue;
       this.#swapper.evictClean(record);
-      if (record.pool !== pool && !this.#tryAddArena(pool, bytes)) continue;
-      const slot = place();
+      // Its block may have been the last of an arena, which is then on the shelf.
+      const slot = place() || (this.#tryAddArena(pool, bytes) ? place() : 0);
       if (slot !== 0) return slot;
     }
     return 0;
   }
 
   /** The next tensor to demote: of the pool that needs room if possible, else of any. */
-  #victim(pool: MemoryPool, passed: ReadonlySet<number>): TensorRecord | null {
+  #victim(pool: MemoryPool, bytes: number, passed: ReadonlySet<number>): TensorRecord | null {
     let other: TensorRecord | null = null;
     for (const index of this.#policy.candidates()) {
       const record = this.#directory.at(index);
       if (passed.has(index) || !this.#swapper.canDemote(record)) continue;
+      if (!this.#canHelp(record, pool, bytes)) continue;
       if (!this.#admission.admit({ index, bytes: record.byteLength })) continue;
       if (record.pool === pool) return record;
       other ??= record;
     }
     return other;
+  }
+
+  /** Another pool's tensors make room only while this pool may take one more arena. */
+  #canHelp(record: TensorRecord, pool: MemoryPool, bytes: number): boolean {
+    return record.pool === pool || pool.arenaBytesFor(bytes) <= pool.roomBytes;
   }
 
   /** Takes a record that an earlier process left in the tier into the directory, cold and clean. */
@@ -317,21 +385,10 @@ export class HierarchicalCache {
   }
 
   async #adoptUnshared(id: string): Promise<TensorRecord | null> {
-    const tier = this.#engine.tier.name;
-    const peeked = await this.#engine.peek(id);
-    if (peeked.verdict === "missing") return null;
-    if (peeked.verdict === "incompatible") throw incompatible(tier, peeked.reason);
-    if (peeked.verdict === "damaged") {
-      const { reason } = peeked;
-      this.#events.emit({ type: "corruption", id, tier, reason, lost: true });
-      await this.#engine.quarantine(id).catch((error: Error) => {
-        this.#events.emit({ type: "tier-error", tier, error });
-      });
-      throw new CorruptionError(tier, `the only copy is damaged: ${reason}`);
-    }
+    // What was saved comes before what a killed process had swapped out.
+    const header = (await this.#peek(id, true)) ?? (await this.#peek(id, false));
     const existing = this.#directory.get(id);
-    if (existing !== undefined) return existing;
-    const { header } = peeked;
+    if (existing !== undefined || header === null) return existing ?? null;
     const record = this.#directory.add(id, {
       kind: header.kind,
       dtype: header.dtype,
@@ -343,15 +400,26 @@ export class HierarchicalCache {
       pool: this.#pools.get(header.kind) as MemoryPool,
       allocatedMs: this.#clock.monotonicMs(),
     });
-    record.cold = {
-      generation: header.generation,
-      codecId: header.codecId,
-      storedBytes: header.storedBytes,
-      isDurable: header.isDurable,
-      version: record.version,
-      isSaved: true,
-    };
+    const { generation, codecId, storedBytes, isDurable, isSaved } = header;
+    const { version } = record;
+    record.cold = { generation, codecId, storedBytes, isDurable, isSaved, version };
+    record.hasSwapCopy = !isSaved;
     return record;
+  }
+
+  async #peek(id: string, isSaved: boolean): Promise<RecordHeader | null> {
+    const tier = this.#engine.tier.name;
+    const copy = { id, isSaved };
+    const peeked = await this.#engine.peek(copy);
+    if (peeked.verdict === "found") return peeked.header;
+    if (peeked.verdict === "missing") return null;
+    const { reason } = peeked;
+    if (peeked.verdict === "incompatible") throw incompatible(tier, reason);
+    this.#events.emit({ type: "corruption", id, tier, reason, lost: true });
+    await this.#engine.quarantine(copy).catch((error: Error) => {
+      this.#events.emit({ type: "tier-error", tier, error });
+    });
+    throw new CorruptionError(tier, `the only copy is damaged: ${reason}`);
   }
 
   #outOfMemory(

@@ -32,30 +32,21 @@ export async function* listTensors(
   engine: TransferEngine,
   prefix: string,
 ): AsyncGenerator<ListedTensor> {
+  const seen = new Set<string>();
   for (const record of [...directory]) {
     if (record.id?.startsWith(prefix) !== true) continue;
     const { id, kind, dtype, shape, layout, byteLength, isResident, cold } = record;
     const isSaved = cold?.isSaved === true;
+    seen.add(id);
     yield { id, kind, dtype, shape, layout, byteLength, isResident, isSaved };
   }
-  const { tenant, fingerprint } = engine.namespace;
   for await (const key of engine.tier.list()) {
     const peeked = await engine.peekKey(key);
-    if (peeked.verdict !== "found") continue;
-    const { header } = peeked;
-    if (header.tenant !== tenant || header.fingerprint !== fingerprint) continue;
-    const { id, kind, dtype, shape, layout, rawBytes } = header;
-    if (!id.startsWith(prefix) || directory.get(id) !== undefined) continue;
-    yield {
-      id,
-      kind,
-      dtype,
-      shape,
-      layout,
-      byteLength: rawBytes,
-      isResident: false,
-      isSaved: true,
-    };
+    if (peeked.verdict !== "found" || !engine.isOurs(peeked.header)) continue;
+    const { id, kind, dtype, shape, layout, rawBytes, isSaved } = peeked.header;
+    if (!id.startsWith(prefix) || seen.has(id)) continue;
+    seen.add(id);
+    yield { id, kind, dtype, shape, layout, byteLength: rawBytes, isResident: false, isSaved };
   }
 }
 
@@ -65,8 +56,10 @@ export function verifyMemory(parts: {
   readonly budget: Budget;
   readonly directory: Directory;
   readonly swapper: MemorySwapper;
+  /** Blocks that a reservation under way holds. */
+  readonly reservedCount: number;
 }): VerifyResult {
-  const { core, budget, directory, swapper } = parts;
+  const { core, budget, directory, swapper, reservedCount } = parts;
   const code = core.check();
   const problems: string[] = [];
   let hotBytes = 0;
@@ -85,6 +78,10 @@ export function verifyMemory(parts: {
     }
   }
   const transfers = swapper.stats();
+  // A transfer may hold a block that is not a tensor's yet, or no longer.
+  if (swapper.isIdle && core.liveCount !== hotCount + reservedCount) {
+    problems.push(`${core.liveCount} blocks are live, ${hotCount} tensors are resident`);
+  }
   if (transfers.hotBytes !== hotBytes) problems.push("resident bytes do not add up");
   if (transfers.hotCount !== hotCount) problems.push("resident tensors do not add up");
   const { usedBytes, limitBytes, usedBytesPeak, byCategory } = budget.stats();

@@ -3,19 +3,21 @@
 
 import type { Clock } from "../clock.js";
 import type { ControlPlane } from "../core/control-plane.js";
-import { CorruptionError, TierError } from "../errors.js";
+import { CorruptionError, MisuseError, TierError } from "../errors.js";
 import type { ArenaShelf } from "../memory/arena-shelf.js";
 import type { EventHub } from "../memory/events.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import type { RecordHeader } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
+import type { Directory } from "./directory.js";
 import type { ColdCopy, TensorRecord } from "./tensor-record.js";
-import type { BytesAt, TransferEngine, WriteOutcome } from "./transfer-engine.js";
+import type { BytesAt, TransferEngine } from "./transfer-engine.js";
 
 export interface MemorySwapperOptions {
   readonly core: ControlPlane;
   readonly shelf: ArenaShelf;
   readonly engine: TransferEngine;
+  readonly directory: Directory;
   readonly policy: EvictionPolicy;
   readonly events: EventHub;
   readonly clock: Clock;
@@ -53,13 +55,15 @@ export class MemorySwapper {
   readonly #core: ControlPlane;
   readonly #shelf: ArenaShelf;
   readonly #engine: TransferEngine;
+  readonly #directory: Directory;
   readonly #policy: EvictionPolicy;
   readonly #events: EventHub;
   readonly #clock: Clock;
   readonly #sink: StatsSink;
   readonly #isDebug: boolean;
-  /** Stores under way: a request without room may wait for one. */
-  readonly #stores = new Set<Promise<void>>();
+  readonly #transfers = new Set<Promise<void>>();
+  /** Those of them that have all the room they need: a request without room may wait for one. */
+  readonly #progressing = new Set<Promise<void>>();
   readonly #background = new Set<Promise<void>>();
   #lastGeneration = 0;
   #counters = {
@@ -80,6 +84,7 @@ export class MemorySwapper {
     this.#core = options.core;
     this.#shelf = options.shelf;
     this.#engine = options.engine;
+    this.#directory = options.directory;
     this.#policy = options.policy;
     this.#events = options.events;
     this.#clock = options.clock;
@@ -106,25 +111,25 @@ export class MemorySwapper {
   }
 
   /**
-   * Gives up everything that a freed tensor owns: its block, and its cold copy unless it was saved.
-   * What a transfer still uses goes when that transfer ends.
+   * Gives up everything that a freed tensor owns: its block, and its swapped-out copy. A block that a
+   * transfer still reads goes when that transfer ends.
    *
    * @throws {MisuseError} `pinned` — then nothing has changed.
    */
   release(record: TensorRecord): void {
     const { slot, transfer } = record;
-    if (transfer !== null) {
-      if (slot !== 0 && this.#core.pinCountOf(slot) > 1) this.#core.free(slot, record.generation);
-      record.isFreed = true;
-      if (slot !== 0) this.#forget(record);
-      // Now and not when the transfer ends: the id may have a new tensor, and a new record, by then.
-      if (!transfer.isSaving && record.cold?.isSaved !== true)
-        this.deleteInBackground(nameOf(record));
-      return;
+    if (slot !== 0) {
+      // The pin of a store under way is ours.
+      const ownPinCount = transfer === null ? 0 : 1;
+      if (this.#core.pinCountOf(slot) > ownPinCount) {
+        throw new MisuseError("pinned", "the tensor is pinned");
+      }
+      if (transfer === null) this.#freeBlock(record);
+      this.#forget(record);
     }
-    if (slot !== 0) this.detach(record);
     record.isFreed = true;
-    this.#dropOwned(record);
+    // Behind whatever the transfer does to it, and before whatever a new tensor of this id will do.
+    if (record.hasSwapCopy) this.#deleteSwapCopy(record);
   }
 
   /** Whether a resident tensor may be demoted right now. */
@@ -160,26 +165,24 @@ export class MemorySwapper {
       this.evictClean(record);
       return "demoted";
     }
-    let isVetoed = false;
-    const { durable } = options;
-    // Part of the transfer, so that nobody who waits for its end finds the tensor halfway.
-    const stored = await this.#store(record, { durable, isSaved: false }, (cold) => {
-      isVetoed = !record.isClean || this.#core.pinCountOf(record.slot) > 0;
-      if (isVetoed) {
+    let outcome: DemoteOutcome = "vetoed";
+    const stored = await this.#store(record, { ...options, isSaved: false }, ({ storedBytes }) => {
+      if (!record.isClean || this.#core.pinCountOf(record.slot) > 0) {
         this.#counters.vetoCount += 1;
         return;
       }
+      outcome = "demoted";
       this.detach(record);
       this.#counters.swapOutCount += 1;
       this.#sink.count("swap.out", 1);
-      this.#spilled(record, cold.storedBytes);
+      this.#spilled(record, storedBytes);
     });
-    if (stored === "no-space") return stored;
-    return isVetoed || stored === "vetoed" ? "vetoed" : "demoted";
+    if (record.isFreed) return "demoted";
+    return typeof stored === "object" ? outcome : stored;
   }
 
   /**
-   * Writes a copy that outlives the tensor; the tensor stays where it is.
+   * Writes a record that outlives the tensor; the tensor stays where it is.
    *
    * @param record Resident, without a transfer.
    * @throws {TierError} `io`, `busy` — it was written while it was copied, `closed`.
@@ -188,18 +191,11 @@ export class MemorySwapper {
     record: TensorRecord,
     options: { readonly durable: boolean },
   ): Promise<"stored" | "no-space"> {
-    const { cold } = record;
-    if (record.isClean && cold !== null && (cold.isDurable || !options.durable)) {
-      record.cold = { ...cold, isSaved: true };
-      return "stored";
-    }
-    const stored = await this.#store(record, { durable: options.durable, isSaved: true });
+    if (hasSaved(record, options.durable)) return "stored";
+    const stored = await this.#store(record, { ...options, isSaved: true });
     if (stored === "vetoed") {
-      throw new TierError(
-        "busy",
-        this.#engine.tier.name,
-        "the tensor was written while it was saved",
-      );
+      const message = "the tensor was written while it was saved";
+      throw new TierError("busy", this.#engine.tier.name, message);
     }
     if (stored === "no-space") return stored;
     this.#counters.saveCount += 1;
@@ -214,51 +210,51 @@ export class MemorySwapper {
    * @throws {CorruptionError} The only copy is damaged or gone.
    * @throws {TierError} `io`, `busy`, `closed`; the tensor stays cold.
    */
-  load(record: TensorRecord, allocate: () => Promise<number>): Promise<void> {
-    return this.#asTransfer(record, false, async () => {
-      const slot = await allocate();
+  async load(record: TensorRecord, allocate: () => Promise<number>): Promise<void> {
+    const end = this.#begin(record);
+    let slot = 0;
+    let isIntact = false;
+    try {
+      slot = await allocate();
       const generation = this.#core.generationOf(slot);
       this.#core.pin(slot, generation);
-      let isIntact = false;
+      const endReading = this.#noteProgress();
       try {
         isIntact = await this.#read(record, slot);
       } finally {
+        endReading();
         this.#core.unpin(slot, generation);
-        if (!isIntact || record.isFreed) record.pool.free(slot, generation);
       }
-      if (record.isFreed) return;
-      if (!isIntact) throw await this.#lose(record);
-      this.attach(record, slot);
-      this.#counters.swapInCount += 1;
-      this.#counters.rawBytesIn += record.byteLength;
-      this.#sink.count("swap.in", 1);
-    });
-  }
-
-  /** Deletes a record in the background; failures become events. Awaited by {@link settle}. */
-  deleteInBackground(id: string): void {
-    const work = this.#engine
-      .delete(id)
-      .then(
-        () => {},
-        (error: Error) => {
-          this.#events.emit({ type: "tier-error", tier: this.#engine.tier.name, error });
-        },
-      )
-      .finally(() => this.#background.delete(work));
-    this.#background.add(work);
-  }
-
-  /** A store under way, or null. */
-  get pendingStore(): Promise<void> | null {
-    return this.#stores.values().next().value ?? null;
-  }
-
-  /** Resolves once nothing is under way in the background. */
-  async settle(): Promise<void> {
-    while (this.#stores.size + this.#background.size > 0) {
-      await Promise.all([...this.#stores, ...this.#background]);
+    } finally {
+      // From here to the end of the transfer nothing waits, so nobody finds the tensor halfway.
+      if (slot !== 0 && isIntact && !record.isFreed) {
+        this.attach(record, slot);
+        this.#counters.swapInCount += 1;
+        this.#counters.rawBytesIn += record.byteLength;
+        this.#sink.count("swap.in", 1);
+      } else if (slot !== 0) {
+        record.pool.free(slot, this.#core.generationOf(slot));
+      }
+      end();
+      if (record.isResident) for (const wake of [...record.waiters]) wake();
     }
+    if (!isIntact && !record.isFreed) await this.#lose(record);
+  }
+
+  /** A transfer under way that will end without needing more room, or null. */
+  get pendingTransfer(): Promise<void> | null {
+    return this.#progressing.values().next().value ?? null;
+  }
+
+  /** Resolves once nothing is under way. */
+  async settle(): Promise<void> {
+    while (this.#transfers.size + this.#background.size > 0) {
+      await Promise.all([...this.#transfers, ...this.#background]);
+    }
+  }
+
+  get isIdle(): boolean {
+    return this.#transfers.size === 0;
   }
 
   stats(): SwapperStats {
@@ -267,7 +263,7 @@ export class MemorySwapper {
 
   headerOf(
     record: TensorRecord,
-    { generation, isDurable }: Pick<RecordHeader, "generation" | "isDurable">,
+    copy: Pick<RecordHeader, "generation" | "isDurable" | "isSaved">,
   ): RecordHeader {
     const { codec, namespace } = this.#engine;
     return {
@@ -278,8 +274,9 @@ export class MemorySwapper {
       shape: record.shape,
       layout: record.layout,
       codecId: codec.id,
-      isDurable,
-      generation,
+      isDurable: copy.isDurable,
+      isSaved: copy.isSaved,
+      generation: copy.generation,
       rawBytes: record.byteLength,
       storedBytes: codec.storedBytes(record.byteLength, record.dtype),
     };
@@ -288,37 +285,30 @@ export class MemorySwapper {
   /**
    * Writes and verifies a copy while the block is pinned; on success the tensor is clean.
    *
-   * @param finish Called within the transfer, once the block is unpinned, unless it was freed.
+   * @param finish Called at the end of the transfer, with the block unpinned, unless it was freed.
    */
   async #store(
     record: TensorRecord,
     options: { readonly durable: boolean; readonly isSaved: boolean },
     finish: (cold: ColdCopy) => void = () => {},
   ): Promise<ColdCopy | "no-space" | "vetoed"> {
+    const { slot, generation } = record;
     let result: ColdCopy | "no-space" | "vetoed" = "vetoed";
-    const { slot, generation: slotGeneration } = record;
-    this.#core.pin(slot, slotGeneration);
-    const work = this.#asTransfer(record, options.isSaved, async () => {
-      try {
-        result = await this.#writeCopy(record, slot, options);
-      } catch (error) {
-        this.#counters.failedCount += 1;
-        throw error;
-      } finally {
-        this.#core.unpin(slot, slotGeneration);
-        if (record.isFreed) this.#freeBlock(record);
-      }
-      if (typeof result === "object" && !record.isFreed) finish(result);
-    });
-    const settled = work.then(
-      () => {},
-      () => {},
-    );
-    this.#stores.add(settled);
+    this.#core.pin(slot, generation);
+    const end = this.#begin(record);
+    const endProgress = this.#noteProgress();
     try {
-      await work;
+      result = await this.#writeCopy(record, slot, options);
+    } catch (error) {
+      this.#counters.failedCount += 1;
+      throw error;
     } finally {
-      this.#stores.delete(settled);
+      // From here to the end of the transfer nothing waits, so nobody finds the tensor halfway.
+      this.#core.unpin(slot, generation);
+      if (record.isFreed) this.#freeBlock(record);
+      else if (typeof result === "object") finish(result);
+      endProgress();
+      end();
     }
     return result;
   }
@@ -329,43 +319,52 @@ export class MemorySwapper {
     options: { readonly durable: boolean; readonly isSaved: boolean },
   ): Promise<ColdCopy | "no-space" | "vetoed"> {
     const { version } = record;
+    const { isSaved } = options;
     const isStale = () => record.version !== version || record.writePinCount > 0;
     if (isStale()) return "vetoed";
     const startMs = this.#clock.monotonicMs();
+    const generation = this.#nextGeneration(record);
+    const header = this.headerOf(record, { generation, isDurable: options.durable, isSaved });
     const source: BytesAt = (offset, byteLength) =>
       this.#bytesOf(slot, record).subarray(offset, offset + byteLength);
-    // A durable record is replaced by nothing less, or a power cut could take both.
-    const isDurable = options.durable || record.cold?.isDurable === true;
-    const header = this.headerOf(record, { generation: this.#nextGeneration(record), isDurable });
-    let outcome: WriteOutcome;
+    const before = record.cold;
+    // A failure may come after the new record has replaced the old one.
+    const distrust = () => {
+      if (before?.isSaved === isSaved) record.cold = { ...before, version: NO_VERSION };
+    };
+    if (!isSaved) record.hasSwapCopy = true;
     try {
-      outcome = await this.#engine.write(header, source, isStale);
+      const written = await this.#writeOrSweep(header, source, isStale);
+      if (written === "no-space") this.#counters.noSpaceCount += 1;
+      if (written === "vetoed") this.#counters.vetoCount += 1;
+      if (typeof written === "string") return written;
+      const { codecId, storedBytes, isDurable } = written;
+      const cold: ColdCopy = { generation, codecId, storedBytes, isDurable, version, isSaved };
+      // Freed meanwhile: nobody will ask for it.
+      if (record.isFreed) return cold;
+      distrust();
+      if ((await this.#engine.read(written, null)) !== "intact" && !record.isFreed) {
+        throw new TierError("io", this.#engine.tier.name, "what was written does not read back");
+      }
+      record.cold = cold;
+      if (isSaved && record.hasSwapCopy && !record.isFreed) this.#deleteSwapCopy(record);
+      this.#counters.rawBytesOut += record.byteLength;
+      this.#sink.time("swap.store", this.#clock.monotonicMs() - startMs);
+      return cold;
     } catch (error) {
-      // It may have failed after the new record had replaced the old one.
-      if (record.cold !== null) record.cold = { ...record.cold, version: NO_VERSION };
+      distrust();
       throw error;
     }
-    if (outcome === "no-space") this.#counters.noSpaceCount += 1;
-    if (outcome === "vetoed") this.#counters.vetoCount += 1;
-    if (outcome !== "stored") return outcome;
-    const cold: ColdCopy = {
-      generation: header.generation,
-      codecId: header.codecId,
-      storedBytes: header.storedBytes,
-      isDurable,
-      version,
-      isSaved: options.isSaved || record.cold?.isSaved === true,
-    };
-    // The old copy is gone; the new one is not to be relied on before it has been read back.
-    record.cold = { ...cold, version: NO_VERSION };
-    if (record.isFreed && !cold.isSaved) return cold;
-    if ((await this.#engine.read(header, null)) !== "intact") {
-      throw new TierError("io", this.#engine.tier.name, "what was written does not read back");
-    }
-    record.cold = cold;
-    this.#counters.rawBytesOut += record.byteLength;
-    this.#sink.time("swap.store", this.#clock.monotonicMs() - startMs);
-    return cold;
+  }
+
+  /** Writes; when the tier is full, sweeps what killed processes left in it and tries once more. */
+  async #writeOrSweep(header: RecordHeader, source: BytesAt, isStale: () => boolean) {
+    const written = await this.#engine.write(header, source, isStale);
+    if (written !== "no-space") return written;
+    const hasRoom = await this.#engine.sweepOrphans(
+      (other) => this.#engine.isOurs(other) && this.#directory.get(other.id)?.hasSwapCopy === true,
+    );
+    return hasRoom ? this.#engine.write(header, source, isStale) : written;
   }
 
   async #read(record: TensorRecord, slot: number): Promise<boolean> {
@@ -379,17 +378,19 @@ export class MemorySwapper {
     return outcome === "intact";
   }
 
-  async #lose(record: TensorRecord): Promise<CorruptionError> {
+  /** @throws {CorruptionError} Always. */
+  async #lose(record: TensorRecord): Promise<never> {
     const tier = this.#engine.tier.name;
+    const copy = { id: nameOf(record), isSaved: record.cold?.isSaved === true };
     record.isLost = true;
     record.cold = null;
     this.#counters.failedCount += 1;
     const reason = "the only copy is damaged or gone";
-    this.#events.emit({ type: "corruption", id: nameOf(record), tier, reason, lost: true });
-    await this.#engine.quarantine(nameOf(record)).catch((error: Error) => {
+    this.#events.emit({ type: "corruption", id: copy.id, tier, reason, lost: true });
+    await this.#engine.quarantine(copy).catch((error: Error) => {
       this.#events.emit({ type: "tier-error", tier, error });
     });
-    return new CorruptionError(tier, reason);
+    throw new CorruptionError(tier, reason);
   }
 
   #freeBlock(record: TensorRecord): void {
@@ -408,23 +409,46 @@ export class MemorySwapper {
     this.#counters.hotCount -= 1;
   }
 
-  /** Deletes the cold copy of a freed tensor unless it was saved. */
-  #dropOwned(record: TensorRecord): void {
-    if (record.cold !== null && !record.cold.isSaved) this.deleteInBackground(nameOf(record));
+  /** Deletes the swapped-out copy in the background; a failure becomes an event. */
+  #deleteSwapCopy(record: TensorRecord): void {
+    record.hasSwapCopy = false;
+    const work = this.#engine
+      .delete({ id: nameOf(record), isSaved: false })
+      .then(
+        () => {},
+        (error: Error) => {
+          this.#events.emit({ type: "tier-error", tier: this.#engine.tier.name, error });
+        },
+      )
+      .finally(() => this.#background.delete(work));
+    this.#background.add(work);
   }
 
-  #asTransfer(record: TensorRecord, isSaving: boolean, work: () => Promise<void>): Promise<void> {
-    const done = work().finally(() => {
-      record.transfer = null;
+  /** Marks a transfer as under way. @returns Ends it, at once. */
+  #begin(record: TensorRecord): () => void {
+    let resolve = () => {};
+    const settled = new Promise<void>((settle) => {
+      resolve = settle;
     });
-    record.transfer = {
-      isSaving,
-      settled: done.then(
-        () => {},
-        () => {},
-      ),
+    record.transfer = { settled };
+    this.#transfers.add(settled);
+    return () => {
+      record.transfer = null;
+      this.#transfers.delete(settled);
+      resolve();
     };
-    return done;
+  }
+
+  #noteProgress(): () => void {
+    let resolve = () => {};
+    const ended = new Promise<void>((settle) => {
+      resolve = settle;
+    });
+    this.#progressing.add(ended);
+    return () => {
+      this.#progressing.delete(ended);
+      resolve();
+    };
   }
 
   #bytesOf(slot: number, record: TensorRecord): Uint8Array {
@@ -451,4 +475,10 @@ export class MemorySwapper {
 /** Whatever is moved has a name: an anonymous tensor never gets this far. */
 function nameOf(record: TensorRecord): string {
   return record.id as string;
+}
+
+/** Whether the saved record holds the tensor's bytes, and is durable if that is wanted. */
+export function hasSaved({ cold, isClean }: TensorRecord, durable: boolean): boolean {
+  if (cold === null || !isClean) return false;
+  return cold.isSaved && (cold.isDurable || !durable);
 }

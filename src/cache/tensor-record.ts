@@ -13,13 +13,11 @@ export interface ColdCopy {
   readonly isDurable: boolean;
   /** Value of {@link TensorRecord.version} whose bytes it holds. */
   readonly version: number;
-  /** Written by `save`, or found in the store: outlives the tensor. Otherwise freed with it. */
+  /** The saved record, which outlives the tensor; otherwise the swapped-out copy. */
   readonly isSaved: boolean;
 }
 
 export interface Transfer {
-  /** It writes a record that outlives the tensor. */
-  readonly isSaving: boolean;
   /** Settles with the transfer and never rejects; waiters look at the record again. */
   readonly settled: Promise<void>;
 }
@@ -65,7 +63,11 @@ export class TensorRecord {
   /** Pins through which a caller may be writing. */
   writePinCount = 0;
   cold: ColdCopy | null = null;
+  /** There may be a swapped-out copy in the tier, valid or not; it goes with the tensor. */
+  hasSwapCopy = false;
   transfer: Transfer | null = null;
+  /** Called at the very end of a load, in the same turn in which the tensor became resident. */
+  readonly waiters = new Set<() => void>();
   isFreed = false;
   /** The only copy was found damaged. */
   isLost = false;

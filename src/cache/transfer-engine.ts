@@ -29,11 +29,18 @@ export interface TransferEngineOptions {
   readonly namespace: Omit<RecordName, "id">;
 }
 
+/** One of the two records that a tensor may have: the saved one, or the swapped-out copy. */
+export interface CopyName {
+  readonly id: string;
+  readonly isSaved: boolean;
+}
+
 /** A view on part of the bytes of a block that stays where it is. */
 export type BytesAt = (offset: number, byteLength: number) => Uint8Array;
 
 export type WriteOutcome =
-  | "stored"
+  /** The header of the record as it was written. */
+  | RecordHeader
   | "no-space"
   /** The source changed while it was copied; nothing was published. */
   | "vetoed";
@@ -71,7 +78,8 @@ export class TransferEngine {
   /**
    * Writes a record, replacing the one of that name.
    *
-   * @param header Durable if its flag says so.
+   * @param header Durable if its flag says so, or if the saved record that it replaces was: nothing
+   *   less may take its place, or a power cut could take both.
    * @param source The tensor's bytes; they must stay where they are until the promise settles.
    * @param isStale Asked once all bytes are copied; true vetoes the commit.
    * @throws {TierError} `io`, `busy`, `closed`; the old record is then what a reader finds.
@@ -81,21 +89,13 @@ export class TransferEngine {
     source: BytesAt,
     isStale: () => boolean,
   ): Promise<WriteOutcome> {
-    const key = await this.#keyOf(header.id);
-    return this.#serially(key, () =>
-      this.#staging.use(async (buffer) => {
-        const writer = await this.tier.begin(key, recordBytesOf(header));
-        if (writer === "no-space") return "no-space";
-        try {
-          const outcome = await this.#writeBytes(writer, buffer, header, source, isStale);
-          if (outcome !== "stored") return outcome;
-          return await writer.commit({ durable: header.isDurable });
-        } finally {
-          // Harmless after a commit.
-          await writer.abort();
-        }
-      }),
-    );
+    const key = await this.#keyOf(header);
+    return this.#serially(key, async () => {
+      const isDurable = header.isDurable || (header.isSaved && (await this.#isDurable(key)));
+      return this.#staging.use((buffer) =>
+        this.#writeRecord(key, buffer, { ...header, isDurable }, source, isStale),
+      );
+    });
   }
 
   /**
@@ -106,7 +106,7 @@ export class TransferEngine {
    * @throws {TierError} `io`, `busy`, `closed`.
    */
   async read(header: RecordHeader, target: BytesAt | null): Promise<ReadOutcome> {
-    const key = await this.#keyOf(header.id);
+    const key = await this.#keyOf(header);
     return this.#serially(key, () =>
       this.#staging.use(async (buffer) => {
         const reader = await this.tier.openRead(key);
@@ -120,10 +120,10 @@ export class TransferEngine {
     );
   }
 
-  /** Reads only the header of the record with this id, if there is one. @throws {TierError} `io`. */
-  async peek(id: string): Promise<PeekOutcome> {
-    const key = await this.#keyOf(id);
-    return this.#serially(key, () => this.#peekKey(key, id));
+  /** Reads only the header of one copy, if there is one. @throws {TierError} `io`. */
+  async peek(copy: CopyName): Promise<PeekOutcome> {
+    const key = await this.#keyOf(copy);
+    return this.#serially(key, () => this.#peekKey(key, copy));
   }
 
   /** The header of whatever record lies under a key of the tier. @throws {TierError} `io`. */
@@ -132,15 +132,62 @@ export class TransferEngine {
   }
 
   /** @returns Whether there was a record. @throws {TierError} `io`, `closed`. */
-  async delete(id: string): Promise<boolean> {
-    const key = await this.#keyOf(id);
+  async delete(copy: CopyName): Promise<boolean> {
+    const key = await this.#keyOf(copy);
     return this.#serially(key, () => this.tier.delete(key));
   }
 
+  /**
+   * Deletes swapped-out copies that no tensor of this process owns: what killed processes left.
+   *
+   * @param isOwned Whether a tensor of this memory owns the copy.
+   * @returns Whether anything was deleted.
+   * @throws {TierError} `io`, `closed`.
+   */
+  async sweepOrphans(isOwned: (header: RecordHeader) => boolean): Promise<boolean> {
+    let hasDeleted = false;
+    for await (const key of this.tier.list()) {
+      const peeked = await this.peekKey(key);
+      if (peeked.verdict !== "found" || peeked.header.isSaved || isOwned(peeked.header)) continue;
+      hasDeleted = (await this.#serially(key, () => this.tier.delete(key))) || hasDeleted;
+    }
+    return hasDeleted;
+  }
+
+  /** Whether a header is of this memory's namespace. */
+  isOurs({ tenant, fingerprint }: RecordHeader): boolean {
+    return tenant === this.namespace.tenant && fingerprint === this.namespace.fingerprint;
+  }
+
   /** Takes a damaged record out of the way. @throws {TierError} `io`, `closed`. */
-  async quarantine(id: string): Promise<void> {
-    const key = await this.#keyOf(id);
+  async quarantine(copy: CopyName): Promise<void> {
+    const key = await this.#keyOf(copy);
     return this.#serially(key, () => this.tier.quarantine(key));
+  }
+
+  async #writeRecord(
+    key: TierKey,
+    buffer: PrivateBytes,
+    header: RecordHeader,
+    source: BytesAt,
+    isStale: () => boolean,
+  ): Promise<WriteOutcome> {
+    const writer = await this.tier.begin(key, recordBytesOf(header));
+    if (writer === "no-space") return "no-space";
+    try {
+      const outcome = await this.#writeBytes(writer, buffer, header, source, isStale);
+      if (outcome !== "stored") return outcome;
+      const committed = await writer.commit({ durable: header.isDurable });
+      return committed === "stored" ? header : committed;
+    } finally {
+      // Harmless after a commit.
+      await writer.abort();
+    }
+  }
+
+  async #isDurable(key: TierKey): Promise<boolean> {
+    const peeked = await this.#peekKey(key, null);
+    return peeked.verdict === "found" && peeked.header.isDurable;
   }
 
   async #writeBytes(
@@ -149,7 +196,7 @@ export class TransferEngine {
     header: RecordHeader,
     source: BytesAt,
     isStale: () => boolean,
-  ): Promise<WriteOutcome> {
+  ): Promise<"stored" | "no-space" | "vetoed"> {
     const hash = this.#hasher.open();
     let filled = 0;
     const flush = async (): Promise<boolean> => {
@@ -222,7 +269,7 @@ export class TransferEngine {
     }
   }
 
-  async #peekKey(key: TierKey, id: string | null): Promise<PeekOutcome> {
+  async #peekKey(key: TierKey, copy: CopyName | null): Promise<PeekOutcome> {
     const reader = await this.tier.openRead(key);
     if (reader === null) return { verdict: "missing" };
     try {
@@ -240,7 +287,7 @@ export class TransferEngine {
       const decoded = decodeHeader(bytes);
       if (decoded.verdict !== "valid") return decoded;
       const { header } = decoded;
-      if (id !== null && !this.#isNamed(header, id)) {
+      if (copy !== null && !this.#isNamed(header, copy)) {
         return { verdict: "damaged", reason: "the record is of another tensor" };
       }
       if (reader.byteLength !== recordBytesOf(header)) {
@@ -258,20 +305,16 @@ export class TransferEngine {
     }
   }
 
-  #isNamed(header: RecordHeader, id: string): boolean {
-    return (
-      header.id === id &&
-      header.tenant === this.namespace.tenant &&
-      header.fingerprint === this.namespace.fingerprint
-    );
+  #isNamed(header: RecordHeader, { id, isSaved }: CopyName): boolean {
+    return header.id === id && header.isSaved === isSaved && this.isOurs(header);
   }
 
   /**
    * Keys are computed one after another: digests may finish in any order, but operations on one key
    * must begin in the order of their calls.
    */
-  #keyOf(id: string): Promise<TierKey> {
-    const compute = () => recordKey({ ...this.namespace, id });
+  #keyOf({ id, isSaved }: CopyName): Promise<TierKey> {
+    const compute = () => recordKey({ ...this.namespace, id }, isSaved);
     const key = this.#lastKey.then(compute, compute);
     this.#lastKey = key;
     return key;

@@ -5,7 +5,11 @@
 import * as abi from "../../assembly/abi.js";
 import { MisuseError, PoisonedError } from "../errors.js";
 import { LinearMemory, type MemoryFactory } from "./linear-memory.js";
-import { type CoreExports, instantiateCore, type WasmSource } from "./wasm-modules.js";
+import { type CoreExports, compileCore, instantiateCore, type WasmSource } from "./wasm-modules.js";
+
+/** Most arenas, and most blocks, that one control plane can have. */
+export const ARENA_CAPACITY_MAX = abi.ARENA_CAPACITY_MAX;
+export const SLOT_CAPACITY_MAX = abi.SLOT_CAPACITY_MAX;
 
 export interface ControlPlaneOptions {
   /** Most blocks that can be live at once; at most 2^21 − 1. */
@@ -113,7 +117,8 @@ export class ControlPlane {
     // instance on the smallest one.
     const { slotCapacity, arenaCapacity, metadataBytes, createMemory } = options;
     const smallest = LinearMemory.create(1, createMemory);
-    const probe = await instantiateCore(smallest.wasm, options.wasm);
+    const module = await compileCore(options.wasm);
+    const probe = await instantiateCore(smallest.wasm, module);
     const base = probe.controlHeapBase() >>> 0;
     const isDescribable = metadataBytes < 2 ** 32;
     const tableBytes = isDescribable
@@ -123,7 +128,7 @@ export class ControlPlane {
       throw new MisuseError("bad-option", "the control plane does not fit: use a smaller budget");
     }
     const memory = LinearMemory.create(base + tableBytes, createMemory);
-    const core = await instantiateCore(memory.wasm, options.wasm);
+    const core = await instantiateCore(memory.wasm, module);
     const totalBytes = memory.byteLength - base;
     const status = core.controlInit(base, totalBytes, slotCapacity, arenaCapacity) >>> 0;
     if (status !== abi.STATUS_OK) {

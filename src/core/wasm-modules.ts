@@ -95,6 +95,11 @@ async function instantiateWith(
   throw new MisuseError("bad-option", `wasm: the module has no ${mark}`);
 }
 
+/** Compiles the core once, for several instances. @throws {MisuseError} `bad-option`. */
+export function compileCore(source?: WasmSource): Promise<WebAssembly.Module> {
+  return compile(CORE_WASM_BASE64, source);
+}
+
 export async function instantiateCore(
   memory: WebAssembly.Memory,
   source?: WasmSource,

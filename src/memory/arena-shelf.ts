@@ -5,8 +5,6 @@ import type { Arena, ArenaFactory } from "../arena/arena.js";
 import type { ControlPlane } from "../core/control-plane.js";
 import type { Budget } from "./budget.js";
 
-const WASM_PAGE_BYTES = 65536;
-
 /** An arena that a pool has open. */
 export interface PoolArena {
   /** Number of the arena in the control plane. */
@@ -18,8 +16,6 @@ export interface ArenaShelfOptions {
   readonly core: ControlPlane;
   readonly budget: Budget;
   readonly createArena: ArenaFactory;
-  /** Length of an ordinary arena; a power of two. A longer tensor gets an arena of its own. */
-  readonly arenaBytes: number;
   readonly granuleShift: number;
 }
 
@@ -31,7 +27,6 @@ export interface ArenaShelfStats {
 }
 
 export class ArenaShelf {
-  readonly arenaBytes: number;
   readonly #core: ControlPlane;
   readonly #budget: Budget;
   readonly #createArena: ArenaFactory;
@@ -44,7 +39,6 @@ export class ArenaShelf {
   #droppedCount = 0;
 
   constructor(options: ArenaShelfOptions) {
-    this.arenaBytes = options.arenaBytes;
     this.#core = options.core;
     this.#budget = options.budget;
     this.#createArena = options.createArena;
@@ -53,17 +47,15 @@ export class ArenaShelf {
   }
 
   /**
-   * Opens an arena that can hold `bytes` for a pool: a spare, else a new one inside the budget.
+   * Opens an arena for a pool: a spare, else a new one inside the budget.
    *
+   * @param capacityBytes Least length; a multiple of a wasm page.
+   * @param capacityBytesMax Greatest length of a spare.
    * @returns null when neither is to be had.
    */
-  tryOpen(pool: number, bytes: number, roomBytes: number): PoolArena | null {
-    const capacityBytes =
-      bytes <= this.arenaBytes
-        ? this.arenaBytes
-        : Math.ceil(bytes / WASM_PAGE_BYTES) * WASM_PAGE_BYTES;
-    if (capacityBytes > roomBytes) return null;
-    const arena = this.#takeSpare(capacityBytes, roomBytes) ?? this.#tryCreate(capacityBytes);
+  tryOpen(pool: number, capacityBytes: number, capacityBytesMax: number): PoolArena | null {
+    const arena =
+      this.#takeSpare(capacityBytes, capacityBytesMax) ?? this.#tryCreate(capacityBytes);
     if (arena === null) return null;
     const id = this.#core.openArena(pool, arena.capacityBytes, this.#granuleShift);
     if (id === 0) {
@@ -87,10 +79,16 @@ export class ArenaShelf {
     return (this.#open[this.#core.arenaOf(slot)] as PoolArena).arena;
   }
 
-  /** Drops every spare. @returns Bytes on their way back to the system. */
-  dropSpares(): number {
+  /**
+   * Drops spares, the longest first, until `bytes` bytes are on their way back to the system.
+   *
+   * @returns Bytes dropped; 0, and nothing is dropped, when all spares together are fewer.
+   */
+  dropSpares(bytes: number): number {
+    if (bytes <= 0 || this.stats().spareBytes < bytes) return 0;
+    this.#spares.sort((left, right) => left.capacityBytes - right.capacityBytes);
     let droppedBytes = 0;
-    for (const spare of this.#spares.splice(0)) droppedBytes += this.#drop(spare);
+    while (droppedBytes < bytes) droppedBytes += this.#drop(this.#spares.pop() as Arena);
     return droppedBytes;
   }
 
@@ -104,26 +102,25 @@ export class ArenaShelf {
   }
 
   // An arena of a tensor's own may serve a smaller such tensor, but not one half its size.
-  #takeSpare(capacityBytes: number, roomBytes: number): Arena | null {
+  #takeSpare(capacityBytes: number, capacityBytesMax: number): Arena | null {
     const index = this.#spares.findIndex(
       (spare) =>
         spare.capacityBytes >= capacityBytes &&
-        spare.capacityBytes <= roomBytes &&
+        spare.capacityBytes <= capacityBytesMax &&
         spare.capacityBytes < 2 * capacityBytes,
     );
     return index < 0 ? null : (this.#spares.splice(index, 1)[0] as Arena);
   }
 
   #tryCreate(capacityBytes: number): Arena | null {
-    if (!this.#budget.tryCharge("arenas", capacityBytes)) {
-      // A spare of another length is worth less than the arena that is needed now.
-      if (this.#spares.length === 0) return null;
-      this.dropSpares();
-      if (!this.#budget.tryCharge("arenas", capacityBytes)) return null;
+    if (!this.#budget.tryCharge("arenas", capacityBytes)) return null;
+    let arena: Arena | null = null;
+    try {
+      arena = this.#createArena(capacityBytes);
+    } finally {
+      if (arena === null) this.#budget.release("arenas", capacityBytes);
     }
-    const arena = this.#createArena(capacityBytes);
-    if (arena === null) this.#budget.release("arenas", capacityBytes);
-    else this.#addedCount += 1;
+    if (arena !== null) this.#addedCount += 1;
     return arena;
   }
 

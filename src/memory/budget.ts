@@ -1,5 +1,6 @@
-// The promise behind `budgets.ram`: every byte that the library holds in RAM is charged here first,
-// and a charge that would exceed the limit is refused.
+// The promise behind `budgets.ram`: arenas, staging and the control plane are charged here first, and
+// a charge that would exceed the limit is refused. JavaScript objects are not counted: a tensor's
+// record is a few hundred bytes of the engine's own heap.
 
 /**
  * What RAM is held for. `arenas` includes emptied ones kept as spares; `retired` are dropped arenas
@@ -38,6 +39,11 @@ export class Budget {
 
   get usedBytes(): number {
     return this.#usedBytes;
+  }
+
+  /** Most bytes that arenas can ever have: what is neither metadata nor staging. */
+  get arenaLimitBytes(): number {
+    return this.limitBytes - this.#used.control - this.#used.staging;
   }
 
   get retiredBytes(): number {

@@ -10,7 +10,7 @@ export type MemoryEvent =
       readonly requestedBytes: number;
       readonly remedies: readonly string[];
     }
-  /** A tensor was demoted to make room. `bytesWritten` is 0 for a clean one. */
+  /** A tensor was demoted, by pressure or by `swapOut`. `bytesWritten` is 0 for a clean one. */
   | {
       readonly type: "spill";
       readonly id: string;
@@ -74,37 +74,44 @@ export class EventHub {
   subscribe(signal?: AbortSignal): AsyncGenerator<MemoryEvent, void, void> {
     const listener = new Listener();
     this.#listeners.add(listener);
-    return this.#drain(listener, signal);
+    const leave = () => this.#leave(listener);
+    signal?.addEventListener("abort", leave, { once: true });
+    if (this.#isClosed || signal?.aborted === true) leave();
+    const stream = this.#drain(listener);
+    // A generator that was never started does not run its `finally`.
+    const finish = stream.return.bind(stream);
+    stream.return = (value) => {
+      signal?.removeEventListener("abort", leave);
+      leave();
+      return finish(value);
+    };
+    return stream;
   }
 
   close(): void {
     this.#isClosed = true;
-    for (const listener of this.#listeners) listener.wake?.();
+    for (const listener of [...this.#listeners]) this.#leave(listener);
   }
 
-  async *#drain(
-    listener: Listener,
-    signal: AbortSignal | undefined,
-  ): AsyncGenerator<MemoryEvent, void, void> {
-    const onAbort = () => listener.wake?.();
-    signal?.addEventListener("abort", onAbort);
-    try {
-      for (;;) {
-        const event = listener.queue.shift();
-        if (event !== undefined) {
-          yield event;
-        } else if (this.#isClosed || signal?.aborted === true) {
-          return;
-        } else {
-          await new Promise<void>((resolve) => {
-            listener.wake = resolve;
-          });
-        }
+  /** No more events for this listener; those it has are still its own. */
+  #leave(listener: Listener): void {
+    if (!this.#listeners.delete(listener)) return;
+    this.#droppedCount += listener.droppedCount;
+    listener.wake?.();
+  }
+
+  async *#drain(listener: Listener): AsyncGenerator<MemoryEvent, void, void> {
+    for (;;) {
+      const event = listener.queue.shift();
+      if (event !== undefined) {
+        yield event;
+      } else if (!this.#listeners.has(listener)) {
+        return;
+      } else {
+        await new Promise<void>((resolve) => {
+          listener.wake = resolve;
+        });
       }
-    } finally {
-      signal?.removeEventListener("abort", onAbort);
-      this.#droppedCount += listener.droppedCount;
-      this.#listeners.delete(listener);
     }
   }
 }

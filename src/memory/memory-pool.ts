@@ -3,10 +3,14 @@ import type { ControlPlane, PoolCounters } from "../core/control-plane.js";
 import type { TensorKind } from "../types.js";
 import type { ArenaShelf, PoolArena } from "./arena-shelf.js";
 
+const WASM_PAGE_BYTES = 65536;
+
 export interface PoolStats extends PoolCounters {
   readonly kind: TensorKind;
   /** Infinity when the pool draws from the common budget alone. */
   readonly budgetBytes: number;
+  /** Length of an ordinary arena. */
+  readonly arenaBytes: number;
   readonly arenaCount: number;
   readonly capacityBytes: number;
   readonly capacityBytesPeak: number;
@@ -25,6 +29,8 @@ export interface MemoryPoolOptions {
   readonly kind: TensorKind;
   readonly index: number;
   readonly budgetBytes: number;
+  /** Length of an ordinary arena; a power of two. A longer tensor gets an arena of its own. */
+  readonly arenaBytes: number;
   readonly core: ControlPlane;
   readonly shelf: ArenaShelf;
 }
@@ -32,6 +38,7 @@ export interface MemoryPoolOptions {
 export class MemoryPool {
   readonly kind: TensorKind;
   readonly budgetBytes: number;
+  readonly arenaBytes: number;
   readonly #index: number;
   readonly #core: ControlPlane;
   readonly #shelf: ArenaShelf;
@@ -44,9 +51,21 @@ export class MemoryPool {
   constructor(options: MemoryPoolOptions) {
     this.kind = options.kind;
     this.budgetBytes = options.budgetBytes;
+    this.arenaBytes = options.arenaBytes;
     this.#index = options.index;
     this.#core = options.core;
     this.#shelf = options.shelf;
+  }
+
+  /** What the pool's own budget leaves for further arenas. */
+  get roomBytes(): number {
+    return this.budgetBytes - this.#capacityBytes;
+  }
+
+  /** Length of the arena that a tensor of `bytes` needs. */
+  arenaBytesFor(bytes: number): number {
+    if (bytes <= this.arenaBytes) return this.arenaBytes;
+    return Math.ceil(bytes / WASM_PAGE_BYTES) * WASM_PAGE_BYTES;
   }
 
   get arenas(): readonly PoolArena[] {
@@ -55,7 +74,7 @@ export class MemoryPool {
 
   /** @returns A slot, or 0 when no open arena has room. One call into the core per arena tried. */
   tryAllocate(bytes: number, alignment: number): number {
-    if (bytes > this.#shelf.arenaBytes) return this.#tryAllocateWhole(bytes);
+    if (bytes > this.arenaBytes) return this.#tryAllocateWhole(bytes);
     for (const { id } of this.#arenas) {
       const slot = this.#core.allocate(id, bytes, alignment);
       if (slot !== 0) return slot;
@@ -65,7 +84,9 @@ export class MemoryPool {
 
   /** Opens one more arena that can hold `bytes`, inside both budgets. */
   tryAddArena(bytes: number): boolean {
-    const opened = this.#shelf.tryOpen(this.#index, bytes, this.budgetBytes - this.#capacityBytes);
+    const capacityBytes = this.arenaBytesFor(bytes);
+    if (capacityBytes > this.roomBytes) return false;
+    const opened = this.#shelf.tryOpen(this.#index, capacityBytes, this.roomBytes);
     if (opened === null) return false;
     this.#arenas.push(opened);
     this.#capacityBytes += opened.arena.capacityBytes;
@@ -84,7 +105,7 @@ export class MemoryPool {
     if (this.#core.arenaLiveCount(id) > 0) return;
     const emptied = this.#arenas.find((opened) => opened.id === id);
     if (emptied === undefined) return;
-    const isOrdinary = emptied.arena.capacityBytes === this.#shelf.arenaBytes;
+    const isOrdinary = emptied.arena.capacityBytes === this.arenaBytes;
     if (this.#arenas.length > 1 || !isOrdinary) this.#close(emptied);
   }
 
@@ -118,10 +139,6 @@ export class MemoryPool {
     return movedBytes;
   }
 
-  freeBytes(): number {
-    return this.#arenas.reduce((sum, { id }) => sum + this.#core.arenaCounters(id).freeBytes, 0);
-  }
-
   /** Notes the external fragmentation of this moment for the peak; called when a request is refused. */
   notePressure(): void {
     this.#externalFragmentationPeak = Math.max(
@@ -145,6 +162,7 @@ export class MemoryPool {
       ...counters,
       kind: this.kind,
       budgetBytes: this.budgetBytes,
+      arenaBytes: this.arenaBytes,
       arenaCount: this.#arenas.length,
       capacityBytes: this.#capacityBytes,
       capacityBytesPeak: this.#capacityBytesPeak,

@@ -1,4 +1,5 @@
 // Frees a group of tensors together.
+import { MisuseError } from "../errors.js";
 import type { Dtype } from "../types.js";
 import { checkObject } from "./checks.js";
 import { TENSOR_OPTION_NAMES, type TensorOptions } from "./options.js";
@@ -37,7 +38,8 @@ export class Scope {
   /**
    * Frees what is left of the scope. May be called again.
    *
-   * @throws {AggregateError} Tensors that are still pinned; they stay in the scope, the rest is freed.
+   * @throws {MisuseError} `pinned` — tensors that are still pinned; they stay in the scope, the rest is
+   *   freed. The cause has one error for each.
    */
   [Symbol.dispose](): void {
     const failures: unknown[] = [];
@@ -50,7 +52,8 @@ export class Scope {
       }
     }
     if (failures.length > 0) {
-      throw new AggregateError(failures, `${failures.length} tensors of scope ${this.name} stay`);
+      const message = `${failures.length} tensors of scope ${this.name} are still pinned`;
+      throw new MisuseError("pinned", message, { cause: new AggregateError(failures) });
     }
   }
 }

@@ -8,6 +8,8 @@ import type { Pin, PinAccess } from "./pin.js";
 export interface TensorOwner {
   pin(record: TensorRecord, access: PinAccess): Pin;
   free(record: TensorRecord): void;
+  /** After this, everything is gone already. */
+  readonly isClosed: boolean;
 }
 
 export class Tensor<D extends Dtype = Dtype> {
@@ -81,8 +83,8 @@ export class Tensor<D extends Dtype = Dtype> {
     this.#owner.free(this.#record);
   }
 
-  /** {@link free}, unless that was done before. */
+  /** {@link free}, unless that was done before or the memory is closed. */
   [Symbol.dispose](): void {
-    if (!this.#record.isFreed) this.free();
+    if (!this.#record.isFreed && !this.#owner.isClosed) this.free();
   }
 }

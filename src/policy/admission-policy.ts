@@ -1,5 +1,5 @@
-// Seam: whether a tensor may enter a colder tier. It is asked for demotions that are a choice; an
-// only copy that must leave is never refused.
+// Seam: whether a tensor may enter a colder tier. A victim that is refused stays resident; when all
+// are refused, the request that wanted their room fails.
 import type { PolicyEntry } from "./eviction-policy.js";
 
 export interface AdmissionPolicy {

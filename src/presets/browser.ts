@@ -5,11 +5,6 @@ import type { TensorMemory } from "../tensor-memory.js";
 import { indexedDbTier } from "../tier/indexed-db.js";
 import { composeTensorMemory, type Platform } from "./compose.js";
 
-// WebKit lacks the symbols that `using` needs.
-const symbols = Symbol as { dispose?: symbol; asyncDispose?: symbol };
-symbols.dispose ??= Symbol.for("Symbol.dispose");
-symbols.asyncDispose ??= Symbol.for("Symbol.asyncDispose");
-
 const browserPlatform: Platform = {
   detectHardware,
   createSsdTier: ({ directory, capacityBytes }) =>

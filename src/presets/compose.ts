@@ -8,7 +8,12 @@ import { Staging } from "../cache/staging.js";
 import { CHUNK_BYTES_MIN, TransferEngine } from "../cache/transfer-engine.js";
 import { systemClock } from "../clock.js";
 import { rawCodec } from "../codec/raw.js";
-import { arenaMetadataBytesMax, ControlPlane } from "../core/control-plane.js";
+import {
+  ARENA_CAPACITY_MAX,
+  arenaMetadataBytesMax,
+  ControlPlane,
+  SLOT_CAPACITY_MAX,
+} from "../core/control-plane.js";
 import { Hasher } from "../core/hash-stream.js";
 import { createUnsharedMemory } from "../core/linear-memory.js";
 import { MisuseError, throwIfAborted } from "../errors.js";
@@ -70,24 +75,29 @@ function planSizes(profile: HardwareProfile, checked: CheckedOptions) {
     CHUNK_BYTES_MIN,
     Math.min(profile.chunkBytes, floorPowerOfTwo(ramBytes / 32)),
   );
-  // About a sixteenth goes to staging and metadata; arenas get at most a quarter of the rest, or of
-  // the smallest pool.
-  const share = Math.min(ramBytes * (15 / 16), ...checked.poolBytes.values());
-  if (share < ARENA_BYTES_MIN) {
-    throw new MisuseError("bad-size", `a pool's budget is at least ${ARENA_BYTES_MIN} bytes`);
+  for (const [kind, poolBytes] of checked.poolBytes) {
+    if (poolBytes < ARENA_BYTES_MIN || poolBytes > ramBytes) {
+      const range = `from ${ARENA_BYTES_MIN} bytes to budgets.ram`;
+      throw new MisuseError("bad-size", `pools.${kind}.budget is ${range}`);
+    }
   }
-  const arenaBytes = Math.max(
-    ARENA_BYTES_MIN,
-    Math.min(profile.arenaBytesMax, floorPowerOfTwo(share / 4)),
-  );
-  const arenaCapacity = Math.min(4096, 2 * Math.ceil(ramBytes / arenaBytes) + 16);
+  // At most a quarter of what it is for, so that emptied arenas can change hands; about a sixteenth
+  // of the whole goes to staging and metadata.
+  const arenaBytesOf = (shareBytes: number) =>
+    Math.max(ARENA_BYTES_MIN, Math.min(profile.arenaBytesMax, floorPowerOfTwo(shareBytes / 4)));
+  const arenaBytes = arenaBytesOf(ramBytes * (15 / 16));
+  const poolArenaBytes = (kind: TensorKind) =>
+    Math.min(arenaBytes, arenaBytesOf(checked.poolBytes.get(kind) ?? ramBytes));
+  let arenaCount = Math.ceil(ramBytes / arenaBytes);
+  for (const [kind, poolBytes] of checked.poolBytes) arenaCount += poolBytes / poolArenaBytes(kind);
+  const arenaCapacity = Math.min(ARENA_CAPACITY_MAX, 2 * Math.ceil(arenaCount) + 16);
   return {
     ramBytes,
     chunkBytes,
-    arenaBytes,
+    poolArenaBytes,
     arenaCapacity,
     granuleShift: Math.log2(profile.granuleBytes),
-    slotCapacity: Math.min(2 ** 21 - 1, Math.max(4096, Math.floor(ramBytes / 4096))),
+    slotCapacity: Math.min(SLOT_CAPACITY_MAX, Math.max(4096, Math.floor(ramBytes / 4096))),
     metadataBytes: arenaMetadataBytesMax(ramBytes / profile.granuleBytes) + arenaCapacity * 2560,
   };
 }
@@ -106,9 +116,15 @@ export async function composeTensorMemory(
   const checked = checkMemoryOptions(options);
   const seams = options.seams ?? {};
   throwIfAborted(options.signal, "memory");
+  if (globalThis.crypto?.subtle === undefined) {
+    throw new MisuseError(
+      "unsupported",
+      "pages need HTTPS or localhost: WebCrypto names the records",
+    );
+  }
   const profile = chooseProfile(options.profile, platform);
   const sizes = planSizes(profile, checked);
-  const { arenaBytes, granuleShift, chunkBytes } = sizes;
+  const { granuleShift, chunkBytes } = sizes;
   const createMemory = seams.createMemory ?? createUnsharedMemory;
   const core = await ControlPlane.create({ ...sizes, createMemory, wasm: options.wasm?.core });
   const hasher = await Hasher.create(profile.queueDepth, createMemory, options.wasm?.kernels);
@@ -136,11 +152,12 @@ export async function composeTensorMemory(
     const namespace = { tenant, fingerprint };
     const engine = new TransferEngine({ tier, codec: rawCodec, hasher, staging, namespace });
     const createArena = linearArenas(createMemory);
-    const shelf = new ArenaShelf({ core, budget, createArena, arenaBytes, granuleShift });
+    const shelf = new ArenaShelf({ core, budget, createArena, granuleShift });
     const pools = new Map<TensorKind, MemoryPool>();
     for (const [index, kind] of TENSOR_KINDS.entries()) {
       const budgetBytes = checked.poolBytes.get(kind) ?? Number.POSITIVE_INFINITY;
-      pools.set(kind, new MemoryPool({ kind, index, budgetBytes, core, shelf }));
+      const arenaBytes = sizes.poolArenaBytes(kind);
+      pools.set(kind, new MemoryPool({ kind, index, budgetBytes, arenaBytes, core, shelf }));
     }
     const sink = seams.statsSink ?? nullSink;
     const parts = { core, budget, shelf, pools, directory, engine, policy, events, clock };

@@ -26,6 +26,8 @@ const FIXED_BYTES = 128;
 export const TRAILER_BYTES = 16;
 const HASH_XXH3_128 = 1;
 const FLAG_DURABLE = 1;
+const FLAG_SAVED = 2;
+const FLAGS_KNOWN = FLAG_DURABLE | FLAG_SAVED;
 
 /** Whose record it is, and of which tensor: the parts of its key. */
 export interface RecordName {
@@ -43,6 +45,8 @@ export interface RecordHeader extends RecordName {
   readonly codecId: number;
   /** It was written to survive power loss, so nothing less may replace it. */
   readonly isDurable: boolean;
+  /** Written by `save`; otherwise it is a swapped-out copy, and belongs to its tensor. */
+  readonly isSaved: boolean;
   /** Grows with every record written under one key. */
   readonly generation: number;
   readonly rawBytes: number;
@@ -79,7 +83,11 @@ export function encodeHeader(header: RecordHeader): PrivateBytes {
   const view = new DataView(bytes.buffer);
   view.setUint32(0, RECORD_MAGIC, true);
   view.setUint16(4, RECORD_VERSION, true);
-  view.setUint16(6, header.isDurable ? FLAG_DURABLE : 0, true);
+  view.setUint16(
+    6,
+    (header.isDurable ? FLAG_DURABLE : 0) | (header.isSaved ? FLAG_SAVED : 0),
+    true,
+  );
   view.setUint32(8, bytes.byteLength, true);
   view.setUint8(12, header.codecId);
   view.setUint8(13, dtypeTraits(header.dtype).id);
@@ -116,7 +124,7 @@ export function decodeHeader(bytes: Uint8Array): HeaderVerdict {
   if (view.getUint32(0, true) !== RECORD_MAGIC) return damaged("no record magic");
   const version = view.getUint16(4, true);
   const flags = view.getUint16(6, true);
-  if (version !== RECORD_VERSION || (flags & ~FLAG_DURABLE) !== 0) {
+  if (version !== RECORD_VERSION || (flags & ~FLAGS_KNOWN) !== 0) {
     return { verdict: "incompatible", reason: `record version ${version}, flags ${flags}` };
   }
   const headerBytes = view.getUint32(8, true);
@@ -171,6 +179,7 @@ export function decodeHeader(bytes: Uint8Array): HeaderVerdict {
     layout,
     codecId,
     isDurable: (flags & FLAG_DURABLE) !== 0,
+    isSaved: (flags & FLAG_SAVED) !== 0,
     generation,
     rawBytes,
     storedBytes,
@@ -189,14 +198,14 @@ export const NAMESPACE_BYTES_MAX = 4096;
 
 /**
  * The key of a record: SHA-256 over its name, each part with its length before it, so that no two
- * names give the same input.
+ * names give the same input. A saved record and a swapped-out copy of one tensor have two keys, so
+ * that pressure never overwrites what was saved.
  *
  * @returns 64 hexadecimal digits.
  */
-export async function recordKey(name: RecordName): Promise<string> {
-  const parts = ["tierheap record key 1", name.tenant, name.fingerprint, name.id].map((part) =>
-    encoder.encode(part),
-  );
+export async function recordKey(name: RecordName, isSaved: boolean): Promise<string> {
+  const label = isSaved ? "tierheap saved record 1" : "tierheap swapped record 1";
+  const parts = [label, name.tenant, name.fingerprint, name.id].map((part) => encoder.encode(part));
   const input = privateBytes(parts.reduce((sum, part) => sum + 4 + part.byteLength, 0));
   const view = new DataView(input.buffer);
   let offset = 0;

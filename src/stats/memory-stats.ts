@@ -10,7 +10,7 @@ import type { TierStats } from "../tier/tier.js";
 export interface MemoryStats {
   readonly profile: string;
   readonly budget: BudgetStats;
-  readonly arenas: ArenaShelfStats & { readonly arenaBytes: number };
+  readonly arenas: ArenaShelfStats;
   /** Kinds that have ever had an arena. */
   readonly pools: readonly PoolStats[];
   readonly tensors: {
@@ -24,4 +24,39 @@ export interface MemoryStats {
   readonly policy: string;
   readonly leaks: LeakStats;
   readonly droppedEventCount: number;
+}
+
+/** The owners of the counters, as far as they are asked here. */
+export interface StatsSources {
+  readonly profile: { readonly name: string };
+  readonly budget: { stats(): BudgetStats };
+  readonly shelf: { stats(): ArenaShelfStats };
+  readonly pools: ReadonlyMap<unknown, { stats(): PoolStats }>;
+  readonly directory: { readonly size: number };
+  readonly cache: { lookupStats(): LookupStats };
+  readonly swapper: { stats(): SwapperStats };
+  readonly tier: { readonly name: string; stats(): TierStats };
+  readonly policy: { readonly name: string };
+  readonly leaks: { stats(): LeakStats };
+  readonly events: { readonly droppedCount: number };
+}
+
+export function collectStats(sources: StatsSources): MemoryStats {
+  const transfers = sources.swapper.stats();
+  const { hotCount, hotBytes } = transfers;
+  return {
+    profile: sources.profile.name,
+    budget: sources.budget.stats(),
+    arenas: sources.shelf.stats(),
+    pools: [...sources.pools.values()]
+      .map((pool) => pool.stats())
+      .filter(({ capacityBytesPeak }) => capacityBytesPeak > 0),
+    tensors: { count: sources.directory.size, hotCount, hotBytes },
+    lookups: sources.cache.lookupStats(),
+    transfers,
+    tier: { name: sources.tier.name, ...sources.tier.stats() },
+    policy: sources.policy.name,
+    leaks: sources.leaks.stats(),
+    droppedEventCount: sources.events.droppedCount,
+  };
 }

@@ -69,7 +69,7 @@ export function formatReport(stats: MemoryStats): string {
       ],
       ...stats.pools.map((pool) => [
         pool.kind,
-        `${pool.arenaCount} × ${formatBytes(arenas.arenaBytes)}`,
+        `${pool.arenaCount} × ${formatBytes(pool.arenaBytes)}`,
         formatBytes(pool.requestedBytes),
         formatBytes(pool.requestedBytesPeak),
         formatBytes(pool.grantedBytes),

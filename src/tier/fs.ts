@@ -69,7 +69,7 @@ export class FsTier implements Tier {
         throw new TierError(
           "busy",
           this.name,
-          `the directory ${this.#directory} is in use by another process; wait for it or choose another directory`,
+          `the directory ${this.#directory} is in use by another memory or process; wait for it or choose another directory`,
         );
       }
       await this.#scan();

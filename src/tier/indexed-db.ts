@@ -65,6 +65,17 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
     if (database === null) throw new TierError("closed", name, "the tier is closed");
     return database;
   };
+  const begin = (
+    stores: string[],
+    mode: IDBTransactionMode,
+    options?: IDBTransactionOptions,
+  ): IDBTransaction => {
+    try {
+      return opened().transaction(stores, mode, options);
+    } catch (error) {
+      throw failed(error, "the browser has closed the database");
+    }
+  };
   const failed = (error: unknown, message: string): TierError =>
     error instanceof TierError ? error : new TierError("io", name, message, { cause: error });
 
@@ -114,11 +125,14 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
       }
       try {
         const found = await open();
-        found.onversionchange = () => {
+        const lose = () => {
           found.close();
           database = null;
           unlock();
         };
+        found.onversionchange = lose;
+        // The browser cleared the origin, or its storage failed.
+        found.onclose = lose;
         await learn(found);
         database = found;
       } catch (error) {
@@ -148,7 +162,7 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
         },
         commit: async ({ durable }) => {
           if (written !== byteLength) throw new TierError("io", name, "the object is incomplete");
-          const transaction = opened().transaction([STORE, LENGTH_STORE], "readwrite", {
+          const transaction = begin([STORE, LENGTH_STORE], "readwrite", {
             durability: durable ? "strict" : "relaxed",
           });
           transaction.objectStore(STORE).put(object, key);
@@ -172,7 +186,7 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
       };
     },
     openRead: async (key) => {
-      const request = opened().transaction(STORE).objectStore(STORE).get(key);
+      const request = begin([STORE], "readonly").objectStore(STORE).get(key);
       meter.openReadCount += 1;
       let object: PrivateBytes | undefined;
       try {
@@ -195,7 +209,7 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
       };
     },
     delete: async (key) => {
-      const transaction = opened().transaction([STORE, LENGTH_STORE], "readwrite");
+      const transaction = begin([STORE, LENGTH_STORE], "readwrite");
       const existed = meter.has(key);
       transaction.objectStore(STORE).delete(key);
       transaction.objectStore(LENGTH_STORE).delete(key);
@@ -208,7 +222,7 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
     },
     quarantine: async (key: TierKey) => {
       const stores = [STORE, LENGTH_STORE, DAMAGED_STORE];
-      const transaction = opened().transaction(stores, "readwrite");
+      const transaction = begin(stores, "readwrite");
       const store = transaction.objectStore(STORE);
       try {
         const object = await settled(store.get(key));

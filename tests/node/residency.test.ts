@@ -78,7 +78,7 @@ describe("swapOut and acquire", () => {
   });
 
   it("may be asked for by many at once", async () => {
-    const memory = await onMemory();
+    const memory = await openOn(memoryFileSystem());
     allocateFilled(memory, "a", 100_000, 1);
     const outcomes = await Promise.all([
       memory.swapOut("a"),

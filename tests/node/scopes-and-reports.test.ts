@@ -31,7 +31,9 @@ describe("a scope", () => {
     const other = scope.allocate({ kind: "ACTIVATIONS", byteLength: 8 });
     {
       using _pin = pinned.pin();
-      expect(() => scope[Symbol.dispose]()).toThrowError("1 tensors of scope decode stay");
+      expect(() => scope[Symbol.dispose]()).toThrowError(
+        "1 tensors of scope decode are still pinned",
+      );
     }
     expect([pinned.isFreed, other.isFreed]).toEqual([false, true]);
     scope[Symbol.dispose]();

@@ -64,6 +64,8 @@ describe("two stores of one tensor", () => {
     const inner = memoryTier();
     const tier: Tier = {
       ...inner,
+      // It does not keep the promise, but it is asked for it.
+      capabilities: { isPersistent: true, hasDurableCommit: true },
       begin: async (key, byteLength) => {
         writing += 1;
         writingPeak = Math.max(writingPeak, writing);
@@ -118,17 +120,33 @@ describe("an id that is used again while its old record goes", () => {
 });
 
 describe("a durable record", () => {
-  it("is replaced by nothing less than a durable one", async () => {
+  it("is replaced by nothing less than a durable one, also by a tensor that does not know it", async () => {
     const files = memoryFileSystem();
     const memory = await openOn(files);
-    const tensor = allocateFilled(memory, "a", 1);
+    allocateFilled(memory, "a", 1);
     await memory.save("a", { mode: "durable" });
-    tensor.pin()[Symbol.dispose]();
+    memory.free("a");
+    allocateFilled(memory, "a", 2);
     const before = files.operations.length;
-    await memory.swapOut("a");
+    await memory.save("a", { mode: "cache" });
     const kinds = files.operations.slice(before).map(({ type }) => type);
     expect(kinds).toContain("sync");
     expect(kinds).toContain("sync-directory");
+    memory.free("a");
+    expect(await readValue(memory, "a")).toBe(2);
+    await closeMemory(memory);
+  });
+
+  it("is not touched by pressure: what was swapped out lies beside it", async () => {
+    const memory = await openOn(memoryFileSystem());
+    allocateFilled(memory, "a", 1);
+    await memory.save("a", { mode: "durable" });
+    memory.free("a");
+    allocateFilled(memory, "a", 2);
+    await memory.swapOut("a");
+    expect(await readValue(memory, "a")).toBe(2);
+    memory.free("a");
+    expect(await readValue(memory, "a")).toBe(1);
     await closeMemory(memory);
   });
 });

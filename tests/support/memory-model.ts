@@ -141,13 +141,13 @@ const OPERATIONS = {
   swapOut: async (caller: Caller) => {
     const [id, expected] = caller.pick() ?? [];
     if (id === undefined || expected === undefined || caller.isHeld(id)) return;
-    const outcome = await caller.memory.swapOut(id);
-    if (outcome === "stored" && expected.saved.size > 0) expected.saved = new Set([expected.value]);
+    await caller.memory.swapOut(id);
   },
   save: async (caller: Caller) => {
     const [id, expected] = caller.pick() ?? [];
     if (id === undefined || expected === undefined) return;
-    const mode = caller.below(4) === 0 ? "durable" : "cache";
+    const canBeDurable = caller.memory.stats().tier.name !== "memory";
+    const mode = canBeDurable && caller.below(4) === 0 ? "durable" : "cache";
     if ((await caller.memory.save(id, { mode })) === "stored")
       expected.saved = new Set([expected.value]);
   },

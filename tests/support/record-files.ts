@@ -56,6 +56,7 @@ export const HEADER: RecordHeader = {
   layout: "nchw",
   codecId: 0,
   isDurable: false,
+  isSaved: true,
   generation: 1_700_000_000_000,
   rawBytes: 131_072,
   storedBytes: 131_072,
