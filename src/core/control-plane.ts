@@ -64,11 +64,8 @@ export interface Move {
   readonly byteLength: number;
 }
 
-const STATUS_NAMES = new Map<number, string>([
-  [abi.STATUS_NO_ROOM, "no-room"],
-  [abi.STATUS_NO_SLOT, "no-slot"],
-  [abi.STATUS_NO_METADATA, "no-metadata"],
-]);
+/** Zeros with these statuses beside them are ordinary: the caller decides. */
+const ORDINARY_REFUSALS = new Set([abi.STATUS_NO_ROOM, abi.STATUS_NO_SLOT, abi.STATUS_NO_METADATA]);
 
 /** `INV-TREE-2` and so on, for a code that {@link ControlPlane.check} returned. */
 export function invariantName(code: number): string {
@@ -151,7 +148,7 @@ export class ControlPlane {
   /**
    * @param requestedBytes 1 to 2^32 − 1.
    * @param alignment A power of two.
-   * @returns A slot, or 0; {@link refusal} then says why.
+   * @returns A slot, or 0.
    */
   allocate(arena: number, requestedBytes: number, alignment: number): number {
     const slot = this.#core.arenaAllocate(this.#base, arena, requestedBytes, alignment);
@@ -193,11 +190,6 @@ export class ControlPlane {
     if (status !== abi.STATUS_OK) this.refuse(status);
   }
 
-  /** Why the last call that returned 0 refused: `"no-room"`, `"no-slot"` or `"no-metadata"`. */
-  refusal(): string {
-    return STATUS_NAMES.get(this.#header(abi.CONTROL_OFF_STATUS)) ?? "no-room";
-  }
-
   // Rows are read straight from the table: a call costs more than the load. The slot must be live.
 
   generationOf(slot: number): number {
@@ -206,10 +198,6 @@ export class ControlPlane {
 
   arenaOf(slot: number): number {
     return this.#words[this.#coldWord + slot * 4 + abi.COLD_OFF_ARENA / 4] as number;
-  }
-
-  epochOf(slot: number): number {
-    return this.#signedWords[this.#coldWord + slot * 4 + abi.COLD_OFF_EPOCH / 4] as number;
   }
 
   /** Bytes from the arena's base to the block. */
@@ -372,7 +360,7 @@ export class ControlPlane {
   #zeroOrThrow(result: number): number {
     if (result !== 0) return result;
     const status = this.#header(abi.CONTROL_OFF_STATUS);
-    if (status !== abi.STATUS_OK && !STATUS_NAMES.has(status)) this.refuse(status);
+    if (status !== abi.STATUS_OK && !ORDINARY_REFUSALS.has(status)) this.refuse(status);
     return 0;
   }
 

@@ -20,8 +20,6 @@ export interface CoreExports {
     slotCapacity: number,
     arenaCapacity: number,
   ): number;
-  controlAttach(base: number): number;
-  arenaMetadataBytes(capacityGranules: number): number;
   arenaOpen(base: number, pool: number, capacityGranules: number, granuleShift: number): number;
   arenaClose(base: number, arena: number): number;
   arenaAllocate(base: number, arena: number, requestedBytes: number, alignment: number): number;
