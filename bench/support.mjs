@@ -10,8 +10,19 @@ export function median(samples) {
   return sorted[Math.floor(sorted.length / 2)];
 }
 
-/** Prints the figures as a table; with --json FILE also writes them. */
-export function report(name, figures) {
+/** The machine, as every report names it. */
+export function environment() {
+  return {
+    node: process.version,
+    platform: `${process.platform} ${process.arch}`,
+    cpu: cpus()[0]?.model ?? "unknown",
+    cpuCount: cpus().length,
+    memoryBytes: totalmem(),
+  };
+}
+
+/** Prints figures as a table. */
+export function printFigures(figures) {
   const rows = figures.map(({ id, value, unit, target, met, beside }) => ({
     figure: id,
     value: Number(value.toPrecision(4)),
@@ -20,16 +31,15 @@ export function report(name, figures) {
     met: met === undefined ? "" : met,
     beside: beside ?? "",
   }));
-  console.log(`\n${name}`);
   console.table(rows);
+}
+
+/** Prints the figures as a table; with --json FILE also writes them. */
+export function report(name, figures) {
+  console.log(`\n${name}`);
+  printFigures(figures);
   if (typeof values.json === "string") {
-    const environment = {
-      node: process.version,
-      platform: `${process.platform} ${process.arch}`,
-      cpu: cpus()[0]?.model ?? "unknown",
-      cpuCount: cpus().length,
-      memoryBytes: totalmem(),
-    };
-    writeFileSync(values.json, `${JSON.stringify({ environment, figures }, null, 2)}\n`);
+    const text = JSON.stringify({ environment: environment(), figures }, null, 2);
+    writeFileSync(values.json, `${text}\n`);
   }
 }
