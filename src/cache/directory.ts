@@ -20,9 +20,9 @@ export class Directory {
   }
 
   /** @param id null for an anonymous tensor. A caller's id must not be in the directory yet. */
-  add(id: string | null, options: Omit<TensorRecordOptions, "index" | "id">): TensorRecord {
+  add(id: string | null, options: TensorRecordOptions): TensorRecord {
     const index = this.#freeIndexes.pop() ?? this.#byIndex.length;
-    const record = new TensorRecord({ ...options, index, id });
+    const record = new TensorRecord(index, id, options);
     this.#byIndex[index] = record;
     if (id !== null) this.#byId.set(id, record);
     return record;

@@ -139,6 +139,7 @@ export class HierarchicalCache {
         failures.push(error);
       }
     };
+    record.waiters ??= new Set();
     record.waiters.add(wake);
     const { pool, byteLength, alignment } = record;
     const work =
@@ -150,7 +151,7 @@ export class HierarchicalCache {
       // An abort that comes after the arrival comes too late.
       if (arrivals.length === 0) throw error;
     } finally {
-      record.waiters.delete(wake);
+      record.waiters?.delete(wake);
     }
     if (failures.length > 0) throw failures[0];
     return arrivals[0] ?? null;

@@ -236,7 +236,7 @@ export class MemorySwapper {
         record.pool.free(slot, this.#core.generationOf(slot));
       }
       end();
-      if (record.isResident) for (const wake of [...record.waiters]) wake();
+      if (record.isResident) for (const wake of [...(record.waiters ?? [])]) wake();
     }
     if (!isIntact && !record.isFreed) await this.#lose(record);
   }

@@ -23,8 +23,6 @@ export interface Transfer {
 }
 
 export interface TensorRecordOptions {
-  readonly index: number;
-  readonly id: string | null;
   readonly kind: TensorKind;
   readonly dtype: Dtype;
   readonly shape: readonly number[];
@@ -67,14 +65,14 @@ export class TensorRecord {
   hasSwapCopy = false;
   transfer: Transfer | null = null;
   /** Called at the very end of a load, in the same turn in which the tensor became resident. */
-  readonly waiters = new Set<() => void>();
+  waiters: Set<() => void> | null = null;
   isFreed = false;
   /** The only copy was found damaged. */
   isLost = false;
 
-  constructor(options: TensorRecordOptions) {
-    this.index = options.index;
-    this.id = options.id;
+  constructor(index: number, id: string | null, options: TensorRecordOptions) {
+    this.index = index;
+    this.id = id;
     this.kind = options.kind;
     this.dtype = options.dtype;
     this.shape = options.shape;
