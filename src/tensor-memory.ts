@@ -9,6 +9,7 @@ import {
   verifyMemory,
 } from "./cache/inventory.js";
 import { hasSaved, type MemorySwapper } from "./cache/memory-swapper.js";
+import type { Reclaimer } from "./cache/reclaimer.js";
 import type { TensorRecord } from "./cache/tensor-record.js";
 import type { TransferEngine } from "./cache/transfer-engine.js";
 import type { Clock } from "./clock.js";
@@ -51,6 +52,7 @@ export interface TensorMemoryParts {
   readonly engine: TransferEngine;
   readonly swapper: MemorySwapper;
   readonly cache: HierarchicalCache;
+  readonly reclaimer: Reclaimer;
   readonly policy: EvictionPolicy;
   readonly predictor: Predictor;
   readonly lifetimes: LifetimePredictor;
@@ -68,13 +70,14 @@ export interface TensorMemoryParts {
 export class TensorMemory {
   readonly profile: HardwareProfile;
   readonly #core: ControlPlane;
-  readonly #budget: Budget;
+  readonly #parts: TensorMemoryParts;
   readonly #shelf: ArenaShelf;
   readonly #pools: ReadonlyMap<TensorKind, MemoryPool>;
   readonly #directory: Directory;
   readonly #engine: TransferEngine;
   readonly #swapper: MemorySwapper;
   readonly #cache: HierarchicalCache;
+  readonly #reclaimer: Reclaimer;
   readonly #policy: EvictionPolicy;
   readonly #predictor: Predictor;
   readonly #lifetimes: LifetimePredictor;
@@ -89,13 +92,14 @@ export class TensorMemory {
   constructor(parts: TensorMemoryParts) {
     this.profile = parts.profile;
     this.#core = parts.core;
-    this.#budget = parts.budget;
+    this.#parts = parts;
     this.#shelf = parts.shelf;
     this.#pools = parts.pools;
     this.#directory = parts.directory;
     this.#engine = parts.engine;
     this.#swapper = parts.swapper;
     this.#cache = parts.cache;
+    this.#reclaimer = parts.reclaimer;
     this.#policy = parts.policy;
     this.#predictor = parts.predictor;
     this.#lifetimes = parts.lifetimes;
@@ -124,19 +128,19 @@ export class TensorMemory {
    * @returns A resident tensor; its bytes are whatever their last owner left, unless `zero` is set.
    * @throws {OutOfMemoryError} It does not fit, and nothing that needs no waiting helps.
    * @throws {MisuseError} `bad-*`; `duplicate-id` — the id is in use in this memory; `closed`.
-   * @remarks A record that an earlier process saved under this id stays until this tensor is saved or
-   *   demoted, and is then replaced. Synchronous. One call into the core when an open arena has room.
+   * @remarks A record that was saved under this id before stays until this tensor is saved.
+   *   Synchronous. One call into the core when an open arena has room.
    */
   allocate<D extends Dtype = "u8">(options: TensorOptions<D>): Tensor<D> {
     return this.#allocate(options, (pool, bytes, alignment) =>
-      this.#cache.place(pool, bytes, alignment),
+      this.#reclaimer.place(pool, bytes, alignment),
     ) as Tensor<D>;
   }
 
   /** As {@link allocate}, but null in place of an `OutOfMemoryError`. */
   tryAllocate<D extends Dtype = "u8">(options: TensorOptions<D>): Tensor<D> | null {
     return this.#allocate(options, (pool, bytes, alignment) =>
-      this.#cache.tryPlace(pool, bytes, alignment),
+      this.#reclaimer.tryPlace(pool, bytes, alignment),
     ) as Tensor<D> | null;
   }
 
@@ -164,7 +168,7 @@ export class TensorMemory {
     const bytes = checkBytes(request.bytes, "bytes", TENSOR_BYTES_MAX);
     const count = checkBytes(request.count ?? 1, "count");
     const alignment = checkAlignment(request.alignment ?? 1);
-    await this.#cache.reserve(pool, { bytes, count, alignment }, checkSignal(request.signal));
+    await this.#reclaimer.reserve(pool, { bytes, count, alignment }, checkSignal(request.signal));
   }
 
   /** Frees a tensor by id. @throws {MisuseError} `unknown-id`, `pinned`. */
@@ -300,19 +304,21 @@ export class TensorMemory {
     if (durable && !this.#engine.tier.capabilities.hasDurableCommit) {
       throw new MisuseError("unsupported", "this tier cannot promise to survive power loss");
     }
-    return this.#whenIdle(id, async (record) => {
-      if (record.writePinCount > 0) {
-        throw new MisuseError("pinned", "a tensor is not saved while a write pin is open");
-      }
-      if (record.isResident) return this.#swapper.save(record, { durable });
-      if (hasSaved(record, durable)) return "stored";
-      // Saved in the turn in which it arrives, so that nobody finds it pinned.
-      const outcome = await this.#cache.promote(id, undefined, (arrived) =>
-        this.#swapper.save(arrived, { durable }),
-      );
+    for (;;) {
+      const outcome = await this.#whenIdle(id, async (record) => {
+        if (record.writePinCount > 0) {
+          throw new MisuseError("pinned", "a tensor is not saved while a write pin is open");
+        }
+        if (record.isResident) return this.#swapper.save(record, { durable });
+        if (hasSaved(record, durable)) return "stored";
+        // Saved in the turn in which it arrives, unless somebody else was quicker.
+        return this.#cache.promote(id, undefined, (arrived) =>
+          arrived.transfer === null ? this.#swapper.save(arrived, { durable }) : "busy",
+        );
+      });
       if (outcome === null) throw new MisuseError("unknown-id", `no tensor ${describe(id)}`);
-      return outcome;
-    });
+      if (outcome !== "busy") return outcome;
+    }
   }
 
   /**
@@ -396,19 +402,7 @@ export class TensorMemory {
   }
 
   stats(): MemoryStats {
-    return collectStats({
-      profile: this.profile,
-      budget: this.#budget,
-      shelf: this.#shelf,
-      pools: this.#pools,
-      directory: this.#directory,
-      cache: this.#cache,
-      swapper: this.#swapper,
-      tier: this.#engine.tier,
-      policy: this.#policy,
-      leaks: this.#leaks,
-      events: this.#events,
-    });
+    return collectStats({ ...this.#parts, tier: this.#engine.tier, leaks: this.#leaks });
   }
 
   /** {@link stats} as text for people. */
@@ -418,15 +412,7 @@ export class TensorMemory {
 
   /** Walks every invariant of the core and of the residency records. Slow: for tests and doubts. */
   verify(): VerifyResult {
-    const [core, budget] = [this.#core, this.#budget];
-    const { reservedCount } = this.#cache;
-    return verifyMemory({
-      core,
-      budget,
-      directory: this.#directory,
-      swapper: this.#swapper,
-      reservedCount,
-    });
+    return verifyMemory({ ...this.#parts, reservedCount: this.#reclaimer.reservedCount });
   }
 
   /** What happens from now on. Ends at the signal or when the memory closes. */
@@ -442,7 +428,7 @@ export class TensorMemory {
   close(): Promise<void> {
     this.#closing ??= (async () => {
       try {
-        await this.#swapper.settle();
+        await this.#swapper.transfers.settle();
         await this.#engine.tier.close();
       } finally {
         this.#events.close();

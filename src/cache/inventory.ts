@@ -15,7 +15,7 @@ export interface ListedTensor {
   readonly layout: Layout;
   readonly byteLength: number;
   readonly isResident: boolean;
-  /** A record of it outlives the process. */
+  /** A saved record of it outlives the process. */
   readonly isSaved: boolean;
 }
 
@@ -35,8 +35,8 @@ export async function* listTensors(
   const seen = new Set<string>();
   for (const record of [...directory]) {
     if (record.id?.startsWith(prefix) !== true) continue;
-    const { id, kind, dtype, shape, layout, byteLength, isResident, cold } = record;
-    const isSaved = cold?.isSaved === true;
+    const { id, kind, dtype, shape, layout, byteLength, isResident } = record;
+    const isSaved = record.hasSavedRecord;
     seen.add(id);
     yield { id, kind, dtype, shape, layout, byteLength, isResident, isSaved };
   }
@@ -45,6 +45,8 @@ export async function* listTensors(
     if (peeked.verdict !== "found" || !engine.isOurs(peeked.header)) continue;
     const { id, kind, dtype, shape, layout, rawBytes, isSaved } = peeked.header;
     if (!id.startsWith(prefix) || seen.has(id)) continue;
+    // Where there are both, the saved record is what `acquire` finds.
+    if (!isSaved && (await engine.peek({ id, isSaved: true })).verdict === "found") continue;
     seen.add(id);
     yield { id, kind, dtype, shape, layout, byteLength: rawBytes, isResident: false, isSaved };
   }
@@ -79,7 +81,7 @@ export function verifyMemory(parts: {
   }
   const transfers = swapper.stats();
   // A transfer may hold a block that is not a tensor's yet, or no longer.
-  if (swapper.isIdle && core.liveCount !== hotCount + reservedCount) {
+  if (swapper.transfers.isIdle && core.liveCount !== hotCount + reservedCount) {
     problems.push(`${core.liveCount} blocks are live, ${hotCount} tensors are resident`);
   }
   if (transfers.hotBytes !== hotBytes) problems.push("resident bytes do not add up");

@@ -11,7 +11,8 @@ import type { RecordHeader } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
 import type { Directory } from "./directory.js";
 import type { ColdCopy, TensorRecord } from "./tensor-record.js";
-import type { BytesAt, TransferEngine } from "./transfer-engine.js";
+import type { BytesAt, TransferEngine, WriteOutcome } from "./transfer-engine.js";
+import { Transfers } from "./transfers.js";
 
 export interface MemorySwapperOptions {
   readonly core: ControlPlane;
@@ -61,10 +62,8 @@ export class MemorySwapper {
   readonly #clock: Clock;
   readonly #sink: StatsSink;
   readonly #isDebug: boolean;
-  readonly #transfers = new Set<Promise<void>>();
-  /** Those of them that have all the room they need: a request without room may wait for one. */
-  readonly #progressing = new Set<Promise<void>>();
-  readonly #background = new Set<Promise<void>>();
+  /** What is under way. */
+  readonly transfers = new Transfers();
   #lastGeneration = 0;
   #counters = {
     swapOutCount: 0,
@@ -128,8 +127,11 @@ export class MemorySwapper {
       this.#forget(record);
     }
     record.isFreed = true;
-    // Behind whatever the transfer does to it, and before whatever a new tensor of this id will do.
-    if (record.hasSwapCopy) this.#deleteSwapCopy(record);
+    // Behind whatever the transfer does to it, and before whatever a new tensor of this id will do. A
+    // killed process may have left one that this tensor has never seen.
+    if (record.hasSwapCopy || (record.id !== null && this.#engine.mayHaveOrphans)) {
+      this.#deleteSwapCopy(record);
+    }
   }
 
   /** Whether a resident tensor may be demoted right now. */
@@ -206,23 +208,28 @@ export class MemorySwapper {
    * Brings a cold tensor into a fresh block.
    *
    * @param record Not resident, without a transfer.
-   * @param allocate Gives an unpinned slot for it; may demote others, may throw.
+   * @param allocate Gives an unpinned slot for it and calls back in the same turn; may demote others,
+   *   may throw.
    * @throws {CorruptionError} The only copy is damaged or gone.
    * @throws {TierError} `io`, `busy`, `closed`; the tensor stays cold.
    */
-  async load(record: TensorRecord, allocate: () => Promise<number>): Promise<void> {
-    const end = this.#begin(record);
+  async load(
+    record: TensorRecord,
+    allocate: (onPlaced: () => void) => Promise<number>,
+  ): Promise<void> {
+    const end = this.transfers.begin(record);
+    let endProgress = () => {};
     let slot = 0;
     let isIntact = false;
     try {
-      slot = await allocate();
+      slot = await allocate(() => {
+        endProgress = this.transfers.noteProgress();
+      });
       const generation = this.#core.generationOf(slot);
       this.#core.pin(slot, generation);
-      const endReading = this.#noteProgress();
       try {
         isIntact = await this.#read(record, slot);
       } finally {
-        endReading();
         this.#core.unpin(slot, generation);
       }
     } finally {
@@ -235,26 +242,11 @@ export class MemorySwapper {
       } else if (slot !== 0) {
         record.pool.free(slot, this.#core.generationOf(slot));
       }
+      endProgress();
       end();
       if (record.isResident) for (const wake of [...(record.waiters ?? [])]) wake();
     }
     if (!isIntact && !record.isFreed) await this.#lose(record);
-  }
-
-  /** A transfer under way that will end without needing more room, or null. */
-  get pendingTransfer(): Promise<void> | null {
-    return this.#progressing.values().next().value ?? null;
-  }
-
-  /** Resolves once nothing is under way. */
-  async settle(): Promise<void> {
-    while (this.#transfers.size + this.#background.size > 0) {
-      await Promise.all([...this.#transfers, ...this.#background]);
-    }
-  }
-
-  get isIdle(): boolean {
-    return this.#transfers.size === 0;
   }
 
   stats(): SwapperStats {
@@ -295,8 +287,8 @@ export class MemorySwapper {
     const { slot, generation } = record;
     let result: ColdCopy | "no-space" | "vetoed" = "vetoed";
     this.#core.pin(slot, generation);
-    const end = this.#begin(record);
-    const endProgress = this.#noteProgress();
+    const end = this.transfers.begin(record);
+    const endProgress = this.transfers.noteProgress();
     try {
       result = await this.#writeCopy(record, slot, options);
     } catch (error) {
@@ -334,7 +326,7 @@ export class MemorySwapper {
     };
     if (!isSaved) record.hasSwapCopy = true;
     try {
-      const written = await this.#writeOrSweep(header, source, isStale);
+      const written = await this.#writeOrSweep(record, header, source, isStale);
       if (written === "no-space") this.#counters.noSpaceCount += 1;
       if (written === "vetoed") this.#counters.vetoCount += 1;
       if (typeof written === "string") return written;
@@ -347,6 +339,7 @@ export class MemorySwapper {
         throw new TierError("io", this.#engine.tier.name, "what was written does not read back");
       }
       record.cold = cold;
+      if (isSaved) record.hasSavedRecord = true;
       if (isSaved && record.hasSwapCopy && !record.isFreed) this.#deleteSwapCopy(record);
       this.#counters.rawBytesOut += record.byteLength;
       this.#sink.time("swap.store", this.#clock.monotonicMs() - startMs);
@@ -357,14 +350,31 @@ export class MemorySwapper {
     }
   }
 
-  /** Writes; when the tier is full, sweeps what killed processes left in it and tries once more. */
-  async #writeOrSweep(header: RecordHeader, source: BytesAt, isStale: () => boolean) {
+  /** Writes; when the tier is full, makes room in it and tries once more. */
+  async #writeOrSweep(
+    record: TensorRecord,
+    header: RecordHeader,
+    source: BytesAt,
+    isStale: () => boolean,
+  ): Promise<WriteOutcome> {
     const written = await this.#engine.write(header, source, isStale);
     if (written !== "no-space") return written;
-    const hasRoom = await this.#engine.sweepOrphans(
-      (other) => this.#engine.isOurs(other) && this.#directory.get(other.id)?.hasSwapCopy === true,
-    );
-    return hasRoom ? this.#engine.write(header, source, isStale) : written;
+    const hasRoom = await this.#engine.sweepSwapCopies((other) => this.#isNeeded(other));
+    // Freed meanwhile: what is written now would outlive its deletion.
+    return hasRoom && !record.isFreed ? this.#engine.write(header, source, isStale) : written;
+  }
+
+  /**
+   * Whether a swapped-out copy is the only one of its tensor. What killed processes left is not needed,
+   * and neither is that of a resident tensor, which is dirty then.
+   */
+  #isNeeded(header: RecordHeader): boolean {
+    const owner = this.#engine.isOurs(header) ? this.#directory.get(header.id) : undefined;
+    if (owner?.hasSwapCopy !== true) return false;
+    if (!owner.isResident || owner.transfer !== null) return true;
+    if (owner.cold?.isSaved === false) owner.cold = null;
+    owner.hasSwapCopy = false;
+    return false;
   }
 
   async #read(record: TensorRecord, slot: number): Promise<boolean> {
@@ -412,43 +422,14 @@ export class MemorySwapper {
   /** Deletes the swapped-out copy in the background; a failure becomes an event. */
   #deleteSwapCopy(record: TensorRecord): void {
     record.hasSwapCopy = false;
-    const work = this.#engine
-      .delete({ id: nameOf(record), isSaved: false })
-      .then(
-        () => {},
-        (error: Error) => {
-          this.#events.emit({ type: "tier-error", tier: this.#engine.tier.name, error });
-        },
-      )
-      .finally(() => this.#background.delete(work));
-    this.#background.add(work);
-  }
-
-  /** Marks a transfer as under way. @returns Ends it, at once. */
-  #begin(record: TensorRecord): () => void {
-    let resolve = () => {};
-    const settled = new Promise<void>((settle) => {
-      resolve = settle;
-    });
-    record.transfer = { settled };
-    this.#transfers.add(settled);
-    return () => {
-      record.transfer = null;
-      this.#transfers.delete(settled);
-      resolve();
-    };
-  }
-
-  #noteProgress(): () => void {
-    let resolve = () => {};
-    const ended = new Promise<void>((settle) => {
-      resolve = settle;
-    });
-    this.#progressing.add(ended);
-    return () => {
-      this.#progressing.delete(ended);
-      resolve();
-    };
+    const copy = { id: nameOf(record), isSaved: false };
+    const work = this.#engine.delete(copy).then(
+      () => {},
+      (error: Error) => {
+        this.#events.emit({ type: "tier-error", tier: this.#engine.tier.name, error });
+      },
+    );
+    this.transfers.watch(work);
   }
 
   #bytesOf(slot: number, record: TensorRecord): Uint8Array {

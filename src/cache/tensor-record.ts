@@ -63,6 +63,8 @@ export class TensorRecord {
   cold: ColdCopy | null = null;
   /** There may be a swapped-out copy in the tier, valid or not; it goes with the tensor. */
   hasSwapCopy = false;
+  /** There is a saved record in the tier, of these bytes or of older ones. */
+  hasSavedRecord = false;
   transfer: Transfer | null = null;
   /** Called at the very end of a load, in the same turn in which the tensor became resident. */
   waiters: Set<() => void> | null = null;

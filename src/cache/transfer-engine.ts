@@ -22,6 +22,7 @@ import { type PrivateBytes, privateBytes, privatePart } from "../util/private-by
 import type { Staging } from "./staging.js";
 
 export interface TransferEngineOptions {
+  /** Open. */
   readonly tier: Tier;
   readonly codec: Codec;
   readonly hasher: Hasher;
@@ -61,6 +62,8 @@ export class TransferEngine {
   readonly tier: Tier;
   readonly codec: Codec;
   readonly namespace: Omit<RecordName, "id">;
+  /** The tier held something when it was opened: a killed process may have left swapped-out copies. */
+  readonly mayHaveOrphans: boolean;
   readonly #hasher: Hasher;
   readonly #staging: Staging;
   /** The last operation on each key that has one under way: a tier wants them one at a time. */
@@ -71,6 +74,7 @@ export class TransferEngine {
     this.tier = options.tier;
     this.codec = options.codec;
     this.namespace = options.namespace;
+    this.mayHaveOrphans = options.tier.stats().objectCount > 0;
     this.#hasher = options.hasher;
     this.#staging = options.staging;
   }
@@ -138,17 +142,17 @@ export class TransferEngine {
   }
 
   /**
-   * Deletes swapped-out copies that no tensor of this process owns: what killed processes left.
+   * Deletes swapped-out copies, of whatever namespace.
    *
-   * @param isOwned Whether a tensor of this memory owns the copy.
+   * @param isNeeded Asked for each; what is not needed goes.
    * @returns Whether anything was deleted.
    * @throws {TierError} `io`, `closed`.
    */
-  async sweepOrphans(isOwned: (header: RecordHeader) => boolean): Promise<boolean> {
+  async sweepSwapCopies(isNeeded: (header: RecordHeader) => boolean): Promise<boolean> {
     let hasDeleted = false;
     for await (const key of this.tier.list()) {
       const peeked = await this.peekKey(key);
-      if (peeked.verdict !== "found" || peeked.header.isSaved || isOwned(peeked.header)) continue;
+      if (peeked.verdict !== "found" || peeked.header.isSaved || isNeeded(peeked.header)) continue;
       hasDeleted = (await this.#serially(key, () => this.tier.delete(key))) || hasDeleted;
     }
     return hasDeleted;

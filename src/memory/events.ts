@@ -79,11 +79,18 @@ export class EventHub {
     if (this.#isClosed || signal?.aborted === true) leave();
     const stream = this.#drain(listener);
     // A generator that was never started does not run its `finally`.
-    const finish = stream.return.bind(stream);
-    stream.return = (value) => {
+    const end = () => {
       signal?.removeEventListener("abort", leave);
       leave();
-      return finish(value);
+    };
+    const { return: finish, throw: fail } = stream;
+    stream.return = (value) => {
+      end();
+      return finish.call(stream, value);
+    };
+    stream.throw = (error) => {
+      end();
+      return fail.call(stream, error);
     };
     return stream;
   }

@@ -4,6 +4,7 @@ import { linearArenas } from "../arena/linear-arena.js";
 import { Directory } from "../cache/directory.js";
 import { HierarchicalCache } from "../cache/hierarchical-cache.js";
 import { MemorySwapper } from "../cache/memory-swapper.js";
+import { Reclaimer } from "../cache/reclaimer.js";
 import { Staging } from "../cache/staging.js";
 import { CHUNK_BYTES_MIN, TransferEngine } from "../cache/transfer-engine.js";
 import { systemClock } from "../clock.js";
@@ -163,12 +164,15 @@ export async function composeTensorMemory(
     const parts = { core, budget, shelf, pools, directory, engine, policy, events, clock };
     const swapper = new MemorySwapper({ ...parts, sink, isDebug });
     const admission = seams.admissionPolicy ?? admitAll;
-    const cache = new HierarchicalCache({ ...parts, swapper, admission, isDurable });
+    const tierName = tier.name;
+    const reclaimer = new Reclaimer({ ...parts, swapper, admission, tierName, isDurable });
+    const cache = new HierarchicalCache({ ...parts, swapper, reclaimer });
     return new TensorMemory({
       ...parts,
       profile,
       swapper,
       cache,
+      reclaimer,
       predictor: seams.predictor ?? noPredictor,
       lifetimes: seams.lifetimePredictor ?? unknownLifetime,
       isDurable,
