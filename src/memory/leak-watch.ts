@@ -50,12 +50,13 @@ export class LeakWatch {
   #callSite(): string | null {
     if (!this.#isDebug) return null;
     const lines = (new Error().stack ?? "").split("\n").slice(1);
-    const first = lines.findIndex((line) => !LIBRARY_FRAME.test(line));
+    const entry = lines.findLastIndex((line) => ENTRY_FRAME.test(line));
     return lines
-      .slice(Math.max(0, first))
+      .slice(entry + 1)
       .map((line) => line.trim())
       .join("\n");
   }
 }
 
-const LIBRARY_FRAME = /LeakWatch|TensorMemory\.|Scope\.allocate/;
+/** The calls by which callers enter the library; unknown after minification, and then all is shown. */
+const ENTRY_FRAME = /\b(?:TensorMemory\.(?:allocate|tryAllocate)|Scope\.allocate)\b/;
