@@ -16,6 +16,7 @@ import {
   arenaMetadataBytes as metadataBytes,
   arenaOpen as open,
   arenaPin as pin,
+  arenaUnits as units,
   arenaUnpin as unpin,
 } from "./arena";
 import { bitsAlignUp } from "./bits";
@@ -30,7 +31,8 @@ import {
 import { controlAt, controlRefuse } from "./control";
 import { formatAttach, formatBytes, formatInit } from "./format";
 import { lockLeave, lockTryEnter } from "./lock";
-import { slotsVerify } from "./slots";
+import { shortWayAllocate, shortWayFree } from "./short-way";
+import { slotsHot, slotsIsBound, slotsVerify } from "./slots";
 // A debug build replaces `abort` by a function of this file, which must be part of the program.
 import "./panic";
 
@@ -64,8 +66,8 @@ export function controlAttach(base: u32): u32 {
 // --- Arenas -------------------------------------------------------------------------------------
 
 /** Bytes of the region that an arena takes, or 0 if `capacityGranules` is out of range. */
-export function arenaMetadataBytes(capacityGranules: u32): u32 {
-  return metadataBytes(capacityGranules);
+export function arenaMetadataBytes(capacityGranules: u32, granuleShift: u32): u32 {
+  return metadataBytes(capacityGranules, granuleShift);
 }
 
 /** Opens an arena and returns it, or 0; see arena.ts. */
@@ -87,6 +89,8 @@ export function arenaClose(base: u32, arena: u32): u32 {
 
 /** Allocates a block and returns its slot, or 0; see arena.ts. */
 export function arenaAllocate(base: u32, arena: u32, requestedBytes: u32, alignment: u32): u32 {
+  const cached = shortWayAllocate(base, arena, requestedBytes, alignment);
+  if (cached != 0) return cached;
   if (!lockTryEnter(base)) return controlRefuse(base, abi.STATUS_BUSY);
   const slot = allocate(base, arena, requestedBytes, alignment);
   lockLeave(base);
@@ -107,10 +111,20 @@ export function arenaAllocateWhole(base: u32, arena: u32, requestedBytes: u32): 
  * Frees the block of a handle and returns a status. Every handle on the slot is stale afterwards.
  */
 export function slotFree(base: u32, slot: u32, generation: u32): u32 {
+  if (shortWayFree(base, slot, generation)) return abi.STATUS_OK;
   if (!lockTryEnter(base)) return abi.STATUS_BUSY;
   const status = free(base, slot, generation);
   lockLeave(base);
   return status;
+}
+
+/**
+ * Length of the block that `slot` is bound to, in the slot units of its arena, or 0 if the slot is
+ * not bound. Reads without the guard.
+ */
+export function slotUnits(base: u32, slot: u32): u32 {
+  if (slot >= controlAt(base).slotFresh || !slotsIsBound(slotsHot(base, slot))) return 0;
+  return units(base, slot);
 }
 
 /** Adds a pin and returns the slot's epoch, or 0; see arena.ts. */

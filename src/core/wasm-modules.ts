@@ -21,7 +21,7 @@ export interface CoreExports {
     arenaCapacity: number,
   ): number;
   controlAttach(base: number): number;
-  arenaMetadataBytes(capacityGranules: number): number;
+  arenaMetadataBytes(capacityGranules: number, granuleShift: number): number;
   arenaOpen(base: number, pool: number, capacityGranules: number, granuleShift: number): number;
   arenaClose(base: number, arena: number): number;
   arenaAllocate(base: number, arena: number, requestedBytes: number, alignment: number): number;
@@ -30,6 +30,7 @@ export interface CoreExports {
   slotPin(base: number, slot: number, generation: number): number;
   slotUnpin(base: number, slot: number, generation: number): number;
   slotResolve(base: number, slot: number, generation: number): number;
+  slotUnits(base: number, slot: number): number;
   compactBegin(base: number, arena: number): number;
   compactNext(base: number): number;
   compactCommit(base: number): number;

@@ -88,7 +88,7 @@ function planSizes(profile: HardwareProfile, checked: CheckedOptions) {
     arenaCapacity,
     granuleShift: Math.log2(profile.granuleBytes),
     slotCapacity: Math.min(2 ** 21 - 1, Math.max(4096, Math.floor(ramBytes / 4096))),
-    metadataBytes: arenaMetadataBytesMax(ramBytes / profile.granuleBytes) + arenaCapacity * 2560,
+    metadataBytes: arenaMetadataBytesMax(ramBytes, profile.granuleBytes, arenaBytes),
   };
 }
 
