@@ -24,7 +24,7 @@
 // INV-TREE-4  Free blocks and live blocks (with the target of a pending move) tile the capacity,
 //             and `free` is the sum of the free blocks.
 import * as abi from "./abi";
-import { bitsCeilLog2, bitsFloorLog2 } from "./bits";
+import { bitsCeilLog2, bitsFloorLog2, bitsIsPowerOfTwo } from "./bits";
 import {
   Bitmap,
   bitmapAdd,
@@ -124,24 +124,23 @@ export function orderTreeClaimBelow(tree: OrderTree, order: u32, limit: u32): u3
 }
 
 /**
- * Claims a run of `granules` from the lowest free block of its order. If there is none, one as long
- * as a superblock looks for a tight place before it splits a larger block.
+ * Claims a run of `granules` in a tight stretch; if none was found, from the lowest of the smallest
+ * free blocks that hold it. A power of two fits the lowest free block of its order without rest.
  *
  * @param granules 1 to ARENA_GRANULES_MAX.
- * @returns Granule offset of the run, or NO_GRANULE. Cost: one split per order passed, and for a
- *   long run, or before a refusal, that of claimStretch.
+ * @returns Granule offset of the run, or NO_GRANULE. Cost: that of claimStretch, and one split per
+ *   order passed.
  */
 export function orderTreeClaimRun(tree: OrderTree, granules: u32): u32 {
   const order = bitsCeilLog2(granules);
-  const step = orderTreeRunStep(granules);
   const candidates = (tree.mask >> order) << order;
-  const isExactOrder = candidates != 0 && ctz(candidates) == order;
-  if (order >= <u32>abi.SUPERBLOCK_ORDER && !isExactOrder) {
-    const offset = claimStretch(tree, granules, step, granules << 1, false, tree.capacity);
+  const isExact = bitsIsPowerOfTwo(granules) && ((tree.mask >> order) & 1) != 0;
+  if (!isExact) {
+    const step = orderTreeRunStep(granules);
+    const offset = claimStretch(tree, granules, step, u32.MAX_VALUE, false, tree.capacity);
     if (offset != NO_GRANULE) return offset;
   }
-  if (candidates != 0) return claimLowest(tree, ctz(candidates), granules);
-  return claimStretch(tree, granules, step, u32.MAX_VALUE, false, tree.capacity);
+  return candidates == 0 ? NO_GRANULE : claimLowest(tree, ctz(candidates), granules);
 }
 
 /** Claims a superblock at a tight place if there is one, else at the lowest; or NO_GRANULE. */

@@ -164,7 +164,7 @@ const ASSEMBLY_ROWS: readonly RegExp[] = [
   /^block$/,
   /^class-cache$/,
   /^arena$/,
-  /^(compact|pool|short-way)$/,
+  /^(compact|pool)$/,
   /^check$/,
   /^(index|kernels)$/,
 ];
