@@ -3,7 +3,7 @@
 // integer constants. Byte offsets are relative to the struct named in the prefix; the structs pin
 // them at compile time. A change of any value here is a change of ABI_VERSION.
 
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 
 // --- Limits -------------------------------------------------------------------------------------
 
@@ -11,8 +11,32 @@ export const ABI_VERSION = 1;
 export const SLOT_CAPACITY_MAX = 0x1fffff;
 /** Orders 0 to 26: a 4 GiB arena of 64-byte granules. */
 export const ORDER_COUNT_MAX = 27;
-/** Order of a slot that owns its whole arena, however long that arena is. */
+/** Sizing of a slot that owns its whole arena, however long that arena is. */
 export const ORDER_WHOLE = 255;
+/** Sizing of a run that is as long as its requested bytes ask and belongs to no size class. */
+export const SIZING_EXACT = 254;
+/** Size classes that a sizing can name; the largest class is 32 MiB. */
+export const SIZE_CLASS_COUNT = 254;
+/** Size classes count in units of 64 bytes, given as log2. */
+export const UNIT_SHIFT = 6;
+/** Classes below this one, up to 32 KiB, live in slabs. */
+export const SLAB_CLASS_COUNT = 96;
+/** Arenas of 64-byte granules from this length on are divided into slabs and runs. */
+export const SLAB_ARENA_UNITS_MIN = 0x10000;
+/** log2 of the bytes of a slab arena's granule. */
+export const SLAB_GRANULE_SHIFT = 12;
+/** A superblock is a block of this order of a slab arena's tree: 256 KiB. */
+export const SUPERBLOCK_ORDER = 6;
+/** Units of a superblock, and so its most pages. */
+export const SUPERBLOCK_UNITS = 4096;
+/** Runs longer than this many granules are a multiple of RUN_STEP_GRANULES, which is 64 KiB. */
+export const RUN_FINE_GRANULES_MAX = 512;
+export const RUN_STEP_GRANULES = 16;
+/** A class cache holds at most this many blocks. */
+export const CACHE_BLOCKS_MAX = 32;
+/** A class cache holds at most this part of its arena, given as log2; all together that part. */
+export const CACHE_CLASS_SHIFT = 7;
+export const CACHE_TOTAL_SHIFT = 5;
 /** Bitmap levels of one order: 64^5 exceeds the largest block count. */
 export const LEVEL_COUNT_MAX = 5;
 /** Granules of 16 bytes to 1 MiB, given as log2 of their bytes. */
@@ -81,7 +105,8 @@ export const CONTROL_OFF_SLOT_CAPACITY = 20;
 export const CONTROL_OFF_SLOT_FRESH = 24;
 export const CONTROL_OFF_SLOT_FREE_HEAD = 28;
 export const CONTROL_OFF_SLOT_FREE_COUNT = 32;
-export const CONTROL_OFF_SLOT_LIVE_COUNT = 36;
+/** Slots bound to a block: live ones and cached ones. */
+export const CONTROL_OFF_SLOT_BOUND_COUNT = 36;
 export const CONTROL_OFF_SLOT_RETIRED_COUNT = 40;
 /** Offsets from `base`. */
 export const CONTROL_OFF_HOT = 44;
@@ -100,55 +125,99 @@ export const CONTROL_OFF_PLAN_ARENA = 76;
 export const CONTROL_OFF_PLAN_COUNT = 80;
 export const CONTROL_OFF_PLAN_CURSOR = 84;
 export const CONTROL_OFF_PLAN_SLOT = 88;
-/** The pending move, in granules of its arena. */
+/** The pending move, in the units of its arena's slots. */
 export const CONTROL_OFF_PLAN_SOURCE = 92;
 export const CONTROL_OFF_PLAN_TARGET = 96;
-export const CONTROL_OFF_PLAN_GRANULES = 100;
+export const CONTROL_OFF_PLAN_UNITS = 100;
 /** Generation of the pending slot when its move was planned; 0 once it was pinned since. */
 export const CONTROL_OFF_PLAN_GENERATION = 104;
+/** Sizing and requested bytes of the pending block, by which its target is given back. */
+export const CONTROL_OFF_PLAN_SIZING = 108;
+export const CONTROL_OFF_PLAN_REQUESTED = 112;
 
-// --- Slot rows: 16 hot bytes and 16 cold bytes per slot, in two tables ---------------------------
+// --- Slot rows: 16 hot bytes and 12 cold bytes per slot, in two tables ---------------------------
 
 export const HOT_BYTES = 16;
-/** Block start in granules from the arena base. */
+/** Block start in the arena's slot units. */
 export const HOT_OFF_OFFSET = 0;
 export const HOT_OFF_GENERATION = 4;
+/** Live: requested bytes. Free or cached: the next slot of its list, 0 if this is the last. */
 export const HOT_OFF_REQUESTED = 8;
-export const HOT_OFF_ORDER = 12;
+/** How long the block is: an order in a plain arena, else a size class, or SIZING_EXACT. */
+export const HOT_OFF_SIZING = 12;
 export const HOT_OFF_STATE = 13;
 export const HOT_OFF_PINS = 14;
 
-export const COLD_BYTES = 16;
+export const COLD_BYTES = 12;
 export const COLD_OFF_ARENA = 0;
-/** Next in the free list; valid only if free. */
-export const COLD_OFF_NEXT = 4;
 /** Starts at 1 and changes whenever the slot is bound to another block. Never 0. */
-export const COLD_OFF_EPOCH = 8;
+export const COLD_OFF_EPOCH = 4;
 /** Entry of the sorted candidate array during compaction and check; not this slot's own field. */
-export const COLD_OFF_SCRATCH = 12;
+export const COLD_OFF_SCRATCH = 8;
 
 export const SLOT_STATE_FREE = 0;
 export const SLOT_STATE_LIVE = 1;
 export const SLOT_STATE_RETIRED = 2;
+/** Freed by its owner, but still bound to its block, which waits in a class cache. */
+export const SLOT_STATE_CACHED = 3;
 
 // --- Arena rows ---------------------------------------------------------------------------------
 
-export const ARENA_BYTES = 64;
+export const ARENA_BYTES = 128;
+/** The arena table, from `base`: it follows the pool rows. */
+export const ARENAS_OFFSET = 704;
 export const ARENA_OFF_STATE = 0;
 export const ARENA_OFF_POOL = 4;
 export const ARENA_OFF_GRANULE_SHIFT = 8;
 export const ARENA_OFF_CAPACITY = 12; // granules
 export const ARENA_OFF_TREE = 16; // offset from `base`
-export const ARENA_OFF_TREE_BYTES = 20;
+export const ARENA_OFF_METADATA_BYTES = 20; // of the tree and all that follows it
 export const ARENA_OFF_LIVE_COUNT = 24;
 export const ARENA_OFF_PINNED_COUNT = 28;
 export const ARENA_OFF_GRANTED = 32; // u64, bytes
 export const ARENA_OFF_REQUESTED = 40; // u64, bytes
 /** Slot that owns the whole arena, 0 if none. */
 export const ARENA_OFF_WHOLE_SLOT = 48;
+/** Offsets from `base`: cache rows, partial sets, superblock rows, page maps; 0 in a plain arena. */
+export const ARENA_OFF_CACHES = 52;
+/** Classes below this one have a cache. 0 in a plain arena and in a closed one. */
+export const ARENA_OFF_CACHE_CLASS_COUNT = 56;
+/** log2 of the bytes in which slot offsets count. */
+export const ARENA_OFF_UNIT_SHIFT = 60;
+export const ARENA_OFF_PARTIALS = 64;
+export const ARENA_OFF_SUPERBLOCKS = 68;
+export const ARENA_OFF_PAGE_MAPS = 72;
+export const ARENA_OFF_SUPERBLOCK_COUNT = 76;
+export const ARENA_OFF_SLAB_COUNT = 80;
+/** Bytes of cache budget that no class has yet. */
+export const ARENA_OFF_CACHE_RESERVE = 84;
 
 export const ARENA_STATE_CLOSED = 0;
 export const ARENA_STATE_OPEN = 1;
+
+// --- Class caches: one row per class ------------------------------------------------------------
+
+export const CACHE_BYTES = 16;
+export const CACHE_OFF_HEAD = 0;
+/** Blocks that may still be added; `limit` minus this are inside. */
+export const CACHE_OFF_CREDIT = 4;
+/** Granted bytes of one block of the class. */
+export const CACHE_OFF_GRANTED = 8;
+/** Blocks for which the class holds cache budget. */
+export const CACHE_OFF_LIMIT = 12;
+
+// --- Superblock rows, and one page map of SUPERBLOCK_UNITS bits per superblock --------------------
+
+export const SUPERBLOCK_BYTES = 16;
+export const SUPERBLOCK_OFF_SIZE_CLASS = 0; // u16
+export const SUPERBLOCK_OFF_PAGE_COUNT = 2; // u16
+export const SUPERBLOCK_OFF_FREE_COUNT = 4; // u16
+/** No word of the page map below this one has a free page. */
+export const SUPERBLOCK_OFF_LOWEST_WORD = 6; // u16
+export const SUPERBLOCK_OFF_PAGE_UNITS = 8;
+/** Size class of a superblock that is no slab. */
+export const SIZE_CLASS_NONE = 0xffff;
+export const PAGE_MAP_BYTES = 512;
 
 // --- Order tree: header, then one row per order, then the bitmap words ---------------------------
 
@@ -168,6 +237,8 @@ export const ORDER_OFF_FREE_COUNT = 28;
 // --- Pool rows: counters of one tensor kind, u64 each --------------------------------------------
 
 export const POOL_BYTES = 64;
+/** The pool rows, from `base`: they follow the header. */
+export const POOLS_OFFSET = 192;
 export const POOL_OFF_REQUESTED = 0;
 export const POOL_OFF_REQUESTED_PEAK = 8;
 export const POOL_OFF_REQUESTED_TOTAL = 16;
@@ -194,3 +265,8 @@ export const INV_ARENA_3 = 303;
 export const INV_ARENA_4 = 304;
 export const INV_POOL_1 = 401;
 export const INV_REGION_1 = 501;
+export const INV_SLAB_1 = 601;
+export const INV_SLAB_2 = 602;
+export const INV_SLAB_3 = 603;
+export const INV_CACHE_1 = 701;
+export const INV_CACHE_2 = 702;

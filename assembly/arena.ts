@@ -1,117 +1,71 @@
-// Arena: joins a tree, the slots and the counters into allocate, free, pin and unpin. Layer 4.
-// Every function leaves tree, slot and counters in step or changes nothing.
-//
-//   byte 0       4      8              12         16     20          24          28            32
-//        ┌───────┬──────┬──────────────┬──────────┬──────┬───────────┬───────────┬─────────────┐
-//        │ state │ pool │ granuleShift │ capacity │ tree │ treeBytes │ liveCount │ pinnedCount │
-//        └───────┴──────┴──────────────┴──────────┴──────┴───────────┴───────────┴─────────────┘
-//   byte 32        40          48          52         64
-//        ┌─────────┬───────────┬───────────┬──────────┐
-//        │ granted │ requested │ wholeSlot │ reserved │
-//        └─────────┴───────────┴───────────┴──────────┘
-//
-// Only `state` is valid in a closed arena.
+// Arena: joins blocks, slots, caches and counters into allocate, free, pin and unpin. Layer 7.
+// Every function leaves them in step or changes nothing.
 //
 // INV-ARENA-1  granted = sum of the granted bytes of the arena's live slots.
 // INV-ARENA-2  requested = sum of their requested bytes.
 // INV-ARENA-3  liveCount = their number.
 // INV-ARENA-4  pinnedCount = the number of them with pins above 0.
 import * as abi from "./abi";
-import { bitsIsPowerOfTwo, bitsOrderOf } from "./bits";
-import { controlAt, controlRefuse } from "./control";
 import {
-  NO_GRANULE,
-  OrderTree,
-  orderTreeBytes,
-  orderTreeClaim,
-  orderTreeClaimWhole,
-  orderTreeFormat,
-  orderTreeRelease,
-  orderTreeReleaseWhole,
-} from "./order-tree";
+  ArenaRow,
+  arenaCapacityBytes,
+  arenaIsOpen,
+  arenaLayOut,
+  arenaLayoutBytes,
+  arenaRow,
+  arenaTakesSlabs,
+  arenaTree,
+  GRANULE_UNIT_SHIFT,
+} from "./arena-row";
+import { bitsIsPowerOfTwo } from "./bits";
+import {
+  BLOCK_ALIGNMENT_MAX,
+  NO_SIZING,
+  blockBytes,
+  blockClaim,
+  blockOtherSizing,
+  blockRelease,
+  blockSizingOf,
+} from "./block";
+import {
+  classCacheAt,
+  classCacheDrain,
+  classCacheDrainAll,
+  classCacheFormat,
+  classCacheHasCredit,
+  classCachePut,
+  classCacheTake,
+} from "./class-cache";
+import { controlAt, controlRefuse } from "./control";
+import { orderTreeClaimWhole, orderTreeFormat } from "./order-tree";
 import { regionClaim, regionExtentBytes, regionRelease } from "./region";
+import { sizeClassLastUnit, sizeClassOf } from "./size-class";
+import { slabFormat, NO_UNIT } from "./slab";
 import {
   slotsAcquire,
   slotsCold,
   slotsHasRoom,
   slotsHot,
+  slotsIsSpent,
   slotsRecycle,
   slotsVerify,
 } from "./slots";
 import { statsCharge, statsDischarge } from "./stats";
 
-@unmanaged
-export class ArenaRow {
-  state: u32;
-  pool: u32;
-  /** log2 of the granule's bytes. */
-  granuleShift: u32;
-  /** Granules. */
-  capacity: u32;
-  /** Offset of the order tree from `base`. */
-  tree: u32;
-  treeBytes: u32;
-  liveCount: u32;
-  pinnedCount: u32;
-  /** Bytes in blocks handed out, not bytes requested. */
-  granted: u64;
-  requested: u64;
-  /** Slot that owns the whole arena, 0 if none. */
-  wholeSlot: u32;
-  reserved0: u32;
-  reserved1: u64;
-}
-
-if (offsetof<ArenaRow>("state") != abi.ARENA_OFF_STATE) ERROR("ArenaRow.state");
-if (offsetof<ArenaRow>("pool") != abi.ARENA_OFF_POOL) ERROR("ArenaRow.pool");
-if (offsetof<ArenaRow>("granuleShift") != abi.ARENA_OFF_GRANULE_SHIFT) ERROR("ArenaRow shift");
-if (offsetof<ArenaRow>("capacity") != abi.ARENA_OFF_CAPACITY) ERROR("ArenaRow.capacity");
-if (offsetof<ArenaRow>("tree") != abi.ARENA_OFF_TREE) ERROR("ArenaRow.tree");
-if (offsetof<ArenaRow>("treeBytes") != abi.ARENA_OFF_TREE_BYTES) ERROR("ArenaRow.treeBytes");
-if (offsetof<ArenaRow>("liveCount") != abi.ARENA_OFF_LIVE_COUNT) ERROR("ArenaRow.liveCount");
-if (offsetof<ArenaRow>("pinnedCount") != abi.ARENA_OFF_PINNED_COUNT) ERROR("ArenaRow.pinnedCount");
-if (offsetof<ArenaRow>("granted") != abi.ARENA_OFF_GRANTED) ERROR("ArenaRow.granted");
-if (offsetof<ArenaRow>("requested") != abi.ARENA_OFF_REQUESTED) ERROR("ArenaRow.requested");
-if (offsetof<ArenaRow>("wholeSlot") != abi.ARENA_OFF_WHOLE_SLOT) ERROR("ArenaRow.wholeSlot");
-if (offsetof<ArenaRow>() != abi.ARENA_BYTES) ERROR("ArenaRow size");
-
-/** Row of `arena`, which is below arenaCapacity; not checked. */
-export function arenaRow(base: usize, arena: u32): ArenaRow {
-  return changetype<ArenaRow>(base + controlAt(base).arenas + arena * abi.ARENA_BYTES);
-}
-
-/** Order tree of an open arena. */
-export function arenaTree(base: usize, row: ArenaRow): OrderTree {
-  return changetype<OrderTree>(base + row.tree);
-}
-
-/** Whether `arena`, any number, is an open arena. Row 0 is never open. */
-export function arenaIsOpen(base: usize, arena: u32): bool {
-  if (arena >= controlAt(base).arenaCapacity) return false;
-  return arenaRow(base, arena).state == abi.ARENA_STATE_OPEN;
-}
-
-/** Granules of a block of `order`, which may be ORDER_WHOLE. */
-export function arenaBlockGranules(row: ArenaRow, order: u32): u32 {
-  return order == abi.ORDER_WHOLE ? row.capacity : (<u32>1) << order;
-}
-
-/** Bytes of a block of `order`, which may be ORDER_WHOLE. */
-export function arenaBlockBytes(row: ArenaRow, order: u32): u64 {
-  return (<u64>arenaBlockGranules(row, order)) << row.granuleShift;
-}
-
 /**
  * Bytes of control memory that opening an arena takes, or 0 if `capacity` granules are out of
  * range.
  */
-export function arenaMetadataBytes(capacity: u32): u32 {
+export function arenaMetadataBytes(capacity: u32, granuleShift: u32): u32 {
   if (capacity == 0 || capacity > <u32>abi.ARENA_GRANULES_MAX) return 0;
-  return regionExtentBytes(orderTreeBytes(capacity));
+  const hasSlabs = arenaTakesSlabs(capacity, granuleShift);
+  const treeCapacity = hasSlabs ? capacity >> GRANULE_UNIT_SHIFT : capacity;
+  return regionExtentBytes(arenaLayoutBytes(treeCapacity, hasSlabs));
 }
 
 /**
- * Opens an arena of `capacity` granules, all free.
+ * Opens an arena of `capacity` granules, all free. From SLAB_ARENA_UNITS_MIN granules of 64 bytes
+ * on it is a slab arena and manages whole granules of 4 KiB.
  *
  * @param pool Below POOL_COUNT.
  * @param capacity 1 to ARENA_GRANULES_MAX.
@@ -119,9 +73,9 @@ export function arenaMetadataBytes(capacity: u32): u32 {
  * @returns The arena, or 0 with STATUS_BAD_ARGUMENT or STATUS_NO_METADATA.
  */
 export function arenaOpen(base: usize, pool: u32, capacity: u32, granuleShift: u32): u32 {
-  const treeBytes = arenaMetadataBytes(capacity);
+  const metadataBytes = arenaMetadataBytes(capacity, granuleShift);
   if (
-    treeBytes == 0 ||
+    metadataBytes == 0 ||
     pool >= <u32>abi.POOL_COUNT ||
     granuleShift < <u32>abi.GRANULE_SHIFT_MIN ||
     granuleShift > <u32>abi.GRANULE_SHIFT_MAX
@@ -130,18 +84,23 @@ export function arenaOpen(base: usize, pool: u32, capacity: u32, granuleShift: u
   }
   const arena = lowestClosed(base);
   if (arena == 0) return controlRefuse(base, abi.STATUS_NO_METADATA);
-  const tree = regionClaim(base, treeBytes);
-  if (tree == 0) return controlRefuse(base, abi.STATUS_NO_METADATA);
+  const metadata = regionClaim(base, metadataBytes);
+  if (metadata == 0) return controlRefuse(base, abi.STATUS_NO_METADATA);
 
   const row = arenaRow(base, arena);
+  const hasSlabs = arenaTakesSlabs(capacity, granuleShift);
   memory.fill(changetype<usize>(row), 0, abi.ARENA_BYTES);
   row.state = abi.ARENA_STATE_OPEN;
   row.pool = pool;
-  row.granuleShift = granuleShift;
-  row.capacity = capacity;
-  row.tree = tree;
-  row.treeBytes = treeBytes;
-  orderTreeFormat(arenaTree(base, row), capacity);
+  row.granuleShift = hasSlabs ? <u32>abi.SLAB_GRANULE_SHIFT : granuleShift;
+  row.capacity = hasSlabs ? capacity >> GRANULE_UNIT_SHIFT : capacity;
+  row.tree = metadata;
+  arenaLayOut(row, hasSlabs);
+  orderTreeFormat(arenaTree(base, row), row.capacity);
+  if (hasSlabs) {
+    slabFormat(base, row);
+    classCacheFormat(base, row);
+  }
   return arena;
 }
 
@@ -150,14 +109,17 @@ export function arenaClose(base: usize, arena: u32): u32 {
   if (!arenaIsOpen(base, arena)) return abi.STATUS_NO_ARENA;
   const row = arenaRow(base, arena);
   if (row.liveCount != 0) return abi.STATUS_NOT_EMPTY;
-  regionRelease(base, row.tree, row.treeBytes);
+  classCacheDrain(base, row);
+  regionRelease(base, row.tree, row.metadataBytes);
   row.state = abi.ARENA_STATE_CLOSED;
+  row.cacheClassCount = 0;
   return abi.STATUS_OK;
 }
 
 /**
  * Hands out the smallest block that holds `requested` bytes at `alignment`. The arena's own start
- * counts as aligned to everything.
+ * counts as aligned to everything. Before it refuses, caches are drained, and a request may get a
+ * block of another sizing.
  *
  * @param requested Bytes, at least 1.
  * @param alignment Bytes, a power of two.
@@ -169,12 +131,24 @@ export function arenaAllocate(base: usize, arena: u32, requested: u32, alignment
     return controlRefuse(base, abi.STATUS_BAD_ARGUMENT);
   }
   if (!arenaIsOpen(base, arena)) return controlRefuse(base, abi.STATUS_NO_ARENA);
-  if (!slotsHasRoom(base)) return controlRefuse(base, abi.STATUS_NO_SLOT);
   const row = arenaRow(base, arena);
-  const order = bitsOrderOf(requested, alignment, row.granuleShift);
-  const offset = orderTreeClaim(arenaTree(base, row), order);
-  if (offset == NO_GRANULE) return controlRefuse(base, abi.STATUS_NO_ROOM);
-  return bind(base, arena, offset, order, requested);
+  const cached = takeCached(base, row, requested, alignment);
+  if (cached != 0) return cached;
+  if (!slotsHasRoom(base)) classCacheDrainAll(base);
+  if (!slotsHasRoom(base)) return controlRefuse(base, abi.STATUS_NO_SLOT);
+
+  let sizing = blockSizingOf(row, requested, alignment);
+  if (sizing == NO_SIZING) return controlRefuse(base, abi.STATUS_NO_ROOM);
+  let offset = blockClaim(base, row, sizing, requested);
+  if (offset == NO_UNIT && classCacheDrain(base, row)) {
+    offset = blockClaim(base, row, sizing, requested);
+  }
+  if (offset == NO_UNIT) {
+    sizing = blockOtherSizing(base, row, sizing, requested, alignment);
+    if (sizing != NO_SIZING) offset = blockClaim(base, row, sizing, requested);
+  }
+  if (offset == NO_UNIT) return controlRefuse(base, abi.STATUS_NO_ROOM);
+  return bind(base, arena, offset, sizing, requested);
 }
 
 /**
@@ -188,12 +162,14 @@ export function arenaAllocate(base: usize, arena: u32, requested: u32, alignment
 export function arenaAllocateWhole(base: usize, arena: u32, requested: u32): u32 {
   if (requested == 0) return controlRefuse(base, abi.STATUS_BAD_ARGUMENT);
   if (!arenaIsOpen(base, arena)) return controlRefuse(base, abi.STATUS_NO_ARENA);
-  if (!slotsHasRoom(base)) return controlRefuse(base, abi.STATUS_NO_SLOT);
   const row = arenaRow(base, arena);
+  if (!slotsHasRoom(base)) classCacheDrainAll(base);
+  if (!slotsHasRoom(base)) return controlRefuse(base, abi.STATUS_NO_SLOT);
+  if (row.liveCount == 0) classCacheDrain(base, row);
   const tree = arenaTree(base, row);
   // A pending move holds its target without a slot, so the live count alone does not tell.
   const isFree = row.liveCount == 0 && tree.free == tree.capacity;
-  if (!isFree || requested > arenaBlockBytes(row, abi.ORDER_WHOLE)) {
+  if (!isFree || requested > arenaCapacityBytes(row)) {
     return controlRefuse(base, abi.STATUS_NO_ROOM);
   }
   orderTreeClaimWhole(tree);
@@ -209,21 +185,26 @@ export function arenaFree(base: usize, slot: u32, generation: u32): u32 {
   if (hot.pins != 0) return abi.STATUS_PINNED;
 
   const row = arenaRow(base, slotsCold(base, slot).arena);
-  const tree = arenaTree(base, row);
-  const order = <u32>hot.order;
-  if (order == abi.ORDER_WHOLE) {
-    orderTreeReleaseWhole(tree);
-    row.wholeSlot = 0;
-  } else {
-    orderTreeRelease(tree, order, hot.offset);
+  const sizing = <u32>hot.sizing;
+  const requested = hot.requested;
+  discharge(base, row, requested, blockBytes(row, sizing, requested));
+  if (sizing < row.cacheClassCount && !slotsIsSpent(generation)) {
+    const cache = classCacheAt(base, row, sizing);
+    if (classCacheHasCredit(base, row, cache)) {
+      classCachePut(cache, hot, sizing, slot);
+      return abi.STATUS_OK;
+    }
   }
-  const granted = arenaBlockBytes(row, order);
-  row.liveCount -= 1;
-  row.granted -= granted;
-  row.requested -= hot.requested;
-  statsDischarge(base, row.pool, hot.requested, granted);
+  blockRelease(base, row, sizing, requested, hot.offset);
   slotsRecycle(base, slot);
   return abi.STATUS_OK;
+}
+
+/** Length of the block of a bound slot, in the slot units of its arena. */
+export function arenaUnits(base: usize, slot: u32): u32 {
+  const hot = slotsHot(base, slot);
+  const row = arenaRow(base, slotsCold(base, slot).arena);
+  return <u32>(blockBytes(row, hot.sizing, hot.requested) >> row.unitShift);
 }
 
 /**
@@ -257,15 +238,36 @@ export function arenaUnpin(base: usize, slot: u32, generation: u32): u32 {
   return abi.STATUS_OK;
 }
 
+/** Slot of a cached block of the request's class, live again and counted, or 0. */
+function takeCached(base: usize, row: ArenaRow, requested: u32, alignment: u32): u32 {
+  if (alignment > BLOCK_ALIGNMENT_MAX) return 0;
+  const sizeClass = sizeClassOf(sizeClassLastUnit(requested, alignment));
+  if (sizeClass >= row.cacheClassCount) return 0;
+  const cache = classCacheAt(base, row, sizeClass);
+  if (cache.head == 0) return 0;
+  charge(base, row, requested, cache.granted);
+  return classCacheTake(base, cache, sizeClass, requested);
+}
+
 /** Binds a slot to a claimed block and counts it. */
-function bind(base: usize, arena: u32, offset: u32, order: u32, requested: u32): u32 {
+function bind(base: usize, arena: u32, offset: u32, sizing: u32, requested: u32): u32 {
   const row = arenaRow(base, arena);
-  const granted = arenaBlockBytes(row, order);
+  charge(base, row, requested, blockBytes(row, sizing, requested));
+  return slotsAcquire(base, arena, offset, sizing, requested);
+}
+
+function charge(base: usize, row: ArenaRow, requested: u64, granted: u64): void {
   row.liveCount += 1;
   row.granted += granted;
   row.requested += requested;
   statsCharge(base, row.pool, requested, granted);
-  return slotsAcquire(base, arena, offset, order, requested);
+}
+
+function discharge(base: usize, row: ArenaRow, requested: u64, granted: u64): void {
+  row.liveCount -= 1;
+  row.granted -= granted;
+  row.requested -= requested;
+  statsDischarge(base, row.pool, requested, granted);
 }
 
 /** Lowest arena that is not open, or 0 if all are. */

@@ -17,6 +17,9 @@
 // Level offsets from `levelCount` on are 0. Members are below `bitCount`.
 import * as abi from "./abi";
 
+/** Refusal value in place of an index. */
+export const NO_INDEX: u32 = u32.MAX_VALUE;
+
 @unmanaged
 export class Bitmap {
   level0: u32;
@@ -59,9 +62,9 @@ export function bitmapLevel(bitmap: Bitmap, level: u32): u32 {
   return load<u32>(changetype<usize>(bitmap) + (level << 2), abi.ORDER_OFF_LEVELS);
 }
 
-/** Address of the word of `level` that holds bit `index` of that level. */
-export function bitmapWordAddress(bitmap: Bitmap, origin: usize, level: u32, index: u32): usize {
-  return origin + bitmapLevel(bitmap, level) + ((index >> 6) << 3);
+/** Address of the word of a level that holds bit `index`. The level starts at `words`. */
+function wordAddress(words: usize, index: u32): usize {
+  return words + ((index >> 6) << 3);
 }
 
 /**
@@ -87,7 +90,7 @@ export function bitmapFormat(bitmap: Bitmap, origin: usize, offset: u32, bitCoun
 
 /** Whether `index` is a member. False for the one index past the last of an odd `bitCount`. */
 export function bitmapHas(bitmap: Bitmap, origin: usize, index: u32): bool {
-  const word = load<u64>(bitmapWordAddress(bitmap, origin, 0, index));
+  const word = load<u64>(wordAddress(origin + bitmap.level0, index));
   return ((word >> (index & 63)) & 1) != 0;
 }
 
@@ -97,7 +100,7 @@ export function bitmapAdd(bitmap: Bitmap, origin: usize, index: u32): void {
   bitmap.setCount += 1;
   const levelCount = bitmap.levelCount;
   for (let level: u32 = 0; level < levelCount; level++) {
-    const address = bitmapWordAddress(bitmap, origin, level, index);
+    const address = wordAddress(origin + bitmapLevel(bitmap, level), index);
     const word = load<u64>(address);
     store<u64>(address, word | ((<u64>1) << (index & 63)));
     if (word != 0) return;
@@ -113,7 +116,7 @@ export function bitmapRemove(bitmap: Bitmap, origin: usize, index: u32): void {
   bitmap.setCount -= 1;
   const levelCount = bitmap.levelCount;
   for (let level: u32 = 0; level < levelCount; level++) {
-    const address = bitmapWordAddress(bitmap, origin, level, index);
+    const address = wordAddress(origin + bitmapLevel(bitmap, level), index);
     const word = load<u64>(address) & ~((<u64>1) << (index & 63));
     store<u64>(address, word);
     if (word != 0) return;
@@ -126,8 +129,53 @@ export function bitmapLowest(bitmap: Bitmap, origin: usize): u32 {
   assert(bitmap.setCount != 0);
   let index: u32 = 0;
   for (let level = bitmap.levelCount; level > 0; level--) {
-    const word = load<u64>(bitmapWordAddress(bitmap, origin, level - 1, index << 6));
+    const word = load<u64>(origin + bitmapLevel(bitmap, level - 1) + (index << 3));
     index = (index << 6) | <u32>ctz(word);
   }
   return index;
+}
+
+/**
+ * Lowest member from `index` on, or NO_INDEX. `index` is at most bitCount. Cost: one step per word
+ * without a member.
+ */
+export function bitmapNext(bitmap: Bitmap, origin: usize, index: u32): u32 {
+  const bitCount = bitmap.bitCount;
+  while (index < bitCount) {
+    const word = load<u64>(wordAddress(origin + bitmap.level0, index)) >> (index & 63);
+    if (word != 0) return index + <u32>ctz(word);
+    index = (index | 63) + 1;
+  }
+  return NO_INDEX;
+}
+
+/**
+ * Whether the row, any words, is that of a set of `count` bits whose words start at `offset`, each
+ * summary bit is 1 exactly when its word is not 0, and bits past the end are 0. `setCount` is not
+ * checked.
+ */
+export function bitmapIsExact(bitmap: Bitmap, origin: usize, offset: u32, count: u32): bool {
+  if (bitmap.bitCount != count) return false;
+  let bitCount = count;
+  let level: u32 = 0;
+  // Ends with the level of one word, which has no level above.
+  while (true) {
+    if (bitmapLevel(bitmap, level) != offset) return false;
+    const wordCount = bitmapWordCount(bitCount);
+    const words = origin + offset;
+    const lastBits = bitCount & 63;
+    const last = load<u64>(words + ((wordCount - 1) << 3));
+    if (lastBits != 0 && last >> lastBits != 0) return false;
+    level += 1;
+    if (wordCount == 1) return bitmap.levelCount == level;
+
+    const summary = words + (wordCount << 3);
+    for (let i: u32 = 0; i < wordCount; i++) {
+      const isUsed = load<u64>(words + (i << 3)) != 0;
+      const bit = (load<u64>(summary + ((i >> 6) << 3)) >> (i & 63)) & 1;
+      if (isUsed != (bit != 0)) return false;
+    }
+    offset += wordCount << 3;
+    bitCount = wordCount;
+  }
 }

@@ -14,6 +14,11 @@ export function bitsFloorLog2(value: u32): u32 {
   return 31 - clz(value);
 }
 
+/** Exponent of the smallest power of two that is not below `value`, which is at least 1. */
+export function bitsCeilLog2(value: u32): u32 {
+  return 32 - clz(value - 1);
+}
+
 /**
  * Order of the smallest block that holds `requestedBytes` and starts at a multiple of `alignment`
  * bytes. This is the one mapping from sizes to orders.

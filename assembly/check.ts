@@ -1,28 +1,45 @@
-// Check: compares every table with the invariants written beside it. Layer 6. It names the first
+// Check: compares every table with the invariants written beside it. Layer 9. It names the first
 // one broken and repairs nothing. It trusts the header's layout (format.ts verifies it before) and
 // no other word: each index is bounded before it is used, and each loop by a table length, so a
 // damaged plane yields an answer.
 //
-// That live blocks do not overlap is seen by sorting them, in the array that a compaction plan
+// That bound blocks do not overlap is seen by sorting them, in the array that a compaction plan
 // uses. While a plan is active, INV-TREE-4 is therefore checked by sums alone.
 //
 // Cost: open arenas × used slots. For tests, and for a host that suspects damage.
 import * as abi from "./abi";
 import {
   ArenaRow,
-  arenaBlockBytes,
-  arenaBlockGranules,
+  GRANULE_UNIT_SHIFT,
+  arenaHasSlabs,
+  arenaIsLaidOut,
   arenaIsOpen,
-  arenaMetadataBytes,
   arenaRow,
   arenaTree,
-} from "./arena";
-import { Bitmap, bitmapBytes, bitmapLevel, bitmapWordCount } from "./bitmap";
+} from "./arena-row";
+import { bitmapBytes, bitmapHas, bitmapIsExact, bitmapWordCount } from "./bitmap";
 import { CONTROL_ALIGNMENT, bitsFloorLog2 } from "./bits";
+import { blockBytes, blockGranules, blockIsPage } from "./block";
+import { classCacheAt, classCacheBudget, classCacheShare } from "./class-cache";
 import { controlAt } from "./control";
-import { OrderTree, orderTreeIsFree, orderTreeRow, orderTreeRowsEnd } from "./order-tree";
-import { FreeExtent } from "./region";
-import { slotsCold, slotsHot } from "./slots";
+import {
+  OrderTree,
+  orderTreeFreeAt,
+  orderTreeRow,
+  orderTreeRowsEnd,
+  orderTreeRunStep,
+} from "./order-tree";
+import { FreeExtent, regionExtentBytes } from "./region";
+import { sizeClassUnits } from "./size-class";
+import {
+  SUPERBLOCK_UNIT_SHIFT,
+  slabPageCount,
+  slabPageMap,
+  slabPartialWords,
+  slabPartials,
+  slabRow,
+} from "./slab";
+import { HotRow, slotsCold, slotsHot, slotsIsBound } from "./slots";
 import { sortedSlotsAt, sortedSlotsBuild } from "./sorted-slots";
 import { statsPool } from "./stats";
 
@@ -38,13 +55,18 @@ export function checkAll(base: usize): u32 {
   // region check has found it, and sums mean something only over blocks that exist.
   let broken = checkRegion(base);
   for (let arena: u32 = 1; arena < arenaCapacity && broken == HOLDS; arena++) {
-    if (arenaIsOpen(base, arena)) broken = checkTree(base, arenaRow(base, arena));
+    if (!arenaIsOpen(base, arena)) continue;
+    const row = arenaRow(base, arena);
+    broken = checkTree(base, row);
+    if (broken == HOLDS && arenaHasSlabs(row)) broken = checkSlabs(base, row);
   }
   if (broken == HOLDS) broken = checkSlotStates(base);
   if (broken == HOLDS) broken = checkSlotFreeList(base);
   if (broken == HOLDS) broken = checkSlotBlocks(base);
   for (let arena: u32 = 1; arena < arenaCapacity && broken == HOLDS; arena++) {
-    if (arenaIsOpen(base, arena)) broken = checkArena(base, arena);
+    if (!arenaIsOpen(base, arena)) continue;
+    broken = checkArena(base, arena);
+    if (broken == HOLDS) broken = checkCaches(base, arena);
   }
   for (let pool: u32 = 0; pool < <u32>abi.POOL_COUNT && broken == HOLDS; pool++) {
     broken = checkPool(base, pool);
@@ -88,7 +110,7 @@ function treeBytesAt(base: usize, offset: u32): u32 {
   for (let arena: u32 = 1; arena < arenaCapacity; arena++) {
     const row = arenaRow(base, arena);
     if (row.state != abi.ARENA_STATE_OPEN || row.tree != offset) continue;
-    return row.treeBytes == arenaMetadataBytes(row.capacity) ? row.treeBytes : 0;
+    return arenaIsLaidOut(row) ? regionExtentBytes(row.metadataBytes) : 0;
   }
   return 0;
 }
@@ -114,7 +136,7 @@ function checkTree(base: usize, row: ArenaRow): u32 {
   for (let order: u32 = 0; order <= orderMax; order++) {
     const blockCount = row.capacity >> order;
     const bitmap = orderTreeRow(tree, order);
-    if (!isExact(bitmap, tree, offset, blockCount)) return abi.INV_TREE_2;
+    if (!bitmapIsExact(bitmap, changetype<usize>(tree), offset, blockCount)) return abi.INV_TREE_2;
 
     const words = changetype<usize>(tree) + offset;
     const wordCount = bitmapWordCount(blockCount);
@@ -133,51 +155,24 @@ function checkTree(base: usize, row: ArenaRow): u32 {
   return free == tree.free ? HOLDS : abi.INV_TREE_4;
 }
 
-/** INV-TREE-2 of one order, whose words start at `offset` from the tree. */
-function isExact(bitmap: Bitmap, tree: OrderTree, offset: u32, blockCount: u32): bool {
-  if (bitmap.bitCount != blockCount) return false;
-  let bitCount = blockCount;
-  let level: u32 = 0;
-  // Ends with the level of one word, which has no level above.
-  while (true) {
-    if (bitmapLevel(bitmap, level) != offset) return false;
-    const wordCount = bitmapWordCount(bitCount);
-    const words = changetype<usize>(tree) + offset;
-    const lastBits = bitCount & 63;
-    const last = load<u64>(words + ((wordCount - 1) << 3));
-    if (lastBits != 0 && last >> lastBits != 0) return false;
-    level += 1;
-    if (wordCount == 1) return bitmap.levelCount == level;
-
-    const summary = words + (wordCount << 3);
-    for (let i: u32 = 0; i < wordCount; i++) {
-      const isUsed = load<u64>(words + (i << 3)) != 0;
-      const bit = (load<u64>(summary + ((i >> 6) << 3)) >> (i & 63)) & 1;
-      if (isUsed != (bit != 0)) return false;
-    }
-    offset += wordCount << 3;
-    bitCount = wordCount;
-  }
-}
-
 /** INV-SLOT-1: every row below slotFresh has a state, and the header counts each state rightly. */
 function checkSlotStates(base: usize): u32 {
   const control = controlAt(base);
   const slotFresh = control.slotFresh;
   if (slotFresh == 0 || slotFresh > control.slotCapacity) return abi.INV_SLOT_1;
   let freeCount: u32 = 0;
-  let liveCount: u32 = 0;
+  let boundCount: u32 = 0;
   let retiredCount: u32 = 0;
   for (let slot: u32 = 1; slot < slotFresh; slot++) {
     const state = <u32>slotsHot(base, slot).state;
     if (state == abi.SLOT_STATE_FREE) freeCount += 1;
-    else if (state == abi.SLOT_STATE_LIVE) liveCount += 1;
+    else if (slotsIsBound(slotsHot(base, slot))) boundCount += 1;
     else if (state == abi.SLOT_STATE_RETIRED) retiredCount += 1;
     else return abi.INV_SLOT_1;
   }
   const isCounted =
     freeCount == control.slotFreeCount &&
-    liveCount == control.slotLiveCount &&
+    boundCount == control.slotBoundCount &&
     retiredCount == control.slotRetiredCount;
   return isCounted ? HOLDS : abi.INV_SLOT_1;
 }
@@ -192,7 +187,7 @@ function checkSlotFreeList(base: usize): u32 {
   for (let rest = control.slotFreeCount; rest > 0; rest--) {
     if (slot == 0 || slot >= control.slotFresh) return abi.INV_SLOT_3;
     if (slotsHot(base, slot).state != abi.SLOT_STATE_FREE) return abi.INV_SLOT_3;
-    slot = slotsCold(base, slot).next;
+    slot = slotsHot(base, slot).requested;
   }
   return slot == 0 ? HOLDS : abi.INV_SLOT_3;
 }
@@ -202,31 +197,44 @@ function checkSlotBlocks(base: usize): u32 {
   const slotFresh = controlAt(base).slotFresh;
   for (let slot: u32 = 1; slot < slotFresh; slot++) {
     const hot = slotsHot(base, slot);
-    if (hot.state != abi.SLOT_STATE_LIVE) continue;
+    if (!slotsIsBound(hot)) continue;
     const cold = slotsCold(base, slot);
     if (!arenaIsOpen(base, cold.arena)) return abi.INV_SLOT_2;
     if (hot.generation == 0 || hot.generation == <u32>abi.GENERATION_MAX) return abi.INV_SLOT_2;
     if (cold.epoch == 0) return abi.INV_SLOT_2;
     const row = arenaRow(base, cold.arena);
-    if (!isInArena(row, slot, hot.order, hot.offset)) return abi.INV_SLOT_2;
-    if (hot.requested == 0 || hot.requested > arenaBlockBytes(row, hot.order)) {
+    const isLive = hot.state == abi.SLOT_STATE_LIVE;
+    if (!isLive && (hot.pins != 0 || hot.sizing >= row.cacheClassCount)) return abi.INV_SLOT_2;
+    if (isLive && hot.requested == 0) return abi.INV_SLOT_2;
+    if (!isInArena(row, slot, hot)) return abi.INV_SLOT_2;
+    if (isLive && hot.requested > blockBytes(row, hot.sizing, hot.requested)) {
       return abi.INV_SLOT_2;
     }
   }
   return HOLDS;
 }
 
-/** Whether the arena of `row` has a block of `order` at `offset`, which `slot` may own. */
-function isInArena(row: ArenaRow, slot: u32, order: u32, offset: u32): bool {
-  if (order == abi.ORDER_WHOLE) return offset == 0 && row.wholeSlot == slot;
-  if (row.wholeSlot != 0 || order > bitsFloorLog2(row.capacity)) return false;
-  const index = offset >> order;
-  return index << order == offset && index < row.capacity >> order;
+/** Whether the arena of `row` has a block of this sizing where `hot` says, which `slot` may own. */
+function isInArena(row: ArenaRow, slot: u32, hot: HotRow): bool {
+  const sizing = <u32>hot.sizing;
+  if (sizing == abi.ORDER_WHOLE) return hot.offset == 0 && row.wholeSlot == slot;
+  if (row.wholeSlot != 0) return false;
+  if (blockIsPage(row, sizing)) return hot.offset >> SUPERBLOCK_UNIT_SHIFT < row.superblockCount;
+  if (!arenaHasSlabs(row)) {
+    const index = hot.offset >> sizing;
+    const isAligned = index << sizing == hot.offset;
+    return sizing <= bitsFloorLog2(row.capacity) && isAligned && index < row.capacity >> sizing;
+  }
+  const granules = blockGranules(row, sizing, hot.requested);
+  const granule = hot.offset >> GRANULE_UNIT_SHIFT;
+  if (granule << GRANULE_UNIT_SHIFT != hot.offset) return false;
+  if ((granule & (orderTreeRunStep(granules) - 1)) != 0) return false;
+  return granules <= row.capacity && granule <= row.capacity - granules;
 }
 
 /**
- * INV-ARENA-1 to INV-ARENA-4, and INV-TREE-4: first the sums, where the target of a pending move
- * counts as claimed, then the tiling.
+ * INV-ARENA-1 to INV-ARENA-4, INV-SLAB-3 and INV-TREE-4: first the sums, where the target of a
+ * pending move counts as claimed, then the tiling.
  */
 function checkArena(base: usize, arena: u32): u32 {
   const control = controlAt(base);
@@ -236,41 +244,89 @@ function checkArena(base: usize, arena: u32): u32 {
   let requested: u64 = 0;
   let liveCount: u32 = 0;
   let pinnedCount: u32 = 0;
-  let claimed: u64 = 0;
+  let pageCount: u32 = 0;
+  let claimed = (<u64>row.slabCount) << abi.SUPERBLOCK_ORDER;
   for (let slot: u32 = 1; slot < control.slotFresh; slot++) {
     const hot = slotsHot(base, slot);
-    if (hot.state != abi.SLOT_STATE_LIVE || slotsCold(base, slot).arena != arena) continue;
-    granted += arenaBlockBytes(row, hot.order);
+    if (!slotsIsBound(hot) || slotsCold(base, slot).arena != arena) continue;
+    if (!blockIsPage(row, hot.sizing)) claimed += blockGranules(row, hot.sizing, hot.requested);
+    else if (isClaimedPage(base, row, hot.sizing, hot.offset)) pageCount += 1;
+    else return abi.INV_SLAB_3;
+    if (hot.state != abi.SLOT_STATE_LIVE) continue;
+    granted += blockBytes(row, hot.sizing, hot.requested);
     requested += hot.requested;
     liveCount += 1;
     if (hot.pins != 0) pinnedCount += 1;
-    claimed += arenaBlockGranules(row, hot.order);
   }
   if (granted != row.granted) return abi.INV_ARENA_1;
   if (requested != row.requested) return abi.INV_ARENA_2;
   if (liveCount != row.liveCount) return abi.INV_ARENA_3;
   if (pinnedCount != row.pinnedCount) return abi.INV_ARENA_4;
 
-  if (control.planArena == arena && control.planSlot != 0) claimed += control.planGranules;
+  if (control.planArena == arena && control.planSlot != 0) {
+    const sizing = control.planSizing;
+    if (!blockIsPage(row, sizing)) claimed += blockGranules(row, sizing, control.planRequested);
+    else if (isClaimedPage(base, row, sizing, control.planTarget)) pageCount += 1;
+    else return abi.INV_SLAB_3;
+  }
+  if (pageCount != claimedPageCount(base, row)) return abi.INV_SLAB_3;
   if (claimed + tree.free != row.capacity) return abi.INV_TREE_4;
   if (control.planArena != 0) return HOLDS;
-  return isTiled(base, arena) ? HOLDS : abi.INV_TREE_4;
+  return checkTiling(base, arena);
+}
+
+/** Whether `offset` is where a slab of `sizeClass` has a page, and that page is not free. */
+function isClaimedPage(base: usize, row: ArenaRow, sizeClass: u32, offset: u32): bool {
+  const index = offset >> SUPERBLOCK_UNIT_SHIFT;
+  if (index >= row.superblockCount) return false;
+  const slab = slabRow(base, row, index);
+  if (slab.sizeClass != sizeClass) return false;
+  const within = offset & (abi.SUPERBLOCK_UNITS - 1);
+  const page = within / slab.pageUnits;
+  if (page * slab.pageUnits != within || page >= <u32>slab.pageCount) return false;
+  const word = load<u64>(slabPageMap(base, row, index) + ((page >> 6) << 3));
+  return ((word >> (page & 63)) & 1) == 0;
+}
+
+/** Pages of all slabs that are not free. */
+function claimedPageCount(base: usize, row: ArenaRow): u32 {
+  let count: u32 = 0;
+  for (let index: u32 = 0; index < row.superblockCount; index++) {
+    const slab = slabRow(base, row, index);
+    if (slab.sizeClass == abi.SIZE_CLASS_NONE) continue;
+    count += <u32>slab.pageCount - slab.freeCount;
+  }
+  return count;
 }
 
 /**
- * Whether live blocks and free blocks tile the arena, with no free block left over. Each live block
- * ends at or below the next, and each gap between them must be made of free blocks.
+ * INV-TREE-4 and INV-SLAB-3, that bound blocks and slabs do not overlap and free blocks fill the
+ * gaps, with none left over. Each bound block ends at or below the next, and each gap between them
+ * must be made of free blocks; of pages only the first one of a slab counts, for the whole of it.
  */
-function isTiled(base: usize, arena: u32): bool {
+function checkTiling(base: usize, arena: u32): u32 {
   const row = arenaRow(base, arena);
   const tree = arenaTree(base, row);
+  const shift = arenaHasSlabs(row) ? GRANULE_UNIT_SHIFT : 0;
   let freeCount: u32 = 0;
   let offset: u32 = 0;
+  let pageEnd: u32 = 0;
   for (let rest = sortedSlotsBuild(base, arena); rest > 0; rest--) {
     const hot = slotsHot(base, sortedSlotsAt(base, rest - 1));
-    if (hot.offset < offset) return false;
-    freeCount += freeBlocksBetween(tree, offset, hot.offset);
-    offset = hot.offset + arenaBlockGranules(row, hot.order);
+    let start = hot.offset >> shift;
+    let end: u32;
+    if (blockIsPage(row, hot.sizing)) {
+      if (hot.offset < pageEnd) return abi.INV_SLAB_3;
+      pageEnd = hot.offset + sizeClassUnits(hot.sizing);
+      start = (start >> abi.SUPERBLOCK_ORDER) << abi.SUPERBLOCK_ORDER;
+      end = start + (1 << abi.SUPERBLOCK_ORDER);
+      if (end == offset) continue;
+    } else {
+      end = start + blockGranules(row, hot.sizing, hot.requested);
+    }
+    if (start < offset) return abi.INV_TREE_4;
+    freeCount += freeBlocksBetween(tree, offset, start);
+    offset = end;
   }
   freeCount += freeBlocksBetween(tree, offset, row.capacity);
 
@@ -279,7 +335,7 @@ function isTiled(base: usize, arena: u32): bool {
   for (let order: u32 = 0; order <= tree.orderMax; order++) {
     expected += orderTreeRow(tree, order).setCount;
   }
-  return freeCount == expected;
+  return freeCount == expected ? HOLDS : abi.INV_TREE_4;
 }
 
 /**
@@ -288,7 +344,7 @@ function isTiled(base: usize, arena: u32): bool {
 function freeBlocksBetween(tree: OrderTree, from: u32, to: u32): u32 {
   let count: u32 = 0;
   while (from < to) {
-    const granules = freeGranulesAt(tree, from);
+    const granules = orderTreeFreeAt(tree, from);
     if (granules == 0 || granules > to - from) return 0;
     count += 1;
     from += granules;
@@ -296,14 +352,88 @@ function freeBlocksBetween(tree: OrderTree, from: u32, to: u32): u32 {
   return count;
 }
 
-/** Granules of the smallest free block that starts at `offset`, or 0 if none does. */
-function freeGranulesAt(tree: OrderTree, offset: u32): u32 {
-  for (let order: u32 = 0; order <= tree.orderMax; order++) {
-    const index = offset >> order;
-    if (index << order != offset || index >= tree.capacity >> order) return 0;
-    if (orderTreeIsFree(tree, order, index)) return (<u32>1) << order;
+/** INV-SLAB-1, then INV-SLAB-2: each partial set is exact and has as many members as fit it. */
+function checkSlabs(base: usize, row: ArenaRow): u32 {
+  let slabCount: u32 = 0;
+  let partialCount: u32 = 0;
+  for (let index: u32 = 0; index < row.superblockCount; index++) {
+    const slab = slabRow(base, row, index);
+    if (slab.sizeClass == abi.SIZE_CLASS_NONE) continue;
+    if (!isSlabExact(base, row, index)) return abi.INV_SLAB_1;
+    slabCount += 1;
+    if (slab.freeCount != 0) partialCount += 1;
   }
-  return 0;
+  if (slabCount != row.slabCount) return abi.INV_SLAB_1;
+
+  let setCount: u32 = 0;
+  for (let sizeClass: u32 = 0; sizeClass < <u32>abi.SLAB_CLASS_COUNT; sizeClass++) {
+    const words = slabPartialWords(row, sizeClass);
+    const partials = slabPartials(base, row, sizeClass);
+    const origin = base + row.tree;
+    if (!bitmapIsExact(partials, origin, words, row.superblockCount)) return abi.INV_SLAB_2;
+    let memberCount: u32 = 0;
+    for (let index: u32 = 0; index < row.superblockCount; index++) {
+      if (!bitmapHas(partials, origin, index)) continue;
+      const slab = slabRow(base, row, index);
+      if (slab.sizeClass != sizeClass || slab.freeCount == 0) return abi.INV_SLAB_2;
+      memberCount += 1;
+    }
+    if (memberCount != partials.setCount) return abi.INV_SLAB_2;
+    setCount += memberCount;
+  }
+  return setCount == partialCount ? HOLDS : abi.INV_SLAB_2;
+}
+
+/** INV-SLAB-1 of slab `index`. */
+function isSlabExact(base: usize, row: ArenaRow, index: u32): bool {
+  const slab = slabRow(base, row, index);
+  if (slab.sizeClass >= <u32>abi.SLAB_CLASS_COUNT) return false;
+  if (slab.pageUnits != sizeClassUnits(slab.sizeClass)) return false;
+  if (slab.pageCount != slabPageCount(slab.pageUnits)) return false;
+  const map = slabPageMap(base, row, index);
+  let freeCount: u32 = 0;
+  for (let at: u32 = 0; at < <u32>abi.PAGE_MAP_BYTES >> 3; at++) {
+    const word = load<u64>(map + (at << 3));
+    const first = at << 6;
+    const pageCount = <u32>slab.pageCount > first ? <u32>slab.pageCount - first : 0;
+    if (pageCount < 64 && word >> pageCount != 0) return false;
+    if (at < <u32>slab.lowestWord && word != 0) return false;
+    freeCount += <u32>popcnt(word);
+  }
+  return freeCount == slab.freeCount && freeCount < <u32>slab.pageCount;
+}
+
+/** INV-CACHE-1 and INV-CACHE-2 of one arena, whose slots are checked. */
+function checkCaches(base: usize, arena: u32): u32 {
+  const control = controlAt(base);
+  const row = arenaRow(base, arena);
+  if (!arenaHasSlabs(row)) return HOLDS;
+  let budget: u64 = row.cacheReserve;
+  let cachedCount: u32 = 0;
+  for (let sizeClass: u32 = 0; sizeClass < row.cacheClassCount; sizeClass++) {
+    const cache = classCacheAt(base, row, sizeClass);
+    if (cache.granted != blockBytes(row, sizeClass, 0)) return abi.INV_CACHE_2;
+    const share = classCacheShare(row, cache.granted);
+    if (cache.limit != 0 && cache.limit != share) return abi.INV_CACHE_2;
+    if (cache.credit > cache.limit) return abi.INV_CACHE_1;
+    budget += <u64>cache.limit * cache.granted;
+    let slot = cache.head;
+    for (let rest = cache.limit - cache.credit; rest > 0; rest--) {
+      if (slot == 0 || slot >= control.slotFresh) return abi.INV_CACHE_1;
+      const hot = slotsHot(base, slot);
+      if (hot.state != abi.SLOT_STATE_CACHED || hot.sizing != sizeClass) return abi.INV_CACHE_1;
+      if (slotsCold(base, slot).arena != arena) return abi.INV_CACHE_1;
+      slot = hot.requested;
+      cachedCount += 1;
+    }
+    if (slot != 0) return abi.INV_CACHE_1;
+  }
+  if (budget != classCacheBudget(row)) return abi.INV_CACHE_2;
+  for (let slot: u32 = 1; slot < control.slotFresh; slot++) {
+    if (slotsHot(base, slot).state != abi.SLOT_STATE_CACHED) continue;
+    if (slotsCold(base, slot).arena == arena) cachedCount -= 1;
+  }
+  return cachedCount == 0 ? HOLDS : abi.INV_CACHE_1;
 }
 
 /** INV-POOL-1 of one pool; that an arena's pool exists is checked with the first. */

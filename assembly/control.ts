@@ -9,14 +9,14 @@
 //        ┌────────────┬──────────────┬───────────┬──────────────┬───────────────┐
 //        │ totalBytes │ slotCapacity │ slotFresh │ slotFreeHead │ slotFreeCount │
 //        └────────────┴──────────────┴───────────┴──────────────┴───────────────┘
-//   byte 36              40                 44    48     52       56              60      64
-//        ┌───────────────┬──────────────────┬─────┬──────┬────────┬───────────────┬───────┐
-//        │ slotLiveCount │ slotRetiredCount │ hot │ cold │ arenas │ arenaCapacity │ pools │
-//        └───────────────┴──────────────────┴─────┴──────┴────────┴───────────────┴───────┘
-//   byte 64       68            72               76          108        192
-//        ┌────────┬─────────────┬────────────────┬───────────┬──────────┐
-//        │ region │ regionBytes │ regionFreeHead │ plan, 8×4 │ reserved │
-//        └────────┴─────────────┴────────────────┴───────────┴──────────┘
+//   byte 36               40                 44    48     52       56              60      64
+//        ┌────────────────┬──────────────────┬─────┬──────┬────────┬───────────────┬───────┐
+//        │ slotBoundCount │ slotRetiredCount │ hot │ cold │ arenas │ arenaCapacity │ pools │
+//        └────────────────┴──────────────────┴─────┴──────┴────────┴───────────────┴───────┘
+//   byte 64       68            72               76           116        192
+//        ┌────────┬─────────────┬────────────────┬────────────┬──────────┐
+//        │ region │ regionBytes │ regionFreeHead │ plan, 10×4 │ reserved │
+//        └────────┴─────────────┴────────────────┴────────────┴──────────┘
 //
 // Both capacities count rows, row 0 included, and row 0 stands for "none": slots are numbered 1 to
 // slotCapacity - 1 and arenas 1 to arenaCapacity - 1. `planCount` and `planCursor` are valid only
@@ -37,7 +37,8 @@ export class ControlHeader {
   slotFresh: u32;
   slotFreeHead: u32;
   slotFreeCount: u32;
-  slotLiveCount: u32;
+  /** Slots bound to a block: live ones and cached ones. */
+  slotBoundCount: u32;
   slotRetiredCount: u32;
   hot: u32;
   cold: u32;
@@ -57,8 +58,10 @@ export class ControlHeader {
   planSlot: u32;
   planSource: u32;
   planTarget: u32;
-  planGranules: u32;
+  planUnits: u32;
   planGeneration: u32;
+  planSizing: u32;
+  planRequested: u32;
 }
 
 if (offsetof<ControlHeader>("magic") != abi.CONTROL_OFF_MAGIC) ERROR("magic");
@@ -70,7 +73,8 @@ if (offsetof<ControlHeader>("slotCapacity") != abi.CONTROL_OFF_SLOT_CAPACITY) ER
 if (offsetof<ControlHeader>("slotFresh") != abi.CONTROL_OFF_SLOT_FRESH) ERROR("slotFresh");
 if (offsetof<ControlHeader>("slotFreeHead") != abi.CONTROL_OFF_SLOT_FREE_HEAD) ERROR("freeHead");
 if (offsetof<ControlHeader>("slotFreeCount") != abi.CONTROL_OFF_SLOT_FREE_COUNT) ERROR("freeCount");
-if (offsetof<ControlHeader>("slotLiveCount") != abi.CONTROL_OFF_SLOT_LIVE_COUNT) ERROR("liveCount");
+if (offsetof<ControlHeader>("slotBoundCount") != abi.CONTROL_OFF_SLOT_BOUND_COUNT)
+  ERROR("slotBoundCount");
 if (offsetof<ControlHeader>("slotRetiredCount") != abi.CONTROL_OFF_SLOT_RETIRED_COUNT)
   ERROR("slotRetiredCount");
 if (offsetof<ControlHeader>("hot") != abi.CONTROL_OFF_HOT) ERROR("hot");
@@ -88,9 +92,12 @@ if (offsetof<ControlHeader>("planCursor") != abi.CONTROL_OFF_PLAN_CURSOR) ERROR(
 if (offsetof<ControlHeader>("planSlot") != abi.CONTROL_OFF_PLAN_SLOT) ERROR("planSlot");
 if (offsetof<ControlHeader>("planSource") != abi.CONTROL_OFF_PLAN_SOURCE) ERROR("planSource");
 if (offsetof<ControlHeader>("planTarget") != abi.CONTROL_OFF_PLAN_TARGET) ERROR("planTarget");
-if (offsetof<ControlHeader>("planGranules") != abi.CONTROL_OFF_PLAN_GRANULES) ERROR("planGranules");
+if (offsetof<ControlHeader>("planUnits") != abi.CONTROL_OFF_PLAN_UNITS) ERROR("planUnits");
 if (offsetof<ControlHeader>("planGeneration") != abi.CONTROL_OFF_PLAN_GENERATION)
   ERROR("planGeneration");
+if (offsetof<ControlHeader>("planSizing") != abi.CONTROL_OFF_PLAN_SIZING) ERROR("planSizing");
+if (offsetof<ControlHeader>("planRequested") != abi.CONTROL_OFF_PLAN_REQUESTED)
+  ERROR("planRequested");
 if (offsetof<ControlHeader>() > <usize>abi.CONTROL_HEADER_BYTES) ERROR("ControlHeader size");
 
 /** The header at `base`. */

@@ -11,8 +11,8 @@ import { CONTROL_ALIGNMENT, bitsAlignUp } from "./bits";
 import { ControlHeader, controlAt } from "./control";
 import { regionFormat } from "./region";
 
-const POOLS_OFFSET: u32 = abi.CONTROL_HEADER_BYTES;
-const ARENAS_OFFSET: u32 = POOLS_OFFSET + abi.POOL_COUNT * abi.POOL_BYTES;
+if (abi.POOLS_OFFSET != abi.CONTROL_HEADER_BYTES) ERROR("POOLS_OFFSET");
+if (abi.ARENAS_OFFSET != abi.POOLS_OFFSET + abi.POOL_COUNT * abi.POOL_BYTES) ERROR("ARENAS_OFFSET");
 
 /**
  * Bytes of a control plane.
@@ -54,10 +54,10 @@ export function formatInit(
   control.slotCapacity = slotCapacity;
   control.arenaCapacity = arenaCapacity;
   control.slotFresh = 1;
-  control.pools = POOLS_OFFSET;
-  control.arenas = ARENAS_OFFSET;
+  control.pools = abi.POOLS_OFFSET;
+  control.arenas = abi.ARENAS_OFFSET;
   control.hot = arenasEnd(arenaCapacity);
-  control.cold = control.hot + slotTableBytes(slotCapacity);
+  control.cold = control.hot + slotTableBytes(slotCapacity, abi.HOT_BYTES);
   control.region = <u32>regionOffset(slotCapacity, arenaCapacity);
   control.regionBytes = (totalBytes - control.region) & ~(CONTROL_ALIGNMENT - 1);
   memory.fill(base + control.hot, 0, abi.HOT_BYTES);
@@ -87,10 +87,10 @@ function isLaidOut(base: usize, control: ControlHeader): bool {
     region <= control.totalBytes &&
     control.region == <u32>region &&
     control.regionBytes == ((control.totalBytes - control.region) & ~(CONTROL_ALIGNMENT - 1)) &&
-    control.pools == POOLS_OFFSET &&
-    control.arenas == ARENAS_OFFSET &&
+    control.pools == abi.POOLS_OFFSET &&
+    control.arenas == abi.ARENAS_OFFSET &&
     control.hot == arenasEnd(arenaCapacity) &&
-    control.cold == control.hot + slotTableBytes(slotCapacity)
+    control.cold == control.hot + slotTableBytes(slotCapacity, abi.HOT_BYTES)
   );
 }
 
@@ -105,16 +105,15 @@ function isInMemory(base: usize, bytes: u32): bool {
 }
 
 function arenasEnd(arenaCapacity: u32): u32 {
-  return ARENAS_OFFSET + arenaCapacity * abi.ARENA_BYTES;
+  return abi.ARENAS_OFFSET + arenaCapacity * abi.ARENA_BYTES;
 }
 
-/** Bytes of one of the two slot tables; their rows are equally long. */
-function slotTableBytes(slotCapacity: u32): u32 {
-  return <u32>bitsAlignUp(slotCapacity * abi.HOT_BYTES);
+/** Bytes of one of the two slot tables. */
+function slotTableBytes(slotCapacity: u32, rowBytes: u32): u32 {
+  return <u32>bitsAlignUp(slotCapacity * rowBytes);
 }
 
 function regionOffset(slotCapacity: u32, arenaCapacity: u32): u64 {
-  return <u64>arenasEnd(arenaCapacity) + 2 * <u64>slotTableBytes(slotCapacity);
+  const hotBytes = slotTableBytes(slotCapacity, abi.HOT_BYTES);
+  return <u64>arenasEnd(arenaCapacity) + hotBytes + slotTableBytes(slotCapacity, abi.COLD_BYTES);
 }
-
-if (abi.HOT_BYTES != abi.COLD_BYTES) ERROR("slot tables differ in row length");

@@ -16,6 +16,7 @@ import {
   arenaMetadataBytes as metadataBytes,
   arenaOpen as open,
   arenaPin as pin,
+  arenaUnits as units,
   arenaUnpin as unpin,
 } from "./arena";
 import { bitsAlignUp } from "./bits";
@@ -27,12 +28,19 @@ import {
   compactNext as next,
   compactVeto as veto,
 } from "./compact";
-import { controlAt, controlRefuse } from "./control";
+import { ArenaRow } from "./arena-row";
+import { BLOCK_ALIGNMENT_MAX } from "./block";
+import { ClassCache } from "./class-cache";
+import { ControlHeader, controlAt, controlRefuse } from "./control";
 import { formatAttach, formatBytes, formatInit } from "./format";
 import { lockLeave, lockTryEnter } from "./lock";
-import { slotsVerify } from "./slots";
+import { ColdRow, HotRow, slotsHot, slotsIsBound, slotsVerify } from "./slots";
+import { PoolRow } from "./stats";
 // A debug build replaces `abort` by a function of this file, which must be part of the program.
 import "./panic";
+
+/** Bits of the alignments that the blocks of a slab arena have. */
+const BLOCK_ALIGNMENT_MASK: u32 = (BLOCK_ALIGNMENT_MAX << 1) - 1;
 
 // --- Control plane ------------------------------------------------------------------------------
 
@@ -64,8 +72,8 @@ export function controlAttach(base: u32): u32 {
 // --- Arenas -------------------------------------------------------------------------------------
 
 /** Bytes of the region that an arena takes, or 0 if `capacityGranules` is out of range. */
-export function arenaMetadataBytes(capacityGranules: u32): u32 {
-  return metadataBytes(capacityGranules);
+export function arenaMetadataBytes(capacityGranules: u32, granuleShift: u32): u32 {
+  return metadataBytes(capacityGranules, granuleShift);
 }
 
 /** Opens an arena and returns it, or 0; see arena.ts. */
@@ -85,8 +93,66 @@ export function arenaClose(base: u32, arena: u32): u32 {
   return status;
 }
 
-/** Allocates a block and returns its slot, or 0; see arena.ts. */
+/**
+ * Allocates a block and returns its slot, or 0; see arena.ts.
+ *
+ * This and slotFree have a short way: a block only moves between its owner and the cache of its
+ * class. It takes no guard and leaves anything unusual to the module behind. It calls nothing and
+ * reads and writes the rows of other modules itself, because a call would cost as much as the rest;
+ * each step names the function that it stands for, and a spec compares the two.
+ */
 export function arenaAllocate(base: u32, arena: u32, requestedBytes: u32, alignment: u32): u32 {
+  const control = changetype<ControlHeader>(base);
+  const alignmentMask = alignment - 1;
+  const row = changetype<ArenaRow>(base + abi.ARENAS_OFFSET + arena * abi.ARENA_BYTES);
+  // sizeClassOf: 0 bytes and an alignment of 0 yield a class that no arena caches.
+  const lastUnit = ((requestedBytes - 1) | alignmentMask) >> abi.UNIT_SHIFT;
+  const shift: u32 = 27 - clz(lastUnit | 16);
+  const sizeClass = (shift << 4) + (lastUnit >> shift);
+  if (
+    ASC_FEATURE_THREADS ||
+    control.guard != 0 ||
+    arena >= control.arenaCapacity ||
+    ((alignment & alignmentMask) | (alignment & ~BLOCK_ALIGNMENT_MASK)) != 0 ||
+    sizeClass >= row.cacheClassCount
+  ) {
+    return allocateGuarded(base, arena, requestedBytes, alignment);
+  }
+  const cache = changetype<ClassCache>(base + row.caches + sizeClass * abi.CACHE_BYTES);
+  const slot = cache.head;
+  if (slot == 0) return allocateGuarded(base, arena, requestedBytes, alignment);
+
+  // classCacheTake
+  const hot = changetype<HotRow>(base + control.hot + slot * abi.HOT_BYTES);
+  const granted: u64 = cache.granted;
+  cache.head = hot.requested;
+  cache.credit += 1;
+  hot.requested = requestedBytes;
+  const state = sizeClass | (abi.SLOT_STATE_LIVE << 8);
+  store<u32>(changetype<usize>(hot), state, abi.HOT_OFF_SIZING);
+
+  // charge and statsCharge
+  row.liveCount += 1;
+  row.granted += granted;
+  row.requested += requestedBytes;
+  const pool = changetype<PoolRow>(base + abi.POOLS_OFFSET + row.pool * abi.POOL_BYTES);
+  const poolRequested = pool.requested + requestedBytes;
+  pool.requested = poolRequested;
+  pool.requestedTotal += requestedBytes;
+  if (poolRequested > pool.requestedPeak) pool.requestedPeak = poolRequested;
+  const poolGranted = pool.granted + granted;
+  pool.granted = poolGranted;
+  pool.grantedTotal += granted;
+  if (poolGranted > pool.grantedPeak) pool.grantedPeak = poolGranted;
+  const liveCount = pool.liveCount + 1;
+  pool.liveCount = liveCount;
+  pool.allocations += 1;
+  if (liveCount > pool.liveCountPeak) pool.liveCountPeak = liveCount;
+  return slot;
+}
+
+/** The long way of arenaAllocate. */
+function allocateGuarded(base: u32, arena: u32, requestedBytes: u32, alignment: u32): u32 {
   if (!lockTryEnter(base)) return controlRefuse(base, abi.STATUS_BUSY);
   const slot = allocate(base, arena, requestedBytes, alignment);
   lockLeave(base);
@@ -107,10 +173,63 @@ export function arenaAllocateWhole(base: u32, arena: u32, requestedBytes: u32): 
  * Frees the block of a handle and returns a status. Every handle on the slot is stale afterwards.
  */
 export function slotFree(base: u32, slot: u32, generation: u32): u32 {
+  const control = changetype<ControlHeader>(base);
+  if (ASC_FEATURE_THREADS || control.guard != 0 || slot >= control.slotFresh) {
+    return freeGuarded(base, slot, generation);
+  }
+  // slotsVerify; state and pins in one comparison: live, and no pin.
+  const hot = changetype<HotRow>(base + control.hot + slot * abi.HOT_BYTES);
+  const cold = changetype<ColdRow>(base + control.cold + slot * abi.COLD_BYTES);
+  const state = load<u32>(changetype<usize>(hot), abi.HOT_OFF_SIZING);
+  if (hot.generation != generation || state >> 8 != abi.SLOT_STATE_LIVE) {
+    return freeGuarded(base, slot, generation);
+  }
+  const row = changetype<ArenaRow>(base + abi.ARENAS_OFFSET + cold.arena * abi.ARENA_BYTES);
+  const sizeClass = state & 0xff;
+  // slotsIsSpent
+  if (sizeClass >= row.cacheClassCount || generation == <u32>abi.GENERATION_MAX - 1) {
+    return freeGuarded(base, slot, generation);
+  }
+  const cache = changetype<ClassCache>(base + row.caches + sizeClass * abi.CACHE_BYTES);
+  const credit = cache.credit;
+  if (credit == 0) return freeGuarded(base, slot, generation);
+
+  // discharge and statsDischarge
+  const granted: u64 = cache.granted;
+  const requested: u64 = hot.requested;
+  row.liveCount -= 1;
+  row.granted -= granted;
+  row.requested -= requested;
+  const pool = changetype<PoolRow>(base + abi.POOLS_OFFSET + row.pool * abi.POOL_BYTES);
+  pool.requested -= requested;
+  pool.granted -= granted;
+  pool.liveCount -= 1;
+
+  // classCachePut
+  hot.generation = generation + 1;
+  hot.requested = cache.head;
+  const cachedState = sizeClass | (abi.SLOT_STATE_CACHED << 8);
+  store<u32>(changetype<usize>(hot), cachedState, abi.HOT_OFF_SIZING);
+  cache.head = slot;
+  cache.credit = credit - 1;
+  return abi.STATUS_OK;
+}
+
+/** The long way of slotFree. */
+function freeGuarded(base: u32, slot: u32, generation: u32): u32 {
   if (!lockTryEnter(base)) return abi.STATUS_BUSY;
   const status = free(base, slot, generation);
   lockLeave(base);
   return status;
+}
+
+/**
+ * Length of the block that `slot` is bound to, in the slot units of its arena, or 0 if the slot is
+ * not bound. Reads without the guard.
+ */
+export function slotUnits(base: u32, slot: u32): u32 {
+  if (slot >= controlAt(base).slotFresh || !slotsIsBound(slotsHot(base, slot))) return 0;
+  return units(base, slot);
 }
 
 /** Adds a pin and returns the slot's epoch, or 0; see arena.ts. */

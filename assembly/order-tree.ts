@@ -12,6 +12,11 @@
 // that is no power of two starts as one block per set bit of it, from the largest down. Nothing can
 // join those: what would be their buddy reaches past the capacity and is therefore never free.
 //
+// A run is any number of granules in a row. It is claimed from one block that has room for it, and
+// what the block has too much is free at once; or from several that touch. It is given back as the
+// blocks it is made of. A run starts at a multiple of the largest power of two that divides its
+// length, as far as RUN_STEP_GRANULES.
+//
 // INV-TREE-1  A block and its buddy are never both free.
 // INV-TREE-2  Each row has the levels its order implies; a summary bit is 1 exactly when its word
 //             is not 0, and bits past the end are 0.
@@ -19,19 +24,22 @@
 // INV-TREE-4  Free blocks and live blocks (with the target of a pending move) tile the capacity,
 //             and `free` is the sum of the free blocks.
 import * as abi from "./abi";
-import { bitsFloorLog2 } from "./bits";
+import { bitsCeilLog2, bitsFloorLog2, bitsIsPowerOfTwo } from "./bits";
 import {
   Bitmap,
   bitmapAdd,
   bitmapBytes,
   bitmapFormat,
-  bitmapHas,
   bitmapLowest,
+  bitmapNext,
   bitmapRemove,
+  NO_INDEX,
 } from "./bitmap";
 
 /** Refusal value in place of a granule offset. */
 export const NO_GRANULE: u32 = u32.MAX_VALUE;
+/** Stretches of each order that claimStretch compares. */
+const LOOK_COUNT_MAX: u32 = 8;
 
 @unmanaged
 export class OrderTree {
@@ -71,7 +79,8 @@ export function orderTreeRow(tree: OrderTree, order: u32): Bitmap {
 
 /** Whether block `index` of `order` is free. The block or its buddy exists; not checked. */
 export function orderTreeIsFree(tree: OrderTree, order: u32, index: u32): bool {
-  return bitmapHas(orderTreeRow(tree, order), changetype<usize>(tree), index);
+  const words = changetype<usize>(tree) + orderTreeRow(tree, order).level0;
+  return ((load<u64>(words + ((index >> 6) << 3)) >> (index & 63)) & 1) != 0;
 }
 
 /** Formats `tree` with all `capacity` granules free. The memory may hold anything before. */
@@ -100,9 +109,7 @@ export function orderTreeFormat(tree: OrderTree, capacity: u32): void {
 export function orderTreeClaim(tree: OrderTree, order: u32): u32 {
   const candidates = (tree.mask >> order) << order;
   if (candidates == 0) return NO_GRANULE;
-  const from = ctz(candidates);
-  const index = bitmapLowest(orderTreeRow(tree, from), changetype<usize>(tree));
-  return claimFront(tree, from, index, order);
+  return claimLowest(tree, ctz(candidates), (<u32>1) << order);
 }
 
 /**
@@ -113,18 +120,52 @@ export function orderTreeClaim(tree: OrderTree, order: u32): u32 {
  * block.
  */
 export function orderTreeClaimBelow(tree: OrderTree, order: u32, limit: u32): u32 {
-  let lowest = limit;
-  let lowestOrder: u32 = 0;
-  for (let rest = (tree.mask >> order) << order; rest != 0; rest &= rest - 1) {
-    const from = ctz(rest);
-    const index = bitmapLowest(orderTreeRow(tree, from), changetype<usize>(tree));
-    if (index << from < lowest) {
-      lowest = index << from;
-      lowestOrder = from;
-    }
+  return claimBelow(tree, order, (<u32>1) << order, limit);
+}
+
+/**
+ * Claims a run of `granules` in a tight stretch; if none was found, from the lowest of the smallest
+ * free blocks that hold it. A power of two fits the lowest free block of its order without rest.
+ *
+ * @param granules 1 to ARENA_GRANULES_MAX.
+ * @returns Granule offset of the run, or NO_GRANULE. Cost: that of claimStretch, and one split per
+ *   order passed.
+ */
+export function orderTreeClaimRun(tree: OrderTree, granules: u32): u32 {
+  const order = bitsCeilLog2(granules);
+  const candidates = (tree.mask >> order) << order;
+  const isExact = bitsIsPowerOfTwo(granules) && ((tree.mask >> order) & 1) != 0;
+  if (!isExact) {
+    const step = orderTreeRunStep(granules);
+    const offset = claimStretch(tree, granules, step, u32.MAX_VALUE, false, tree.capacity);
+    if (offset != NO_GRANULE) return offset;
   }
-  if (lowest == limit) return NO_GRANULE;
-  return claimFront(tree, lowestOrder, lowest >> lowestOrder, order);
+  return candidates == 0 ? NO_GRANULE : claimLowest(tree, ctz(candidates), granules);
+}
+
+/** Claims a superblock at a tight place if there is one, else at the lowest; or NO_GRANULE. */
+export function orderTreeClaimSuperblock(tree: OrderTree): u32 {
+  const granules: u32 = 1 << abi.SUPERBLOCK_ORDER;
+  const offset = claimStretch(tree, granules, granules, granules << 1, false, tree.capacity);
+  if (offset != NO_GRANULE) return offset;
+  return orderTreeClaimBelow(tree, abi.SUPERBLOCK_ORDER, tree.capacity);
+}
+
+/** Claims a run of `granules` at a low place below `limit`, or NO_GRANULE. */
+export function orderTreeClaimRunBelow(tree: OrderTree, granules: u32, limit: u32): u32 {
+  const offset = claimStretch(tree, granules, orderTreeRunStep(granules), limit, true, limit);
+  if (offset != NO_GRANULE) return offset;
+  return claimBelow(tree, bitsCeilLog2(granules), granules, limit);
+}
+
+/** Gives back the run of `granules` at `offset`, as claimed. Cost: one release per block of it. */
+export function orderTreeReleaseRun(tree: OrderTree, offset: u32, granules: u32): void {
+  while (granules != 0) {
+    const order = min(ctz(offset), bitsFloorLog2(granules));
+    orderTreeRelease(tree, order, offset);
+    offset += (<u32>1) << order;
+    granules -= (<u32>1) << order;
+  }
 }
 
 /**
@@ -143,6 +184,26 @@ export function orderTreeRelease(tree: OrderTree, order: u32, offset: u32): void
     order += 1;
   }
   addFree(tree, order, index);
+}
+
+/**
+ * What the start of a run of `granules` is a multiple of: the largest power of two that divides its
+ * length, at most RUN_STEP_GRANULES.
+ */
+export function orderTreeRunStep(granules: u32): u32 {
+  return min(granules & -granules, <u32>abi.RUN_STEP_GRANULES);
+}
+
+/** Granules of the smallest free block that starts at `offset`, or 0 if none does. */
+export function orderTreeFreeAt(tree: OrderTree, offset: u32): u32 {
+  const orderEnd = min(ctz(offset), tree.orderMax) + 1;
+  for (let order: u32 = 0; order < orderEnd; order++) {
+    const index = offset >> order;
+    if (index >= tree.capacity >> order) return 0;
+    const words = changetype<usize>(tree) + orderTreeRow(tree, order).level0;
+    if ((load<u64>(words + ((index >> 6) << 3)) >> (index & 63)) & 1) return (<u32>1) << order;
+  }
+  return 0;
 }
 
 /** Claims every granule of an entirely free tree. That it is entirely free is not checked. */
@@ -173,16 +234,146 @@ function startIndex(tree: OrderTree, order: u32): u32 {
   return (tree.capacity >> order) - 1;
 }
 
-/** Claims the first block of `order` inside the free block (`from`, `index`) and frees the rest. */
-function claimFront(tree: OrderTree, from: u32, index: u32, order: u32): u32 {
+/** Claims the first `granules` of the lowest free block of order `from`, which has one. */
+function claimLowest(tree: OrderTree, from: u32, granules: u32): u32 {
+  const index = bitmapLowest(orderTreeRow(tree, from), changetype<usize>(tree));
+  return claimFront(tree, from, index, granules);
+}
+
+/** Claims the first `granules` of the lowest free block of at least `order` that is below `limit`. */
+function claimBelow(tree: OrderTree, order: u32, granules: u32, limit: u32): u32 {
+  let lowest = limit;
+  let lowestOrder: u32 = 0;
+  for (let rest = (tree.mask >> order) << order; rest != 0; rest &= rest - 1) {
+    const from = ctz(rest);
+    const index = bitmapLowest(orderTreeRow(tree, from), changetype<usize>(tree));
+    if (index << from < lowest) {
+      lowest = index << from;
+      lowestOrder = from;
+    }
+  }
+  if (lowest == limit) return NO_GRANULE;
+  return claimFront(tree, lowestOrder, lowest >> lowestOrder, granules);
+}
+
+/**
+ * Claims a run of `granules` in the best stretch that holds it, of those looked at. A stretch is as
+ * many free blocks as touch one another. The shortest one is the best, so that long ones last; or
+ * the one where the run starts lowest.
+ *
+ * A stretch that is long enough and not twice as long has a block of a quarter, a half or all of the
+ * run's order in it. Only those are looked at, up to LOOK_COUNT_MAX of each order that fit.
+ *
+ * @param step What the start is to be a multiple of: a power of two.
+ * @param rankEnd A stretch whose length or start is not below this is not good enough.
+ * @param isByStart Whether starts are compared, not lengths.
+ * @param limit The run starts below this granule.
+ * @returns Granule offset of the run, or NO_GRANULE. Cost: one look at each of those blocks and at
+ *   its neighbours, as far as twice the run.
+ */
+function claimStretch(
+  tree: OrderTree,
+  granules: u32,
+  step: u32,
+  rankEnd: u32,
+  isByStart: bool,
+  limit: u32,
+): u32 {
+  if (granules > tree.free) return NO_GRANULE;
+  const order = bitsCeilLog2(granules);
+  const orderEnd = min(order + 1, tree.orderMax + 1);
+  let bestStart = NO_GRANULE;
+  let bestRank = rankEnd;
+  for (let from = order > 2 ? order - 2 : 0; from < orderEnd; from++) {
+    const row = orderTreeRow(tree, from);
+    let lookCount: u32 = 0;
+    let high: u32 = 0;
+    let index = bitmapNext(row, changetype<usize>(tree), 0);
+    while (index != NO_INDEX && lookCount < LOOK_COUNT_MAX) {
+      // The next of one stretch is no other stretch.
+      if (index << from >= high) {
+        const low = stretchStart(tree, index << from, granules << 1);
+        high = stretchEnd(tree, index << from, granules << 1);
+        const start = (low + step - 1) & ~(step - 1);
+        if (start + granules <= high && start < limit) {
+          lookCount += 1;
+          const rank = isByStart ? start : high - low;
+          if (rank < bestRank) {
+            bestStart = start;
+            bestRank = rank;
+          }
+        }
+      }
+      index = bitmapNext(row, changetype<usize>(tree), index + 1);
+    }
+  }
+  if (bestStart != NO_GRANULE) claimFree(tree, bestStart, granules);
+  return bestStart;
+}
+
+/** First granule of the free blocks that touch the one at `offset`, or one `reach` below it. */
+function stretchStart(tree: OrderTree, offset: u32, reach: u32): u32 {
+  const end = offset > reach ? offset - reach : 0;
+  let order: u32 = 0;
+  while (offset > end && order <= tree.orderMax) {
+    const index = offset >> order;
+    if (index << order != offset) break;
+    if (index <= tree.capacity >> order && orderTreeIsFree(tree, order, index - 1)) {
+      offset -= (<u32>1) << order;
+      order = 0;
+    } else {
+      order += 1;
+    }
+  }
+  return offset;
+}
+
+/** First granule behind the free blocks from the one at `offset` on, or one `reach` behind it. */
+function stretchEnd(tree: OrderTree, offset: u32, reach: u32): u32 {
+  const end = offset + reach;
+  let freeGranules = orderTreeFreeAt(tree, offset);
+  while (freeGranules != 0) {
+    offset += freeGranules;
+    freeGranules = offset < end ? orderTreeFreeAt(tree, offset) : 0;
+  }
+  return offset;
+}
+
+/** Claims a run that lies in free blocks, wherever in the first of them it starts. */
+function claimFree(tree: OrderTree, start: u32, granules: u32): void {
+  const end = start + granules;
+  // The block that the run starts in is found at its order.
+  let first: u32 = 0;
+  while (!orderTreeIsFree(tree, first, start >> first)) first += 1;
+  const from = (start >> first) << first;
+  let to = from;
+  while (to < end) {
+    const order = ctz(orderTreeFreeAt(tree, to));
+    removeFree(tree, order, to >> order);
+    tree.free -= (<u32>1) << order;
+    to += (<u32>1) << order;
+  }
+  orderTreeReleaseRun(tree, from, start - from);
+  orderTreeReleaseRun(tree, end, to - end);
+}
+
+/** Claims the first `granules` of the free block (`from`, `index`) and frees the rest of it. */
+function claimFront(tree: OrderTree, from: u32, index: u32, granules: u32): u32 {
+  const offset = index << from;
   removeFree(tree, from, index);
-  while (from > order) {
+  tree.free -= granules;
+  // Halve the block that the end of the run lies in, until the run ends where a block does.
+  while (granules < (<u32>1) << from) {
     from -= 1;
     index <<= 1;
-    addFree(tree, from, index + 1);
+    if (granules <= (<u32>1) << from) {
+      addFree(tree, from, index + 1);
+    } else {
+      granules -= (<u32>1) << from;
+      index += 1;
+    }
   }
-  tree.free -= (<u32>1) << order;
-  return index << order;
+  return offset;
 }
 
 function addFree(tree: OrderTree, order: u32, index: u32): void {

@@ -4,38 +4,40 @@
 //
 // A slot has two rows in two tables, so that the fields of the hot path share few cache lines.
 //
-//   hot  byte 0        4            8           12      13      14     16
-//             ┌────────┬────────────┬───────────┬───────┬───────┬──────┐
-//             │ offset │ generation │ requested │ order │ state │ pins │
-//             └────────┴────────────┴───────────┴───────┴───────┴──────┘
-//   cold byte 0       4      8       12        16
-//             ┌───────┬──────┬───────┬─────────┐
-//             │ arena │ next │ epoch │ scratch │
-//             └───────┴──────┴───────┴─────────┘
+//   hot  byte 0        4            8                  12       13      14     16
+//             ┌────────┬────────────┬──────────────────┬────────┬───────┬──────┐
+//             │ offset │ generation │ requested / next │ sizing │ state │ pins │
+//             └────────┴────────────┴──────────────────┴────────┴───────┴──────┘
+//   cold byte 0       4       8         12
+//             ┌───────┬───────┬─────────┐
+//             │ arena │ epoch │ scratch │
+//             └───────┴───────┴─────────┘
 //
-//   live     all but `next`
+//   live     all, with `requested`
+//   cached   all, with `next` in its place; generation is the next one to hand out
 //   free     state, generation (the next one to hand out), epoch, next
 //   retired  state, generation (GENERATION_MAX)
 //
-// `scratch` is an entry of the array of sorted-slots.ts and does not belong to the slot of its row.
-// Rows from slotFresh on were never written and hold anything: a large table costs no resident
-// memory before it is used.
+// Live and cached slots are bound to a block. `scratch` is an entry of the array of sorted-slots.ts
+// and does not belong to the slot of its row. Rows from slotFresh on were never written and hold
+// anything: a large table costs no resident memory before it is used.
 //
-// INV-SLOT-1  free + live + retired + never used + row 0 = slotCapacity, as the rows' states say.
-// INV-SLOT-2  A live block lies in an open arena, aligned to its order (or owns the arena whole),
-//             with 1 <= requested <= granted; its generation and epoch are handed out ones.
+// INV-SLOT-1  free + bound + retired + never used + row 0 = slotCapacity, as the rows' states say.
+// INV-SLOT-2  A bound block lies in an open arena where its sizing may lie (or owns the arena
+//             whole); 1 <= requested <= granted if live, no pins if cached; its generation and
+//             epoch are handed out ones.
 // INV-SLOT-3  The free list visits each free slot once, and no other.
 import * as abi from "./abi";
 import { controlAt } from "./control";
 
 @unmanaged
 export class HotRow {
-  /** Granules from the start of the arena. */
+  /** In the slot units of the arena, from its start. */
   offset: u32;
   generation: u32;
-  /** Bytes. */
+  /** Bytes if live; the next slot of its list, or 0, if free or cached. */
   requested: u32;
-  order: u8;
+  sizing: u8;
   state: u8;
   pins: u16;
 }
@@ -43,7 +45,7 @@ export class HotRow {
 if (offsetof<HotRow>("offset") != abi.HOT_OFF_OFFSET) ERROR("HotRow.offset");
 if (offsetof<HotRow>("generation") != abi.HOT_OFF_GENERATION) ERROR("HotRow.generation");
 if (offsetof<HotRow>("requested") != abi.HOT_OFF_REQUESTED) ERROR("HotRow.requested");
-if (offsetof<HotRow>("order") != abi.HOT_OFF_ORDER) ERROR("HotRow.order");
+if (offsetof<HotRow>("sizing") != abi.HOT_OFF_SIZING) ERROR("HotRow.sizing");
 if (offsetof<HotRow>("state") != abi.HOT_OFF_STATE) ERROR("HotRow.state");
 if (offsetof<HotRow>("pins") != abi.HOT_OFF_PINS) ERROR("HotRow.pins");
 if (offsetof<HotRow>() != abi.HOT_BYTES) ERROR("HotRow size");
@@ -51,14 +53,11 @@ if (offsetof<HotRow>() != abi.HOT_BYTES) ERROR("HotRow size");
 @unmanaged
 export class ColdRow {
   arena: u32;
-  /** Next free slot, 0 if this is the last. */
-  next: u32;
   epoch: u32;
   scratch: u32;
 }
 
 if (offsetof<ColdRow>("arena") != abi.COLD_OFF_ARENA) ERROR("ColdRow.arena");
-if (offsetof<ColdRow>("next") != abi.COLD_OFF_NEXT) ERROR("ColdRow.next");
 if (offsetof<ColdRow>("epoch") != abi.COLD_OFF_EPOCH) ERROR("ColdRow.epoch");
 if (offsetof<ColdRow>("scratch") != abi.COLD_OFF_SCRATCH) ERROR("ColdRow.scratch");
 if (offsetof<ColdRow>() != abi.COLD_BYTES) ERROR("ColdRow size");
@@ -76,6 +75,19 @@ export function slotsCold(base: usize, slot: u32): ColdRow {
   return changetype<ColdRow>(base + controlAt(base).cold + slot * abi.COLD_BYTES);
 }
 
+/**
+ * Sizing, state and no pins, in one word: a free that follows reads them as one, and a load that
+ * spans several younger stores has to wait for them.
+ */
+export function slotsSetState(hot: HotRow, sizing: u32, state: u32): void {
+  store<u32>(changetype<usize>(hot), sizing | (state << 8), abi.HOT_OFF_SIZING);
+}
+
+/** Whether a slot is bound to a block: live, or waiting in a class cache. */
+export function slotsIsBound(hot: HotRow): bool {
+  return hot.state == abi.SLOT_STATE_LIVE || hot.state == abi.SLOT_STATE_CACHED;
+}
+
 /** Whether slotsAcquire will find a slot. */
 export function slotsHasRoom(base: usize): bool {
   const control = controlAt(base);
@@ -85,7 +97,7 @@ export function slotsHasRoom(base: usize): bool {
 /**
  * Binds a slot to a block and changes its epoch. The slot freed last is reused first.
  *
- * @param offset Granules from the start of the arena.
+ * @param offset In the slot units of the arena.
  * @param requested Bytes.
  * @returns The slot. There is room for one; not checked in a release build.
  */
@@ -93,14 +105,14 @@ export function slotsAcquire(
   base: usize,
   arena: u32,
   offset: u32,
-  order: u32,
+  sizing: u32,
   requested: u32,
 ): u32 {
   assert(slotsHasRoom(base));
   const control = controlAt(base);
   let slot = control.slotFreeHead;
   if (slot != 0) {
-    control.slotFreeHead = slotsCold(base, slot).next;
+    control.slotFreeHead = slotsHot(base, slot).requested;
     control.slotFreeCount -= 1;
   } else {
     slot = control.slotFresh;
@@ -108,16 +120,19 @@ export function slotsAcquire(
     slotsHot(base, slot).generation = GENERATION_FIRST;
     slotsCold(base, slot).epoch = 0;
   }
-  control.slotLiveCount += 1;
+  control.slotBoundCount += 1;
 
   const hot = slotsHot(base, slot);
   hot.requested = requested;
-  hot.order = <u8>order;
-  hot.state = <u8>abi.SLOT_STATE_LIVE;
-  hot.pins = 0;
+  slotsSetState(hot, sizing, abi.SLOT_STATE_LIVE);
   slotsCold(base, slot).arena = arena;
   slotsRebind(base, slot, offset);
   return slot;
+}
+
+/** Whether freeing a slot of `generation` retires it: the next one would be GENERATION_MAX. */
+export function slotsIsSpent(generation: u32): bool {
+  return generation + 1 >= GENERATION_RETIRED;
 }
 
 /**
@@ -125,23 +140,29 @@ export function slotsAcquire(
  * used up is retired for good, because a second round of the same numbers would revive old handles.
  */
 export function slotsRecycle(base: usize, slot: u32): void {
-  const control = controlAt(base);
   const hot = slotsHot(base, slot);
   assert(hot.state == abi.SLOT_STATE_LIVE && hot.pins == 0);
-  control.slotLiveCount -= 1;
   hot.generation += 1;
+  slotsUnbind(base, slot);
+}
+
+/** Takes a slot out of use whose handles are stale already. */
+export function slotsUnbind(base: usize, slot: u32): void {
+  const control = controlAt(base);
+  const hot = slotsHot(base, slot);
+  control.slotBoundCount -= 1;
   if (hot.generation == GENERATION_RETIRED) {
     hot.state = <u8>abi.SLOT_STATE_RETIRED;
     control.slotRetiredCount += 1;
     return;
   }
   hot.state = <u8>abi.SLOT_STATE_FREE;
-  slotsCold(base, slot).next = control.slotFreeHead;
+  hot.requested = control.slotFreeHead;
   control.slotFreeHead = slot;
   control.slotFreeCount += 1;
 }
 
-/** Points `slot` at granule `offset` of its arena and changes its epoch, which is never 0. */
+/** Points `slot` at `offset`, in the slot units of its arena, and changes its epoch, which is never 0. */
 export function slotsRebind(base: usize, slot: u32, offset: u32): void {
   slotsHot(base, slot).offset = offset;
   const cold = slotsCold(base, slot);

@@ -1,9 +1,8 @@
-// Sorted slots: the live slots of one arena in an array by falling offset. Layer 3. The array lies
+// Sorted slots: the bound slots of one arena, live or cached, in an array by falling offset. Layer 3. The array lies
 // in the `scratch` fields: entry i is in the cold row i, whatever slot that row describes. There is
 // one such array per control plane; compaction and check take turns.
-import * as abi from "./abi";
 import { controlAt } from "./control";
-import { slotsCold, slotsHot } from "./slots";
+import { slotsCold, slotsHot, slotsIsBound } from "./slots";
 
 /** Slot in entry `index` of the array last built. `index` is below its count; not checked. */
 export function sortedSlotsAt(base: usize, index: u32): u32 {
@@ -13,14 +12,14 @@ export function sortedSlotsAt(base: usize, index: u32): u32 {
 /**
  * Builds the array for `arena`.
  *
- * @returns Number of entries. Cost: one pass over the used slots, then a heap sort of the live
+ * @returns Number of entries. Cost: one pass over the used slots, then a heap sort of the bound
  * ones.
  */
 export function sortedSlotsBuild(base: usize, arena: u32): u32 {
   let count: u32 = 0;
   const slotFresh = controlAt(base).slotFresh;
   for (let slot: u32 = 1; slot < slotFresh; slot++) {
-    if (slotsHot(base, slot).state != abi.SLOT_STATE_LIVE) continue;
+    if (!slotsIsBound(slotsHot(base, slot))) continue;
     if (slotsCold(base, slot).arena != arena) continue;
     put(base, count, slot);
     count += 1;

@@ -1,10 +1,10 @@
 // Stats: the counters of each pool, over all arenas it ever had. Layer 2. Only counting happens
 // here; ratios and trends are the host's.
 //
-//   byte 0           8               16               24        32            40            48
-//        ┌───────────┬───────────────┬────────────────┬─────────┬─────────────┬─────────────┐
-//        │ requested │ requestedPeak │ requestedTotal │ granted │ grantedPeak │ grantedTotal│
-//        └───────────┴───────────────┴────────────────┴─────────┴─────────────┴─────────────┘
+//   byte 0           8               16               24        32            40             48
+//        ┌───────────┬───────────────┬────────────────┬─────────┬─────────────┬──────────────┐
+//        │ requested │ requestedPeak │ requestedTotal │ granted │ grantedPeak │ grantedTotal │
+//        └───────────┴───────────────┴────────────────┴─────────┴─────────────┴──────────────┘
 //   byte 48            56          60              64
 //        ┌─────────────┬───────────┬───────────────┐
 //        │ allocations │ liveCount │ liveCountPeak │
@@ -13,7 +13,6 @@
 // INV-POOL-1  Current counters are the sums over the pool's open arenas, and
 //             current <= peak <= total for each of them.
 import * as abi from "./abi";
-import { controlAt } from "./control";
 
 @unmanaged
 export class PoolRow {
@@ -42,7 +41,7 @@ if (offsetof<PoolRow>() != abi.POOL_BYTES) ERROR("PoolRow size");
 
 /** Counters of `pool`, below POOL_COUNT; not checked. */
 export function statsPool(base: usize, pool: u32): PoolRow {
-  return changetype<PoolRow>(base + controlAt(base).pools + pool * abi.POOL_BYTES);
+  return changetype<PoolRow>(base + abi.POOLS_OFFSET + pool * abi.POOL_BYTES);
 }
 
 /** Counts a block of `granted` bytes, handed out for `requested` bytes. */

@@ -77,7 +77,7 @@ function checkAbiVersion(name, module, shared) {
   const memory = new WebAssembly.Memory({ initial: 2, maximum: 2, shared });
   const core = new WebAssembly.Instance(module, { env: { memory } }).exports;
   const base = core.controlHeapBase() >>> 0;
-  const totalBytes = core.controlBytes(16, 4, core.arenaMetadataBytes(64)) >>> 0;
+  const totalBytes = core.controlBytes(16, 4, core.arenaMetadataBytes(64, 6)) >>> 0;
   const status = core.controlInit(base, totalBytes, 16, 4);
   const view = new DataView(memory.buffer);
   const version = view.getUint32(base + abiConstant("CONTROL_OFF_ABI_VERSION"), true);

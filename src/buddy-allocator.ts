@@ -20,7 +20,10 @@ export const NULL_HANDLE: Handle = 0;
 const SLOT_COUNT = SLOT_CAPACITY_MAX + 1;
 
 export interface BuddyAllocatorOptions {
-  /** Bytes to manage, 1 to 2^32; need not be a power of two. Rounded down to whole granules. */
+  /**
+   * Bytes to manage, 1 to 2^32; need not be a power of two. Rounded down to whole granules. From
+   * 4 MiB on, with granules of 64 bytes, they are cut into slabs and runs of 4 KiB granules.
+   */
   readonly totalBytes: number;
   /** Smallest block; a power of two, 16 to 2^20. Default: 64. */
   readonly granuleBytes?: number;
@@ -77,7 +80,11 @@ export class BuddyAllocator {
     const core = await ControlPlane.create({
       slotCapacity: blockCountMax + 1,
       arenaCapacity: Math.min(4, ARENA_CAPACITY_MAX),
-      metadataBytes: arenaMetadataBytesMax(granules),
+      metadataBytes: arenaMetadataBytesMax(
+        granules * granuleBytes,
+        granuleBytes,
+        granules * granuleBytes,
+      ),
       createMemory: options.createMemory ?? createUnsharedMemory,
       wasm: options.wasm,
     });
@@ -87,7 +94,7 @@ export class BuddyAllocator {
   }
 
   /**
-   * Allocates the lowest block that is large enough.
+   * Allocates a block that is large enough: the one of its size freed last, else a low one.
    *
    * @param bytes 1 to 2^32 − 1.
    * @param alignment A power of two up to 65,536. Default: 1.

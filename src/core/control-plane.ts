@@ -16,7 +16,7 @@ export interface ControlPlaneOptions {
   readonly slotCapacity: number;
   /** Most arenas open at once. */
   readonly arenaCapacity: number;
-  /** Room for the order trees: the sum of {@link arenaMetadataBytesMax} over all arenas. */
+  /** Room for the arenas' trees, slabs and caches: {@link arenaMetadataBytesMax} over all of them. */
   readonly metadataBytes: number;
   readonly createMemory: MemoryFactory;
   readonly wasm?: WasmSource | undefined;
@@ -42,7 +42,9 @@ export interface ArenaCounters {
   readonly grantedBytes: number;
   readonly requestedBytes: number;
   readonly freeBytes: number;
+  /** What is cached or free in slabs adds to the free bytes, not to this. */
   readonly largestFreeBlockBytes: number;
+  readonly slabCount: number;
   readonly liveCount: number;
   readonly pinnedCount: number;
 }
@@ -75,13 +77,36 @@ export function invariantName(code: number): string {
     [3, "ARENA"],
     [4, "POOL"],
     [5, "REGION"],
+    [6, "SLAB"],
+    [7, "CACHE"],
   ]);
   return `INV-${modules.get(Math.floor(code / 100)) ?? "UNKNOWN"}-${code % 100}`;
 }
 
-/** Upper bound on the bytes of metadata of an arena: two bits a granule, a 64th for the summaries. */
-export function arenaMetadataBytesMax(capacityGranules: number): number {
-  return Math.ceil(capacityGranules * 0.2541) + 4096;
+/** Bytes of metadata that one arena needs at most whatever its length. */
+const ARENA_FIXED_BYTES = 12_288;
+/** Bytes of metadata of a superblock: its row, its page map, its bits in tree and partial sets. */
+const SUPERBLOCK_METADATA_BYTES = 600;
+
+/**
+ * Upper bound on the bytes of metadata of arenas of `capacityBytes` together. A plain arena has two
+ * bits a granule and a 64th for the summaries; one that is cut into slabs has less.
+ *
+ * @param arenaBytes Length of the shortest of them.
+ */
+export function arenaMetadataBytesMax(
+  capacityBytes: number,
+  granuleBytes: number,
+  arenaBytes: number,
+): number {
+  const unitBytes = 2 ** abi.UNIT_SHIFT;
+  const slabArenaBytes = abi.SLAB_ARENA_UNITS_MIN * unitBytes;
+  const fixedBytes = Math.ceil(capacityBytes / arenaBytes) * ARENA_FIXED_BYTES;
+  if (granuleBytes !== unitBytes || arenaBytes < slabArenaBytes) {
+    return Math.ceil((capacityBytes / granuleBytes) * 0.2541) + fixedBytes;
+  }
+  const superblockBytes = abi.SUPERBLOCK_UNITS * unitBytes;
+  return Math.ceil(capacityBytes / superblockBytes) * SUPERBLOCK_METADATA_BYTES + fixedBytes;
 }
 
 export class ControlPlane {
@@ -197,13 +222,13 @@ export class ControlPlane {
   }
 
   arenaOf(slot: number): number {
-    return this.#words[this.#coldWord + slot * 4 + abi.COLD_OFF_ARENA / 4] as number;
+    return this.#words[this.#coldWord + (slot * abi.COLD_BYTES + abi.COLD_OFF_ARENA) / 4] as number;
   }
 
   /** Bytes from the arena's base to the block. */
   offsetOf(slot: number): number {
-    const granule = this.#words[this.#hotWord + slot * 4] as number;
-    return granule * 2 ** this.#arena(this.arenaOf(slot), abi.ARENA_OFF_GRANULE_SHIFT);
+    const offset = this.#words[this.#hotWord + slot * 4] as number;
+    return offset * this.#unitBytes(this.arenaOf(slot));
   }
 
   requestedBytesOf(slot: number): number {
@@ -220,11 +245,7 @@ export class ControlPlane {
 
   /** Bytes of the block, requested and rounded up. */
   grantedBytesOf(slot: number): number {
-    const arena = this.arenaOf(slot);
-    const order = this.#stateWord(slot) & 0xff;
-    const granules =
-      order === abi.ORDER_WHOLE ? this.#arena(arena, abi.ARENA_OFF_CAPACITY) : 2 ** order;
-    return granules * 2 ** this.#arena(arena, abi.ARENA_OFF_GRANULE_SHIFT);
+    return (this.#core.slotUnits(this.#base, slot) >>> 0) * this.#unitBytes(this.arenaOf(slot));
   }
 
   // --- Compaction: plan in the core, bytes moved by the data plane, commit or veto per move --------
@@ -238,11 +259,11 @@ export class ControlPlane {
   nextMove(): Move | null {
     const slot = this.#zeroOrThrow(this.#core.compactNext(this.#base) >>> 0);
     if (slot === 0) return null;
-    const granuleBytes = 2 ** this.#arena(this.arenaOf(slot), abi.ARENA_OFF_GRANULE_SHIFT);
+    const unitBytes = this.#unitBytes(this.arenaOf(slot));
     return {
       slot,
-      sourceOffset: this.#header(abi.CONTROL_OFF_PLAN_SOURCE) * granuleBytes,
-      targetOffset: this.#header(abi.CONTROL_OFF_PLAN_TARGET) * granuleBytes,
+      sourceOffset: this.#header(abi.CONTROL_OFF_PLAN_SOURCE) * unitBytes,
+      targetOffset: this.#header(abi.CONTROL_OFF_PLAN_TARGET) * unitBytes,
       byteLength: this.requestedBytesOf(slot),
     };
   }
@@ -284,18 +305,23 @@ export class ControlPlane {
   arenaCounters(arena: number): ArenaCounters {
     const granuleBytes = 2 ** this.#arena(arena, abi.ARENA_OFF_GRANULE_SHIFT);
     const capacityBytes = this.#arena(arena, abi.ARENA_OFF_CAPACITY) * granuleBytes;
-    const isWhole = this.#arena(arena, abi.ARENA_OFF_WHOLE_SLOT) !== 0;
+    const liveCount = this.#arena(arena, abi.ARENA_OFF_LIVE_COUNT);
     const tree = this.#base + this.#arena(arena, abi.ARENA_OFF_TREE);
-    const mask = this.#word(tree + abi.TREE_OFF_MASK);
+    // What an empty arena has cached is given back before a request is refused.
+    const orders =
+      liveCount === 0
+        ? this.#arena(arena, abi.ARENA_OFF_CAPACITY)
+        : this.#word(tree + abi.TREE_OFF_MASK);
     const row = this.#arenaAddress(arena);
+    const grantedBytes = this.#wide(row + abi.ARENA_OFF_GRANTED);
     return {
       capacityBytes,
-      grantedBytes: this.#wide(row + abi.ARENA_OFF_GRANTED),
+      grantedBytes,
       requestedBytes: this.#wide(row + abi.ARENA_OFF_REQUESTED),
-      freeBytes: isWhole ? 0 : this.#word(tree + abi.TREE_OFF_FREE) * granuleBytes,
-      largestFreeBlockBytes:
-        isWhole || mask === 0 ? 0 : 2 ** (31 - Math.clz32(mask)) * granuleBytes,
-      liveCount: this.#arena(arena, abi.ARENA_OFF_LIVE_COUNT),
+      freeBytes: capacityBytes - grantedBytes,
+      largestFreeBlockBytes: orders === 0 ? 0 : 2 ** (31 - Math.clz32(orders)) * granuleBytes,
+      slabCount: this.#arena(arena, abi.ARENA_OFF_SLAB_COUNT),
+      liveCount,
       pinnedCount: this.#arena(arena, abi.ARENA_OFF_PINNED_COUNT),
     };
   }
@@ -321,7 +347,12 @@ export class ControlPlane {
   }
 
   get liveCount(): number {
-    return this.#header(abi.CONTROL_OFF_SLOT_LIVE_COUNT);
+    let liveCount = 0;
+    for (let pool = 0; pool < abi.POOL_COUNT; pool++) {
+      const row = this.#base + abi.POOLS_OFFSET + pool * abi.POOL_BYTES;
+      liveCount += this.#word(row + abi.POOL_OFF_LIVE_COUNT);
+    }
+    return liveCount;
   }
 
   /** Whether another block could be named; slot 0 is nobody's. */
@@ -377,7 +408,12 @@ export class ControlPlane {
   }
 
   #stateWord(slot: number): number {
-    return this.#words[this.#hotWord + slot * 4 + abi.HOT_OFF_ORDER / 4] as number;
+    return this.#words[this.#hotWord + slot * 4 + abi.HOT_OFF_SIZING / 4] as number;
+  }
+
+  /** Bytes in which the offsets of an arena's slots count. */
+  #unitBytes(arena: number): number {
+    return 2 ** this.#arena(arena, abi.ARENA_OFF_UNIT_SHIFT);
   }
 
   #arenaAddress(arena: number): number {

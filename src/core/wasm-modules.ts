@@ -28,6 +28,7 @@ export interface CoreExports {
   slotPin(base: number, slot: number, generation: number): number;
   slotUnpin(base: number, slot: number, generation: number): number;
   slotResolve(base: number, slot: number, generation: number): number;
+  slotUnits(base: number, slot: number): number;
   compactBegin(base: number, arena: number): number;
   compactNext(base: number): number;
   compactCommit(base: number): number;

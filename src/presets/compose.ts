@@ -99,7 +99,7 @@ function planSizes(profile: HardwareProfile, checked: CheckedOptions) {
     arenaCapacity,
     granuleShift: Math.log2(profile.granuleBytes),
     slotCapacity: Math.min(SLOT_CAPACITY_MAX, Math.max(4096, Math.floor(ramBytes / 4096))),
-    metadataBytes: arenaMetadataBytesMax(ramBytes / profile.granuleBytes) + arenaCapacity * 2560,
+    metadataBytes: arenaMetadataBytesMax(ramBytes, profile.granuleBytes, arenaBytes),
   };
 }
 

@@ -30,11 +30,12 @@ let base: u32 = 0;
 
 describe("arena: open and close", () => {
   test("computes metadata bytes for the capacities it accepts, 0 for others", () => {
-    expect<u32>(arenaMetadataBytes(0)).toBe(0);
-    expect<u32>(arenaMetadataBytes(abi.ARENA_GRANULES_MAX + 1)).toBe(0);
-    expect<u32>(arenaMetadataBytes(u32.MAX_VALUE)).toBe(0);
-    expect<u32>(arenaMetadataBytes(1)).toBe(64);
-    expect<u32>(arenaMetadataBytes(abi.ARENA_GRANULES_MAX) % 64).toBe(0);
+    expect<u32>(arenaMetadataBytes(0, 6)).toBe(0);
+    expect<u32>(arenaMetadataBytes(abi.ARENA_GRANULES_MAX + 1, 6)).toBe(0);
+    expect<u32>(arenaMetadataBytes(u32.MAX_VALUE, 6)).toBe(0);
+    expect<u32>(arenaMetadataBytes(1, 6)).toBe(64);
+    expect<u32>(arenaMetadataBytes(abi.ARENA_GRANULES_MAX, 6) % 64).toBe(0);
+    expect<u32>(arenaMetadataBytes(abi.ARENA_GRANULES_MAX, 12) % 64).toBe(0);
   });
 
   test("STATUS_BAD_ARGUMENT: refuses a capacity, granule or pool out of range", () => {
@@ -123,7 +124,7 @@ describe("arena: allocate and free", () => {
     arenaAllocate(base, 1, 1, 1);
     const slot = arenaAllocate(base, 1, 1, 16 * GRANULE_BYTES);
     expect<u32>(offsetOf(base, slot) % 16).toBe(0);
-    expect<u32>(load<u8>(hotAddress(base, slot), abi.HOT_OFF_ORDER)).toBe(4);
+    expect<u32>(load<u8>(hotAddress(base, slot), abi.HOT_OFF_SIZING)).toBe(4);
     expect<u32>(load<u32>(hotAddress(base, slot), abi.HOT_OFF_REQUESTED)).toBe(1);
   });
 
@@ -157,7 +158,7 @@ describe("arena: allocate and free", () => {
     expect<u32>(status(base)).toBe(abi.STATUS_NO_ROOM);
     const slot = arenaAllocateWhole(base, 1, bytes - 5);
     expect<u32>(slot).toBe(1);
-    expect<u32>(load<u8>(hotAddress(base, slot), abi.HOT_OFF_ORDER)).toBe(abi.ORDER_WHOLE);
+    expect<u32>(load<u8>(hotAddress(base, slot), abi.HOT_OFF_SIZING)).toBe(abi.ORDER_WHOLE);
     expect<u32>(load<u32>(arenaAddress(base, 1), abi.ARENA_OFF_WHOLE_SLOT)).toBe(slot);
     expect<u64>(load<u64>(poolAddress(base, 0), abi.POOL_OFF_GRANTED)).toBe(bytes);
     expect<u32>(arenaAllocate(base, 1, 1, 1)).toBe(0);
@@ -184,7 +185,7 @@ describe("arena: allocate and free", () => {
         if (slot != 0) {
           live.push(slot);
           requested += bytes;
-          granted += (<u64>GRANULE_BYTES) << load<u8>(hotAddress(base, slot), abi.HOT_OFF_ORDER);
+          granted += (<u64>GRANULE_BYTES) << load<u8>(hotAddress(base, slot), abi.HOT_OFF_SIZING);
         }
       } else if (live.length != 0) {
         const i = random.below(live.length);
@@ -192,7 +193,7 @@ describe("arena: allocate and free", () => {
         live[i] = live[live.length - 1];
         live.pop();
         requested -= load<u32>(hotAddress(base, slot), abi.HOT_OFF_REQUESTED);
-        granted -= (<u64>GRANULE_BYTES) << load<u8>(hotAddress(base, slot), abi.HOT_OFF_ORDER);
+        granted -= (<u64>GRANULE_BYTES) << load<u8>(hotAddress(base, slot), abi.HOT_OFF_SIZING);
         expect<u32>(slotFree(base, slot, generationOf(base, slot))).toBe(abi.STATUS_OK);
       }
       const row = arenaAddress(base, 1);

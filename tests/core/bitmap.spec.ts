@@ -5,7 +5,9 @@ import {
   bitmapBytes,
   bitmapFormat,
   bitmapHas,
+  NO_INDEX,
   bitmapLowest,
+  bitmapNext,
   bitmapRemove,
 } from "../../assembly/bitmap";
 import { Random, garbage } from "./support";
@@ -18,6 +20,16 @@ function create(bitCount: u32): u32 {
 }
 
 describe("bitmap", () => {
+  test("walks its members upwards from any index", () => {
+    const origin = create(1000);
+    const bitmap = changetype<Bitmap>(origin);
+    for (let index: u32 = 0; index < 1000; index += 97) bitmapAdd(bitmap, origin, index);
+    for (let from: u32 = 0; from <= 1000; from++) {
+      const next = ((from + 96) / 97) * 97;
+      expect<u32>(bitmapNext(bitmap, origin, from)).toBe(next < 1000 ? next : NO_INDEX);
+    }
+  });
+
   test("has one word per 64 bits and per 64 words, up to one word", () => {
     expect<u32>(bitmapBytes(1)).toBe(8);
     expect<u32>(bitmapBytes(64)).toBe(8);

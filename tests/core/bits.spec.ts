@@ -1,5 +1,11 @@
 import { GRANULE_SHIFT_MAX, GRANULE_SHIFT_MIN } from "../../assembly/abi";
-import { bitsAlignUp, bitsFloorLog2, bitsIsPowerOfTwo, bitsOrderOf } from "../../assembly/bits";
+import {
+  bitsAlignUp,
+  bitsCeilLog2,
+  bitsFloorLog2,
+  bitsIsPowerOfTwo,
+  bitsOrderOf,
+} from "../../assembly/bits";
 
 /** The definition, step by step: the first order whose block holds the bytes at the alignment. */
 function naiveOrder(requestedBytes: u64, alignment: u64, granuleShift: u32): u32 {
@@ -14,6 +20,15 @@ function naiveOrder(requestedBytes: u64, alignment: u64, granuleShift: u32): u32
 }
 
 describe("bits", () => {
+  test("rounds logarithms up to the next power of two", () => {
+    for (let value: u32 = 1; value <= 4096; value++) {
+      const log2 = bitsCeilLog2(value);
+      const isEnough = (<u32>1) << log2 >= value;
+      const isLeast = value == 1 || (<u32>1) << (log2 - 1) < value;
+      expect<bool>(isEnough && isLeast).toBe(true);
+    }
+  });
+
   test("maps sizes to orders exactly at, before and after every power of two", () => {
     for (let shift = <u32>GRANULE_SHIFT_MIN; shift <= <u32>GRANULE_SHIFT_MAX; shift++) {
       for (let power: u32 = 0; power < 32; power++) {

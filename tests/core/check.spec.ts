@@ -17,11 +17,14 @@ import {
   GRANULE_SHIFT,
   Random,
   arenaAddress,
+  cacheAddress,
   coldAddress,
   hotAddress,
   plane,
   planeWithArena,
+  planeWithSlabs,
   poolAddress,
+  superblockAddress,
   treeAddress,
 } from "./support";
 
@@ -120,13 +123,13 @@ describe("check", () => {
   });
 
   test("INV-SLOT-1: counts of states, unknown states, a table end that is wrong", () => {
-    expect<u32>(checkAfterAdding(base + abi.CONTROL_OFF_SLOT_LIVE_COUNT, 1)).toBe(abi.INV_SLOT_1);
+    expect<u32>(checkAfterAdding(base + abi.CONTROL_OFF_SLOT_BOUND_COUNT, 1)).toBe(abi.INV_SLOT_1);
     expect<u32>(checkAfterAdding(base + abi.CONTROL_OFF_SLOT_FREE_COUNT, 1)).toBe(abi.INV_SLOT_1);
     expect<u32>(checkAfterAdding(base + abi.CONTROL_OFF_SLOT_RETIRED_COUNT, 1)).toBe(
       abi.INV_SLOT_1,
     );
-    const state = hotAddress(base, 1) + abi.HOT_OFF_ORDER;
-    expect<u32>(checkWith(state, 0x0300)).toBe(abi.INV_SLOT_1);
+    const state = hotAddress(base, 1) + abi.HOT_OFF_SIZING;
+    expect<u32>(checkWith(state, 0x0400)).toBe(abi.INV_SLOT_1);
     expect<u32>(checkWith(base + abi.CONTROL_OFF_SLOT_FRESH, 0)).toBe(abi.INV_SLOT_1);
     expect<u32>(checkWith(base + abi.CONTROL_OFF_SLOT_FRESH, 33)).toBe(abi.INV_SLOT_1);
   });
@@ -140,7 +143,7 @@ describe("check", () => {
     expect<u32>(checkWith(hot + abi.HOT_OFF_REQUESTED, 0)).toBe(abi.INV_SLOT_2);
     expect<u32>(checkWith(hot + abi.HOT_OFF_GENERATION, 0)).toBe(abi.INV_SLOT_2);
     expect<u32>(checkWith(hot + abi.HOT_OFF_GENERATION, u32.MAX_VALUE)).toBe(abi.INV_SLOT_2);
-    expect<u32>(checkAfterAdding(hot + abi.HOT_OFF_ORDER, 60)).toBe(abi.INV_SLOT_2);
+    expect<u32>(checkAfterAdding(hot + abi.HOT_OFF_SIZING, 60)).toBe(abi.INV_SLOT_2);
     const cold = coldAddress(base, 13);
     expect<u32>(checkWith(cold + abi.COLD_OFF_ARENA, 0)).toBe(abi.INV_SLOT_2);
     expect<u32>(checkWith(cold + abi.COLD_OFF_ARENA, 2)).toBe(abi.INV_SLOT_2);
@@ -164,13 +167,13 @@ describe("check", () => {
 
   test("INV-SLOT-3: a free list with a cycle, a live slot, a stranger or a wrong end", () => {
     // The list is 10, 5, 2.
-    const next = coldAddress(base, 10) + abi.COLD_OFF_NEXT;
+    const next = hotAddress(base, 10) + abi.HOT_OFF_REQUESTED;
     expect<u32>(checkWith(next, 10)).toBe(abi.INV_SLOT_3);
     expect<u32>(checkWith(next, 1)).toBe(abi.INV_SLOT_3);
     expect<u32>(checkWith(next, 31)).toBe(abi.INV_SLOT_3);
     expect<u32>(checkWith(next, u32.MAX_VALUE)).toBe(abi.INV_SLOT_3);
     expect<u32>(checkWith(next, 0)).toBe(abi.INV_SLOT_3);
-    expect<u32>(checkWith(coldAddress(base, 2) + abi.COLD_OFF_NEXT, 5)).toBe(abi.INV_SLOT_3);
+    expect<u32>(checkWith(hotAddress(base, 2) + abi.HOT_OFF_REQUESTED, 5)).toBe(abi.INV_SLOT_3);
     expect<u32>(checkWith(base + abi.CONTROL_OFF_SLOT_FREE_HEAD, 5)).toBe(abi.INV_SLOT_3);
   });
 
@@ -229,7 +232,7 @@ describe("check", () => {
       abi.INV_REGION_1,
     );
     expect<u32>(checkAfterAdding(row + abi.ARENA_OFF_TREE, 64)).toBe(abi.INV_REGION_1);
-    expect<u32>(checkAfterAdding(row + abi.ARENA_OFF_TREE_BYTES, 64)).toBe(abi.INV_REGION_1);
+    expect<u32>(checkAfterAdding(row + abi.ARENA_OFF_METADATA_BYTES, 64)).toBe(abi.INV_REGION_1);
     expect<u32>(checkWith(row + abi.ARENA_OFF_CAPACITY, 0)).toBe(abi.INV_REGION_1);
     expect<u32>(checkWith(arenaAddress(base, 4) + abi.ARENA_OFF_STATE, abi.ARENA_STATE_OPEN)).toBe(
       abi.INV_REGION_1,
@@ -238,7 +241,7 @@ describe("check", () => {
 
   test("INV-REGION-1: two free extents that touch", () => {
     base = plane(8, 8, 4096);
-    const treeBytes = arenaMetadataBytes(8);
+    const treeBytes = arenaMetadataBytes(8, GRANULE_SHIFT);
     arenaOpen(base, 0, 8, GRANULE_SHIFT);
     const region = load<u32>(base, abi.CONTROL_OFF_REGION);
     const rest = load<u32>(base + region + treeBytes);
@@ -288,5 +291,148 @@ describe("check", () => {
       }
       expect<u32>(check(base)).not.toBe(0);
     }
+  });
+});
+
+describe("check of a slab arena", () => {
+  // Slots 1 to 25 are pages of 12 KiB, 25 to 22 in the second slab; 3 and 4 are cached; slot 26 is a
+  // run of 9 granules, slot 27 an exact one, slot 28 a page of 64 bytes.
+  beforeEach(() => {
+    base = planeWithSlabs(64, 16);
+    for (let i = 0; i < 25; i++) arenaAllocate(base, 1, 12288, 1);
+    arenaAllocate(base, 1, 36864, 1);
+    arenaAllocate(base, 1, 1000000, 1);
+    arenaAllocate(base, 1, 1, 1);
+    slotFree(base, 3, 1);
+    slotFree(base, 4, 1);
+    expect<u32>(check(base)).toBe(0);
+  });
+
+  test("INV-SLAB-1: a row that its class does not imply, a wrong count, word or bit past the end", () => {
+    const row = superblockAddress(base, 0);
+    const counts = row + abi.SUPERBLOCK_OFF_FREE_COUNT;
+    expect<u32>(checkWith(row, (21 << 16) | 96)).toBe(abi.INV_SLAB_1, "no class of slabs");
+    expect<u32>(checkAfterAdding(row, 1)).toBe(abi.INV_SLAB_1, "another class");
+    expect<u32>(checkAfterAdding(row, 1 << 16)).toBe(abi.INV_SLAB_1, "page count");
+    expect<u32>(checkAfterAdding(counts, 1)).toBe(abi.INV_SLAB_1, "free count");
+    expect<u32>(checkWith(row + abi.SUPERBLOCK_OFF_PAGE_UNITS, 0)).toBe(abi.INV_SLAB_1);
+    const second = superblockAddress(base, 1) + abi.SUPERBLOCK_OFF_FREE_COUNT;
+    expect<u32>(checkAfterAdding(second, 1 << 16)).toBe(abi.INV_SLAB_1, "lowest word");
+    const map = base + load<u32>(arenaAddress(base, 1), abi.ARENA_OFF_PAGE_MAPS);
+    expect<u32>(checkWith(map, 1 << 21)).toBe(abi.INV_SLAB_1, "page 21 of 21");
+    expect<u32>(checkWith(row, 0xffff)).toBe(abi.INV_SLAB_1, "slab count");
+    const slabCount = arenaAddress(base, 1) + abi.ARENA_OFF_SLAB_COUNT;
+    expect<u32>(checkAfterAdding(slabCount, 1)).toBe(abi.INV_SLAB_1);
+  });
+
+  test("INV-SLAB-2: a partial set that misses a slab, has a stranger, or counts wrongly", () => {
+    const set = base + load<u32>(arenaAddress(base, 1), abi.ARENA_OFF_PARTIALS) + 71 * 32;
+    const word = treeAddress(base, 1) + load<u32>(set);
+    expect<u32>(load<u32>(word)).not.toBe(0, "the set of 12 KiB");
+    expect<u32>(checkWith(word, 0)).toBe(abi.INV_SLAB_2);
+    expect<u32>(checkWith(word, load<u32>(word) | 1)).toBe(abi.INV_SLAB_2, "a full slab");
+    expect<u32>(checkAfterAdding(set + abi.ORDER_OFF_FREE_COUNT, 1)).toBe(abi.INV_SLAB_2);
+    expect<u32>(checkAfterAdding(set, 8)).toBe(abi.INV_SLAB_2);
+  });
+
+  test("INV-SLAB-3: a bound block that is no page, a free page, or the page of another", () => {
+    const offset = hotAddress(base, 1) + abi.HOT_OFF_OFFSET;
+    expect<u32>(checkAfterAdding(offset, 1)).toBe(abi.INV_SLAB_3);
+    expect<u32>(checkWith(offset, 21 * 192)).toBe(abi.INV_SLAB_3, "past the last page");
+    expect<u32>(checkWith(offset, abi.SUPERBLOCK_UNITS + 20 * 192)).toBe(abi.INV_SLAB_3, "free");
+    expect<u32>(checkWith(offset, 192)).toBe(abi.INV_SLAB_3, "the page of slot 2");
+    const second = superblockAddress(base, 1);
+    const map = base + load<u32>(arenaAddress(base, 1), abi.ARENA_OFF_PAGE_MAPS);
+    const word = map + abi.PAGE_MAP_BYTES;
+    const counts = second + abi.SUPERBLOCK_OFF_FREE_COUNT;
+    const bits = load<u32>(word);
+    store<u32>(counts, load<u32>(counts) - 1);
+    store<u32>(word, bits & (bits - 1));
+    expect<u32>(check(base)).toBe(abi.INV_SLAB_3, "nobody's page");
+    store<u32>(word, bits);
+    store<u32>(counts, load<u32>(counts) + 1);
+    expect<u32>(check(base)).toBe(0);
+  });
+
+  test("INV-SLAB-3 and INV-TREE-4: the target of a move counts as claimed", () => {
+    slotFree(base, 1, 1);
+    slotFree(base, 2, 1);
+    compactBegin(base, 1);
+    while (compactNext(base) != 0) {
+      expect<u32>(check(base)).toBe(0);
+      const broken = checkWith(base + abi.CONTROL_OFF_PLAN_SLOT, 0);
+      expect<bool>(broken == abi.INV_SLAB_3 || broken == abi.INV_TREE_4).toBe(true);
+    }
+  });
+
+  test("INV-SLOT-2: a run at a wrong step or past the end, a cached block with a pin", () => {
+    const run = hotAddress(base, 26);
+    expect<u32>(checkAfterAdding(run, 1)).toBe(abi.INV_SLOT_2);
+    expect<u32>(checkWith(run, 0xffffffc0)).toBe(abi.INV_SLOT_2);
+    expect<u32>(checkAfterAdding(hotAddress(base, 3) + abi.HOT_OFF_SIZING, 1 << 16)).toBe(
+      abi.INV_SLOT_2,
+    );
+  });
+
+  test("INV-TREE-4: a run on free granules", () => {
+    expect<u32>(checkAfterAdding(hotAddress(base, 27) + abi.HOT_OFF_REQUESTED, 8192)).not.toBe(0);
+    expect<u32>(checkAfterAdding(hotAddress(base, 26), 64)).toBe(abi.INV_TREE_4);
+  });
+
+  test("INV-CACHE-1: a list with a live slot, a cycle, a wrong end, or a cached slot in none", () => {
+    const cache = cacheAddress(base, 71);
+    expect<u32>(load<u32>(cache)).toBe(4, "the cache of 12 KiB");
+    expect<u32>(checkWith(cache, 5)).toBe(abi.INV_CACHE_1);
+    expect<u32>(checkWith(cache, 3)).toBe(abi.INV_CACHE_1);
+    expect<u32>(checkWith(cache, u32.MAX_VALUE)).toBe(abi.INV_CACHE_1);
+    expect<u32>(checkAfterAdding(cache + abi.CACHE_OFF_CREDIT, 1)).toBe(abi.INV_CACHE_1);
+    expect<u32>(checkAfterAdding(cache + abi.CACHE_OFF_CREDIT, 2)).toBe(abi.INV_CACHE_1);
+    expect<u32>(checkWith(cache + abi.CACHE_OFF_CREDIT, u32.MAX_VALUE)).toBe(abi.INV_CACHE_1);
+    const next = hotAddress(base, 4) + abi.HOT_OFF_REQUESTED;
+    expect<u32>(checkWith(next, 4)).toBe(abi.INV_CACHE_1);
+    expect<u32>(checkWith(next, 0)).toBe(abi.INV_CACHE_1);
+  });
+
+  test("INV-CACHE-2: a limit that is no share, a length that is not the class's, a wrong sum", () => {
+    const cache = cacheAddress(base, 71);
+    expect<u32>(checkAfterAdding(cache + abi.CACHE_OFF_LIMIT, 1)).toBe(abi.INV_CACHE_2);
+    expect<u32>(checkAfterAdding(cache + abi.CACHE_OFF_GRANTED, 64)).toBe(abi.INV_CACHE_2);
+    const reserve = arenaAddress(base, 1) + abi.ARENA_OFF_CACHE_RESERVE;
+    expect<u32>(checkAfterAdding(reserve, 64)).toBe(abi.INV_CACHE_2);
+  });
+
+  test("INV-REGION-1: a layout that does not follow from the capacity", () => {
+    const row = arenaAddress(base, 1);
+    const offsets: u32[] = [
+      abi.ARENA_OFF_GRANULE_SHIFT,
+      abi.ARENA_OFF_CAPACITY,
+      abi.ARENA_OFF_UNIT_SHIFT,
+      abi.ARENA_OFF_CACHES,
+      abi.ARENA_OFF_CACHE_CLASS_COUNT,
+      abi.ARENA_OFF_PARTIALS,
+      abi.ARENA_OFF_SUPERBLOCKS,
+      abi.ARENA_OFF_PAGE_MAPS,
+      abi.ARENA_OFF_SUPERBLOCK_COUNT,
+    ];
+    for (let i = 0; i < offsets.length; i++) {
+      expect<u32>(checkAfterAdding(row + offsets[i], 64)).toBe(abi.INV_REGION_1);
+      expect<u32>(checkWith(row + offsets[i], 0)).toBe(abi.INV_REGION_1);
+    }
+  });
+
+  test("answers on a slab arena of which any one word is garbage, seed 0xbadf00d5", () => {
+    const random = new Random(0xbadf00d5);
+    const wordCount = load<u32>(base, abi.CONTROL_OFF_TOTAL_BYTES) >> 2;
+    let namedCount = 0;
+    for (let step = 0; step < 20000; step++) {
+      const word = base + 4 * random.below(wordCount);
+      if (word == base + abi.CONTROL_OFF_GUARD) continue;
+      const before = load<u32>(word);
+      store<u32>(word, random.below(2) == 0 ? random.below(200) : random.below(u32.MAX_VALUE));
+      if (check(base) != 0) namedCount += 1;
+      store<u32>(word, before);
+    }
+    expect<i32>(namedCount).toBeGreaterThan(0);
+    expect<u32>(check(base)).toBe(0);
   });
 });

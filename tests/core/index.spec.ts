@@ -24,7 +24,7 @@ import { GRANULE_SHIFT, garbage, planeWithArena, status } from "./support";
 describe("control plane", () => {
   test("STATUS_OK: formats, attaches, allocates, pins, frees and closes", () => {
     expect<u32>(controlHeapBase() % 64).toBe(0);
-    const bytes = controlBytes(4, 2, arenaMetadataBytes(16));
+    const bytes = controlBytes(4, 2, arenaMetadataBytes(16, GRANULE_SHIFT));
     const base = garbage(bytes);
     expect<u32>(controlInit(base, bytes, 4, 2)).toBe(abi.STATUS_OK);
     expect<u32>(controlAttach(base)).toBe(abi.STATUS_OK);

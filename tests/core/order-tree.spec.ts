@@ -6,10 +6,15 @@ import {
   orderTreeBytes,
   orderTreeClaim,
   orderTreeClaimBelow,
+  orderTreeClaimRun,
+  orderTreeClaimRunBelow,
+  orderTreeClaimSuperblock,
   orderTreeClaimWhole,
   orderTreeFormat,
   orderTreeRelease,
+  orderTreeReleaseRun,
   orderTreeReleaseWhole,
+  orderTreeRunStep,
 } from "../../assembly/order-tree";
 import { Random, garbage } from "./support";
 
@@ -89,6 +94,66 @@ function firstDifference(seed: u32, capacity: u32, stepCount: u32): u32 {
   return isEntirelyFree(tree) ? 0 : stepCount + 1;
 }
 
+/** Length of the longest free stretch that a run of `granules` may start in, as it must start. */
+function naiveHasRun(capacity: u32, granules: u32): bool {
+  const step = orderTreeRunStep(granules);
+  for (let start: u32 = 0; start + granules <= capacity; start += step) {
+    let length: u32 = 0;
+    while (length < granules && !isClaimed[start + length]) length += 1;
+    if (length == granules) return true;
+  }
+  return false;
+}
+
+function setRunClaimed(offset: u32, granules: u32, value: bool): void {
+  for (let i = offset; i < offset + granules; i++) isClaimed[i] = value;
+}
+
+/** Compares runs with the byte map; returns the number of the first wrong step, or 0. */
+function firstRunDifference(seed: u32, capacity: u32, stepCount: u32): u32 {
+  const tree = create(capacity);
+  const random = new Random(seed);
+  isClaimed.fill(false);
+  let liveCount: u32 = 0;
+  let free = capacity;
+  for (let step: u32 = 1; step <= stepCount; step++) {
+    const isGrowing = random.below(8) < (step % 256 < 128 ? 6 : 2);
+    if (isGrowing && liveCount < 512) {
+      const granules = 1 + random.below(random.below(4) == 0 ? capacity / 3 : 20);
+      const isBounded = random.below(4) == 0;
+      const limit = isBounded ? random.below(capacity + 1) : capacity;
+      const hasRun = naiveHasRun(capacity, granules);
+      const offset = isBounded
+        ? orderTreeClaimRunBelow(tree, granules, limit)
+        : orderTreeClaimRun(tree, granules);
+      if (offset == NO_GRANULE) {
+        // The search looks at a bounded number of stretches, all of them in a tree this small.
+        if (hasRun && !isBounded) return step;
+        continue;
+      }
+      if (offset % orderTreeRunStep(granules) != 0 || offset + granules > capacity) return step;
+      if (isBounded && offset >= limit) return step;
+      for (let i = offset; i < offset + granules; i++) if (isClaimed[i]) return step;
+      setRunClaimed(offset, granules, true);
+      offsets[liveCount] = offset;
+      orders[liveCount] = granules;
+      liveCount += 1;
+      free -= granules;
+    } else if (liveCount != 0) {
+      const i = random.below(liveCount);
+      orderTreeReleaseRun(tree, offsets[i], orders[i]);
+      setRunClaimed(offsets[i], orders[i], false);
+      free += orders[i];
+      liveCount -= 1;
+      offsets[i] = offsets[liveCount];
+      orders[i] = orders[liveCount];
+    }
+    if (tree.free != free) return step;
+  }
+  for (let i: u32 = 0; i < liveCount; i++) orderTreeReleaseRun(tree, offsets[i], orders[i]);
+  return isEntirelyFree(tree) ? 0 : stepCount + 1;
+}
+
 describe("order tree", () => {
   test("starts entirely free, one block per bit of the capacity, for capacities 1 to 200", () => {
     for (let capacity: u32 = 1; capacity <= 200; capacity++) {
@@ -163,6 +228,48 @@ describe("order tree", () => {
   test("equals a byte map over capacities 1 to 200, seeds equal to the capacity", () => {
     for (let capacity: u32 = 1; capacity <= 200; capacity++) {
       expect<u32>(firstDifference(capacity, capacity, 500)).toBe(0, "first wrong step");
+    }
+  });
+
+  test("claims runs that cost no more than their length", () => {
+    const tree = create(1024);
+    const offset = orderTreeClaimRun(tree, 33);
+    expect<u32>(offset).toBe(0);
+    expect<u32>(tree.free).toBe(1024 - 33);
+    expect<u32>(orderTreeClaim(tree, 0)).toBe(33);
+    orderTreeRelease(tree, 0, 33);
+    orderTreeReleaseRun(tree, offset, 33);
+    expect<bool>(isEntirelyFree(tree)).toBe(true);
+  });
+
+  test("joins free blocks for a run that none of them holds alone", () => {
+    const tree = create(100); // blocks of 64, 32 and 4
+    expect<u32>(orderTreeClaimRun(tree, 100)).toBe(0);
+    expect<u32>(tree.free).toBe(0);
+    orderTreeReleaseRun(tree, 0, 100);
+    expect<bool>(isEntirelyFree(tree)).toBe(true);
+    expect<u32>(orderTreeClaimRun(tree, 101)).toBe(NO_GRANULE);
+    expect<u32>(orderTreeClaim(tree, 0)).toBe(96);
+    expect<u32>(orderTreeClaimRun(tree, 97)).toBe(NO_GRANULE);
+    expect<u32>(orderTreeClaimRun(tree, 95)).toBe(0);
+    expect<u32>(orderTreeClaimRun(tree, 3)).toBe(97);
+  });
+
+  test("keeps long stretches: a superblock and a long run go to the tightest place", () => {
+    const tree = create(16 * 64);
+    for (let i: u32 = 0; i < 16; i++) expect<u32>(orderTreeClaimSuperblock(tree)).toBe(i * 64);
+    // Free: superblocks 4 to 7, 9 to 10, and 14.
+    for (let i: u32 = 4; i <= 7; i++) orderTreeRelease(tree, 6, i * 64);
+    for (let i: u32 = 9; i <= 10; i++) orderTreeRelease(tree, 6, i * 64);
+    orderTreeRelease(tree, 6, 14 * 64);
+    expect<u32>(orderTreeClaimSuperblock(tree)).toBe(14 * 64);
+    expect<u32>(orderTreeClaimRun(tree, 96)).toBe(9 * 64);
+    expect<u32>(orderTreeClaimSuperblock(tree)).toBe(4 * 64);
+  });
+
+  test("equals a byte map for runs, seeds 1 to 40", () => {
+    for (let seed: u32 = 1; seed <= 40; seed++) {
+      expect<u32>(firstRunDifference(seed, 97 + seed * 10, 2000)).toBe(0, "first wrong step");
     }
   });
 });

@@ -15,7 +15,11 @@ export function garbage(bytes: u32): u32 {
 
 /** A control plane with these rows and a region for `capacity` granules once. */
 export function plane(slotCapacity: u32, arenaCapacity: u32, capacity: u32): u32 {
-  const bytes = controlBytes(slotCapacity, arenaCapacity, arenaMetadataBytes(capacity));
+  const bytes = controlBytes(
+    slotCapacity,
+    arenaCapacity,
+    arenaMetadataBytes(capacity, GRANULE_SHIFT),
+  );
   assert(bytes != 0);
   const base = garbage(bytes);
   assert(controlInit(base, bytes, slotCapacity, arenaCapacity) == abi.STATUS_OK);
@@ -27,6 +31,33 @@ export function planeWithArena(slotCapacity: u32, capacity: u32): u32 {
   const base = plane(slotCapacity, 4, capacity);
   assert(arenaOpen(base, 0, capacity, GRANULE_SHIFT) == 1);
   return base;
+}
+
+/** Units of the smallest slab arena, 4 MiB. */
+export const SLAB_UNITS: u32 = abi.SLAB_ARENA_UNITS_MIN;
+
+/** A control plane whose arena 1, of pool 0, is a slab arena of `superblocks` superblocks. */
+export function planeWithSlabs(slotCapacity: u32, superblocks: u32): u32 {
+  return planeWithArena(slotCapacity, superblocks * abi.SUPERBLOCK_UNITS);
+}
+
+export function superblockAddress(base: u32, index: u32): u32 {
+  const superblocks = load<u32>(arenaAddress(base, 1), abi.ARENA_OFF_SUPERBLOCKS);
+  return base + superblocks + index * abi.SUPERBLOCK_BYTES;
+}
+
+export function cacheAddress(base: u32, sizeClass: u32): u32 {
+  return (
+    base + load<u32>(arenaAddress(base, 1), abi.ARENA_OFF_CACHES) + sizeClass * abi.CACHE_BYTES
+  );
+}
+
+export function stateOf(base: u32, slot: u32): u32 {
+  return load<u8>(hotAddress(base, slot), abi.HOT_OFF_STATE);
+}
+
+export function sizingOf(base: u32, slot: u32): u32 {
+  return load<u8>(hotAddress(base, slot), abi.HOT_OFF_SIZING);
 }
 
 /** Status of the last refusal. */

@@ -157,11 +157,14 @@ const SOURCE_LAYERS: readonly Layer[] = [
 // A file sees the rows above its own. Within a row nobody sees anybody.
 const ASSEMBLY_ROWS: readonly RegExp[] = [
   /^(kernels-)?abi$/,
-  /^(panic|bits|bitmap|list|lock|control)$|^(hash|codec)\//,
+  /^(panic|bits|bitmap|list|lock|control|size-class)$|^(hash|codec)\//,
   /^(order-tree|region|slots|stats)$/,
-  /^(sorted-slots|format)$/,
+  /^(sorted-slots|format|arena-row)$/,
+  /^slab$/,
+  /^block$/,
+  /^class-cache$/,
   /^arena$/,
-  /^(compact|slab|class-cache|pool)$/,
+  /^(compact|pool)$/,
   /^check$/,
   /^(index|kernels)$/,
 ];

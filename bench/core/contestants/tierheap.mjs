@@ -20,7 +20,7 @@ function tableLengths(capacities, slotCount, arenaMetadataBytesMax) {
     slotCapacity: Math.min(abi.SLOT_CAPACITY_MAX, wanted),
     arenaCapacity: capacities.length + 1,
     metadataBytes: capacities.reduce(
-      (sum, capacity) => sum + arenaMetadataBytesMax(Math.floor(capacity / 2 ** GRANULE_SHIFT)),
+      (sum, capacity) => sum + arenaMetadataBytesMax(capacity, 2 ** GRANULE_SHIFT, capacity),
       0,
     ),
   };
@@ -90,7 +90,7 @@ export async function openPlane(capacities, { slotCount, isFresh = false } = {})
   });
   return capacities.map((capacity) => {
     const arena = plane.openArena(0, capacity, GRANULE_SHIFT);
-    if (arena === 0) throw new Error(`no arena of ${capacity} bytes: ${plane.refusal()}`);
+    if (arena === 0) throw new Error(`no arena of ${capacity} bytes`);
     return new PlaneHeap(plane, arena, capacity);
   });
 }

@@ -1,0 +1,146 @@
+import * as abi from "../../assembly/abi";
+import { arenaRow } from "../../assembly/arena-row";
+import { classCacheBudget, classCacheDrain, classCacheShare } from "../../assembly/class-cache";
+import {
+  arenaAllocate,
+  arenaAllocateWhole,
+  arenaClose,
+  check,
+  compactBegin,
+  slotFree,
+  slotResolve,
+} from "../../assembly/index";
+import { sizeClassOf } from "../../assembly/size-class";
+import {
+  arenaAddress,
+  cacheAddress,
+  epochOf,
+  generationOf,
+  hotAddress,
+  offsetOf,
+  planeWithSlabs,
+  stateOf,
+} from "./support";
+
+let base: u32 = 0;
+const PAGE_BYTES: u32 = 12288;
+const PAGE: u32 = sizeClassOf(191);
+
+function allocate(bytes: u32): u32 {
+  const slot = arenaAllocate(base, 1, bytes, 1);
+  assert(slot != 0);
+  return slot;
+}
+
+function free(slot: u32): void {
+  expect<u32>(slotFree(base, slot, generationOf(base, slot))).toBe(abi.STATUS_OK);
+}
+
+function isCached(slot: u32): bool {
+  return stateOf(base, slot) == abi.SLOT_STATE_CACHED;
+}
+
+describe("class cache", () => {
+  beforeEach(() => {
+    base = planeWithSlabs(4096, 32); // 8 MiB: 64 KiB per class, 256 KiB in total
+  });
+
+  afterEach(() => {
+    expect<u32>(check(base)).toBe(0);
+  });
+
+  test("gives the block freed last to the next request of its class, with its slot and place", () => {
+    const first = allocate(PAGE_BYTES);
+    const second = allocate(PAGE_BYTES);
+    const offset = offsetOf(base, second);
+    const epoch = epochOf(base, second);
+    free(first);
+    free(second);
+    expect<bool>(isCached(first) && isCached(second)).toBe(true);
+    expect<u32>(slotResolve(base, second, 1)).toBe(abi.STATUS_STALE);
+    expect<u32>(slotResolve(base, second, 2)).toBe(abi.STATUS_STALE, "cached, though it matches");
+    expect<u32>(allocate(PAGE_BYTES - 100)).toBe(second);
+    expect<u32>(generationOf(base, second)).toBe(2);
+    expect<u32>(offsetOf(base, second)).toBe(offset);
+    expect<u32>(epochOf(base, second)).toBe(epoch, "views of this block stay true");
+    expect<u32>(allocate(PAGE_BYTES)).toBe(first);
+  });
+
+  test("does not serve another class, nor an alignment that the class does not have", () => {
+    free(allocate(PAGE_BYTES));
+    expect<u32>(allocate(PAGE_BYTES + 1)).toBe(2);
+    expect<u32>(arenaAllocate(base, 1, PAGE_BYTES, 8192)).toBe(3);
+    expect<u32>(arenaAllocate(base, 1, PAGE_BYTES, 4096)).toBe(1);
+  });
+
+  test("holds no more than the share of a class", () => {
+    const share = classCacheShare(arenaRow(base, 1), PAGE_BYTES);
+    expect<u32>(share).toBe(5);
+    const slots = new Array<u32>();
+    for (let i = 0; i < 20; i++) slots.push(allocate(PAGE_BYTES));
+    for (let i = 0; i < 20; i++) free(slots[i]);
+    let cachedCount = 0;
+    for (let i = 0; i < 20; i++) cachedCount += isCached(slots[i]) ? 1 : 0;
+    expect<i32>(cachedCount).toBe(share);
+    expect<u32>(classCacheShare(arenaRow(base, 1), 64)).toBe(abi.CACHE_BLOCKS_MAX);
+  });
+
+  test("drains every class once the total budget is spent", () => {
+    const first = allocate(65536);
+    free(first);
+    for (let i: u32 = 1; i <= 3; i++) free(allocate(65536 - i * 4096));
+    expect<bool>(isCached(first)).toBe(true);
+    free(allocate(32768));
+    expect<bool>(isCached(first)).toBe(false);
+    const reserve = load<u32>(arenaAddress(base, 1), abi.ARENA_OFF_CACHE_RESERVE);
+    expect<u32>(reserve).toBe(classCacheBudget(arenaRow(base, 1)) - 2 * 32768);
+  });
+
+  test("is drained before a refusal, so that all its bytes can be had", () => {
+    free(allocate(PAGE_BYTES));
+    free(allocate(40000));
+    const slot = allocate(8 << 20);
+    expect<u32>(offsetOf(base, slot)).toBe(0);
+    expect<u32>(arenaAllocate(base, 1, 1, 1)).toBe(0);
+  });
+
+  test("is drained when the slot table is full", () => {
+    base = planeWithSlabs(4, 16);
+    free(allocate(100));
+    expect<u32>(allocate(1000)).toBe(2);
+    expect<u32>(allocate(2000)).toBe(3);
+    expect<u32>(allocate(3000)).toBe(1);
+    expect<u32>(arenaAllocate(base, 1, 4000, 1)).toBe(0);
+  });
+
+  test("is drained before its arena is owned whole, compacted or closed", () => {
+    const slot = allocate(PAGE_BYTES);
+    free(slot);
+    const whole = arenaAllocateWhole(base, 1, 8 << 20);
+    expect<u32>(whole).toBe(slot, "its slot is free again");
+    free(whole);
+    free(allocate(PAGE_BYTES));
+    expect<u32>(compactBegin(base, 1)).toBe(0);
+    expect<u32>(load<u32>(cacheAddress(base, PAGE), abi.CACHE_OFF_HEAD)).toBe(0);
+    free(allocate(PAGE_BYTES));
+    expect<u32>(arenaClose(base, 1)).toBe(abi.STATUS_OK);
+    expect<u32>(arenaAllocate(base, 1, PAGE_BYTES, 1)).toBe(0);
+  });
+
+  test("leaves out a slot whose generations are used up: it is retired", () => {
+    const slot = allocate(PAGE_BYTES);
+    free(slot);
+    store<u32>(hotAddress(base, slot), 0xfffffffe, abi.HOT_OFF_GENERATION);
+    expect<u32>(allocate(PAGE_BYTES)).toBe(slot);
+    free(slot);
+    expect<u32>(stateOf(base, slot)).toBe(abi.SLOT_STATE_RETIRED);
+    expect<u32>(allocate(PAGE_BYTES)).toBe(slot + 1);
+  });
+
+  test("tells whether it drained anything", () => {
+    expect<bool>(classCacheDrain(base, arenaRow(base, 1))).toBe(false);
+    free(allocate(PAGE_BYTES));
+    expect<bool>(classCacheDrain(base, arenaRow(base, 1))).toBe(true);
+    expect<bool>(classCacheDrain(base, arenaRow(base, 1))).toBe(false);
+  });
+});
