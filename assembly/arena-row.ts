@@ -129,7 +129,9 @@ export function arenaCacheClassBytes(capacity: u32): u32 {
 export function arenaCacheClassCount(capacity: u32): u32 {
   const units = arenaCacheClassBytes(capacity) >> abi.UNIT_SHIFT;
   const sizeClass = sizeClassOf(units - 1);
-  return sizeClassUnits(sizeClass) == units ? sizeClass + 1 : sizeClass;
+  const classCount = sizeClassUnits(sizeClass) == units ? sizeClass + 1 : sizeClass;
+  // The numbers above are taken: they say that a block is a run, or the whole arena.
+  return min(classCount, <u32>abi.SIZE_CLASS_COUNT);
 }
 
 /** Bytes of the metadata of an arena of `capacity` granules, 1 to ARENA_GRANULES_MAX. */
