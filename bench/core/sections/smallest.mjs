@@ -76,15 +76,30 @@ function figuresOf(id, results, target) {
   ];
 }
 
-/** Our speed in an arena of `capacityBytes`, nothing else running beside it. */
+/**
+ * Our speed in the first arena from `capacityBytes` up that serves every pass, nothing else running
+ * beside it. Many passes want a little more than three.
+ */
 async function speedIn(capacityBytes, trace, isQuick) {
+  for (let stepCount = 0; ; stepCount += 4) {
+    const heldBytes = capacityBytes + stepCount * STEP_BYTES;
+    try {
+      return { heldBytes, ...(await speedInExactly(heldBytes, trace, isQuick)) };
+    } catch (error) {
+      if (stepCount === 64) throw error;
+    }
+  }
+}
+
+async function speedInExactly(capacityBytes, trace, isQuick) {
   const [heap] = await openPlane([capacityBytes], { isFresh: true });
   const entry = { contestant: plane, samples: new Samples() };
   const driver = compileDriver(plane.source)(heap, trace.placeCount);
   const turn = (_, counts) =>
     replayTimed(driver, trace, trace.count, counts ? entry.samples : undefined);
   await takeTurns([entry], turn, rounds(isQuick));
-  return entry.samples;
+  const { median, least } = entry.samples;
+  return { median, least };
 }
 
 export async function run({ isQuick }) {
@@ -109,14 +124,15 @@ export async function run({ isQuick }) {
   }
   const [{ capacityBytes, threePasses }] = ours;
   if (capacityBytes !== null) {
-    const { median, least } = await speedIn(capacityBytes, traces[0], isQuick);
+    const { heldBytes, median, least } = await speedIn(capacityBytes, traces[0], isQuick);
+    const heldRatio = threePasses * (heldBytes / capacityBytes);
     figures.push({
       id: "core/llm-trace-in-smallest-arena",
       value: median,
       unit: "ns",
       target: 8,
-      met: median <= 8 && threePasses <= 1.1,
-      beside: `least ${least.toFixed(1)}; arena ${threePasses.toFixed(3)} of peak, to be at most 1.10`,
+      met: median <= 8 && heldRatio <= 1.1,
+      beside: `least ${least.toFixed(1)}; arena ${heldRatio.toFixed(3)} of peak, to be at most 1.10`,
     });
   }
   return { figures, absent };
