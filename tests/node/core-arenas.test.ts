@@ -114,7 +114,7 @@ async function run(capacityBytes: number, bytesMax: number, seed: number) {
   };
 
   for (let step = 1; step <= OPERATION_COUNT; step++) {
-    if (step % 2500 === 0) growth = 0.42 + 0.16 * unit();
+    if (step % 2500 === 0) growth = 0.46 + 0.14 * unit();
     const draw = unit();
     if (live.length === 0 || draw < growth) allocate(step);
     else if (draw < 0.97) free(Math.floor(live.length * unit()));

@@ -147,10 +147,11 @@ async function runMemory(
   tier: Tier,
   operationsEach: number,
   sabotage: (memory: TensorMemory) => void = () => {},
+  ram = "6MiB",
 ) {
   const random = seededRandom(seed);
   const memory = await openMemory({
-    budgets: { ram: "6MiB" },
+    budgets: { ram },
     debug: seed % 2 === 0,
     seams: { tier },
   });
@@ -223,6 +224,16 @@ describe("a whole memory", () => {
       });
     },
   );
+
+  it("agrees also where arenas have slabs", async () => {
+    await withSeed("the memory model", async (seed) => {
+      // Four arenas of 4 MiB, the shortest with slabs.
+      const { memory } = await runMemory(seed, memoryTier(), 2500, () => {}, "18MiB");
+      const { pools, transfers } = memory.stats();
+      expect(pools[0]?.arenaBytes).toBe(4 * 2 ** 20);
+      expect(transfers.swapInCount, "swap-ins").toBeGreaterThan(100);
+    });
+  });
 
   it.each(["flip", "swap"] as const)("notices a tier that lies: %s (canary)", async (lie) => {
     const run = runMemory(SEED, misreadingTier(memoryTier(), lie), 2500);
