@@ -130,11 +130,16 @@ export function fileSystemConformance(make: () => Promise<FileSystemFixture>): C
     assert(again !== null, "the lock is refused after its release");
     await again.release();
   });
-  add("leaves nothing of a lock behind", async (files, path, directory) => {
-    const lock = await files.tryLock(path("lock"));
-    await files.tryLock(path("lock"));
-    await lock?.release();
-    assertEqual((await files.list(directory)).length, 0, "number of files");
-  });
+  add(
+    "leaves at most one file of a lock behind, however often it is taken",
+    async (files, path, directory) => {
+      for (let round = 0; round < 3; round++) {
+        const lock = await files.tryLock(path("lock"));
+        await files.tryLock(path("lock"));
+        await lock?.release();
+      }
+      assert((await files.list(directory)).length <= 1, "too many files are left");
+    },
+  );
   return cases;
 }

@@ -13,7 +13,7 @@ import {
   unlink,
   writeFile,
 } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { randomName, systemRandom } from "../random.js";
 import type { FileLock, FileSystem } from "./file-system.js";
 
@@ -75,41 +75,74 @@ async function processIdentity(pid: number): Promise<string | null> {
   }
 }
 
+/** Content of a lock that its owner has given back. */
+const RELEASED = "released\n";
+
+/** The highest number among the files `<path>.<number>`, or 0. */
+async function highestLock(path: string): Promise<number> {
+  let highest = 0;
+  const prefix = `${basename(path)}.`;
+  for (const name of await readdir(dirname(path))) {
+    if (!name.startsWith(prefix)) continue;
+    const number = name.slice(prefix.length);
+    if (/^[0-9]{1,15}$/.test(number)) highest = Math.max(highest, Number(number));
+  }
+  return highest;
+}
+
+/** Whether whoever wrote this lock is alive and has not given it back. */
+async function isHeld(content: string): Promise<boolean> {
+  if (content === RELEASED) return false;
+  const pid = Number.parseInt(content, 10);
+  if (!Number.isSafeInteger(pid) || pid <= 0) return false;
+  return `${await processIdentity(pid)}\n` === content;
+}
+
+/**
+ * Locks are numbered, and only the highest counts. A lock that is dead or given back is never
+ * removed before a higher one exists, so the next number can be had by exactly one process: whoever
+ * links it first.
+ */
 async function tryLock(path: string): Promise<FileLock | null> {
   const identity = `${await processIdentity(process.pid)}\n`;
   const ticket = `${path}.${process.pid}.${randomName(systemRandom)}`;
+  const writeTicket = (content: string) => writeFile(ticket, content, { flag: "wx", mode: 0o600 });
   // The content must be there before the name is: write a ticket, then link it.
-  await writeFile(ticket, identity, { flag: "wx", mode: 0o600 });
+  await writeTicket(identity);
   try {
-    for (let attempt = 0; attempt < 3; attempt++) {
+    for (;;) {
+      const highest = await highestLock(path);
+      const content = await orIfMissing(readFile(`${path}.${highest}`, "utf8"), null);
+      if (highest > 0 && content === null) continue;
+      if (content !== null && (await isHeld(content))) return null;
+      const number = highest + 1;
+      const own = `${path}.${number}`;
       try {
-        await link(ticket, path);
-        return {
-          release: async () => {
-            if ((await orIfMissing(readFile(path, "utf8"), "")) === identity) await unlink(path);
-          },
-        };
+        await link(ticket, own);
       } catch (error) {
-        if (errorCode(error) !== "EEXIST") throw error;
+        if (errorCode(error) === "EEXIST") continue;
+        throw error;
       }
-      const owner = await orIfMissing(readFile(path, "utf8"), null);
-      if (owner === null) continue;
-      const pid = Number.parseInt(owner, 10);
-      const living = Number.isSafeInteger(pid) && pid > 0 ? await processIdentity(pid) : null;
-      if (living !== null && `${living}\n` === owner) return null;
-      // The owner is dead. Whoever renames the dead lock away may try again; if it was replaced by
-      // a living one in the meantime, that one is put back.
-      const grave = `${ticket}.dead`;
-      await orIfMissing(rename(path, grave), undefined);
-      const buried = await orIfMissing(readFile(grave, "utf8"), null);
-      if (buried !== null && buried !== owner) {
-        await link(grave, path).catch(() => {});
-        await unlink(grave);
-        return null;
+      // The directory may have been read before others came and went.
+      if ((await highestLock(path)) > number) {
+        await rm(own, { force: true });
+        continue;
       }
-      await rm(grave, { force: true });
+      await rm(ticket, { force: true });
+      for (let lower = highest; lower > 0; lower--) {
+        const existed = await orIfMissing(
+          unlink(`${path}.${lower}`).then(() => true),
+          false,
+        );
+        if (!existed) break;
+      }
+      return {
+        release: async () => {
+          await writeTicket(RELEASED);
+          await rename(ticket, own);
+        },
+      };
     }
-    return null;
   } finally {
     await rm(ticket, { force: true });
   }

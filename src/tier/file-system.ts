@@ -40,6 +40,11 @@ export interface FileSystem {
   remove(path: string): Promise<boolean>;
   /** Flushes a directory's entries to the device. */
   syncDirectory(path: string): Promise<void>;
-  /** Takes the lock file, stealing it only from a dead process. null when its owner is alive. */
+  /**
+   * Takes the lock of that name, stealing it only from a dead process. A file whose name begins with
+   * `path` may stay when it is released.
+   *
+   * @returns null when its owner is alive.
+   */
   tryLock(path: string): Promise<FileLock | null>;
 }

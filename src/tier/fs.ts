@@ -4,7 +4,7 @@
 //   <key>.tensor              a committed object
 //   <key>.<random>.tmp        being written; swept at open, since the lock says its writer is dead
 //   <key>.<random>.damaged    quarantined; some go when there are too many
-//   lock                      identity of the process that holds the directory
+//   lock.<number>             identity of the process that holds the directory; only the highest counts
 //
 // Other files are left alone.
 //
