@@ -249,6 +249,7 @@ describe("something else in place of a record", () => {
     const left = path.replace(/\.tensor$/, `.${"0".repeat(32)}.tmp`);
     await writeFile(left, "half");
     await closeMemory(await open());
-    expect(await readdir(join(path, ".."))).toHaveLength(1);
+    const names = await readdir(join(path, ".."));
+    expect(names.filter((name) => !name.startsWith("lock."))).toHaveLength(1);
   });
 });
