@@ -9,7 +9,7 @@ import * as abi from "../../assembly/kernels-abi.js";
 import { LinearMemory, type MemoryFactory } from "./linear-memory.js";
 import { instantiateKernels, type KernelExports, type WasmSource } from "./wasm-modules.js";
 
-export const DIGEST_BYTES = 16;
+const DIGEST_BYTES = 16;
 const WINDOW_BYTES = 65536;
 /** The last stripe of an input may begin in the window before. */
 const HISTORY_BYTES = 64;

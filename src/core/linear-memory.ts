@@ -6,7 +6,7 @@ import { type Dtype, dtypeTraits, type TensorView } from "../types.js";
 
 export const WASM_PAGE_BYTES = 65536;
 /** A 32-bit memory holds at most this many wasm pages: 4 GiB. */
-export const WASM_PAGES_MAX = 65536;
+const WASM_PAGES_MAX = 65536;
 
 /**
  * Seam: creates a memory of exactly `pages` wasm pages. May throw a `RangeError` when the platform

@@ -17,7 +17,10 @@ export type MemoryEvent =
       readonly tier: string;
       readonly bytesWritten: number;
     }
-  /** A tensor became unreachable without having been freed; its bytes were taken back. */
+  /**
+   * A tensor became unreachable without having been freed. Its bytes were taken back, unless a pin of
+   * it was leaked too: a view may then still be in use.
+   */
   | {
       readonly type: "leak";
       readonly kind: TensorKind;

@@ -1,9 +1,8 @@
 // The arenas of one tensor kind, with one budget. Grows by arenas, never by bytes.
 import type { ControlPlane, PoolCounters } from "../core/control-plane.js";
+import { WASM_PAGE_BYTES } from "../core/linear-memory.js";
 import type { TensorKind } from "../types.js";
 import type { ArenaShelf, PoolArena } from "./arena-shelf.js";
-
-const WASM_PAGE_BYTES = 65536;
 
 export interface PoolStats extends PoolCounters {
   readonly kind: TensorKind;

@@ -16,8 +16,8 @@ import {
 } from "../types.js";
 import { type PrivateBytes, privateBytes } from "../util/private-bytes.js";
 
-export const RECORD_MAGIC = 0x31485254; // "TRH1", little-endian
-export const RECORD_VERSION = 1;
+const RECORD_MAGIC = 0x31485254; // "TRH1", little-endian
+const RECORD_VERSION = 1;
 export const HEADER_BYTES_MIN = 256;
 export const HEADER_BYTES_MAX = 65536;
 /** A multiple of this; the hash wants more than 240 bytes before it. */
@@ -64,7 +64,7 @@ const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Bytes of the header of a record with this name. */
-export function headerBytesOf(name: RecordName): number {
+function headerBytesOf(name: RecordName): number {
   const textBytes =
     encoder.encode(name.tenant).byteLength +
     encoder.encode(name.fingerprint).byteLength +
