@@ -3,7 +3,7 @@
 // integer constants. Byte offsets are relative to the struct named in the prefix; the structs pin
 // them at compile time. A change of any value here is a change of ABI_VERSION.
 
-export const ABI_VERSION = 2;
+export const ABI_VERSION = 3;
 
 // --- Limits -------------------------------------------------------------------------------------
 
@@ -140,9 +140,10 @@ export const CONTROL_OFF_PLAN_REQUESTED = 112;
 export const HOT_BYTES = 16;
 /** Block start in the arena's slot units. */
 export const HOT_OFF_OFFSET = 0;
-export const HOT_OFF_GENERATION = 4;
 /** Live: requested bytes. Free or cached: the next slot of its list, 0 if this is the last. */
-export const HOT_OFF_REQUESTED = 8;
+export const HOT_OFF_REQUESTED = 4;
+/** With the three fields after it the tenure: one aligned word that says who the slot is now. */
+export const HOT_OFF_GENERATION = 8;
 /** How long the block is: an order in a plain arena, else a size class, or SIZING_EXACT. */
 export const HOT_OFF_SIZING = 12;
 export const HOT_OFF_STATE = 13;

@@ -26,7 +26,7 @@ import {
 } from "./arena-row";
 import { blockBytes, blockRelease } from "./block";
 import { controlAt } from "./control";
-import { HotRow, slotsHot, slotsSetState, slotsUnbind } from "./slots";
+import { HotRow, slotsHot, slotsSetState, slotsSetTenure, slotsUnbind } from "./slots";
 
 @unmanaged
 export class ClassCache {
@@ -98,9 +98,8 @@ export function classCacheTake(
  * credit, and makes the slot's handles stale.
  */
 export function classCachePut(cache: ClassCache, hot: HotRow, sizeClass: u32, slot: u32): void {
-  hot.generation += 1;
+  slotsSetTenure(hot, hot.generation + 1, sizeClass, abi.SLOT_STATE_CACHED);
   hot.requested = cache.head;
-  slotsSetState(hot, sizeClass, abi.SLOT_STATE_CACHED);
   cache.head = slot;
   cache.credit -= 1;
 }

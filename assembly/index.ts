@@ -206,10 +206,10 @@ export function slotFree(base: u32, slot: u32, generation: u32): u32 {
   pool.liveCount -= 1;
 
   // classCachePut
-  hot.generation = generation + 1;
+  const cachedState = <u64>(sizeClass | (abi.SLOT_STATE_CACHED << 8));
+  const tenure = <u64>(generation + 1) | (cachedState << 32);
+  store<u64>(changetype<usize>(hot), tenure, abi.HOT_OFF_GENERATION);
   hot.requested = cache.head;
-  const cachedState = sizeClass | (abi.SLOT_STATE_CACHED << 8);
-  store<u32>(changetype<usize>(hot), cachedState, abi.HOT_OFF_SIZING);
   cache.head = slot;
   cache.credit = credit - 1;
   return abi.STATUS_OK;

@@ -4,10 +4,11 @@
 //
 // A slot has two rows in two tables, so that the fields of the hot path share few cache lines.
 //
-//   hot  byte 0        4            8                  12       13      14     16
-//             ┌────────┬────────────┬──────────────────┬────────┬───────┬──────┐
-//             │ offset │ generation │ requested / next │ sizing │ state │ pins │
-//             └────────┴────────────┴──────────────────┴────────┴───────┴──────┘
+//   hot  byte 0        4                  8            12       13      14     16
+//             ┌────────┬──────────────────┬────────────┬────────┬───────┬──────┐
+//             │ offset │ requested / next │ generation │ sizing │ state │ pins │
+//             └────────┴──────────────────┴────────────┴────────┴───────┴──────┘
+//                                         └──────────── tenure ─────────────┘
 //   cold byte 0       4       8         12
 //             ┌───────┬───────┬─────────┐
 //             │ arena │ epoch │ scratch │
@@ -22,6 +23,10 @@
 // and does not belong to the slot of its row. Rows from slotFresh on were never written and hold
 // anything: a large table costs no resident memory before it is used.
 //
+// The table is the one truth: recover.ts rebuilds everything else from it. So it is never wrong
+// between two stores. What a tenure promises is written before it, the tenure changes in one store,
+// and a row is written before slotFresh covers it.
+//
 // INV-SLOT-1  free + bound + retired + never used + row 0 = slotCapacity, as the rows' states say.
 // INV-SLOT-2  A bound block lies in an open arena where its sizing may lie (or owns the arena
 //             whole); 1 <= requested <= granted if live, no pins if cached; its generation and
@@ -34,9 +39,9 @@ import { controlAt } from "./control";
 export class HotRow {
   /** In the slot units of the arena, from its start. */
   offset: u32;
-  generation: u32;
   /** Bytes if live; the next slot of its list, or 0, if free or cached. */
   requested: u32;
+  generation: u32;
   sizing: u8;
   state: u8;
   pins: u16;
@@ -83,6 +88,12 @@ export function slotsSetState(hot: HotRow, sizing: u32, state: u32): void {
   store<u32>(changetype<usize>(hot), sizing | (state << 8), abi.HOT_OFF_SIZING);
 }
 
+/** Generation, sizing, state and no pins, in one store. */
+export function slotsSetTenure(hot: HotRow, generation: u32, sizing: u32, state: u32): void {
+  const tenure = <u64>generation | ((<u64>(sizing | (state << 8))) << 32);
+  store<u64>(changetype<usize>(hot), tenure, abi.HOT_OFF_GENERATION);
+}
+
 /** Whether a slot is bound to a block: live, or waiting in a class cache. */
 export function slotsIsBound(hot: HotRow): bool {
   return hot.state == abi.SLOT_STATE_LIVE || hot.state == abi.SLOT_STATE_CACHED;
@@ -116,17 +127,17 @@ export function slotsAcquire(
     control.slotFreeCount -= 1;
   } else {
     slot = control.slotFresh;
-    control.slotFresh = slot + 1;
-    slotsHot(base, slot).generation = GENERATION_FIRST;
+    slotsSetTenure(slotsHot(base, slot), GENERATION_FIRST, 0, abi.SLOT_STATE_FREE);
     slotsCold(base, slot).epoch = 0;
+    control.slotFresh = slot + 1;
   }
   control.slotBoundCount += 1;
 
   const hot = slotsHot(base, slot);
   hot.requested = requested;
-  slotsSetState(hot, sizing, abi.SLOT_STATE_LIVE);
   slotsCold(base, slot).arena = arena;
   slotsRebind(base, slot, offset);
+  slotsSetState(hot, sizing, abi.SLOT_STATE_LIVE);
   return slot;
 }
 
@@ -142,21 +153,24 @@ export function slotsIsSpent(generation: u32): bool {
 export function slotsRecycle(base: usize, slot: u32): void {
   const hot = slotsHot(base, slot);
   assert(hot.state == abi.SLOT_STATE_LIVE && hot.pins == 0);
-  hot.generation += 1;
-  slotsUnbind(base, slot);
+  unbind(base, slot, hot.generation + 1);
 }
 
 /** Takes a slot out of use whose handles are stale already. */
 export function slotsUnbind(base: usize, slot: u32): void {
+  unbind(base, slot, slotsHot(base, slot).generation);
+}
+
+function unbind(base: usize, slot: u32, generation: u32): void {
   const control = controlAt(base);
   const hot = slotsHot(base, slot);
   control.slotBoundCount -= 1;
-  if (hot.generation == GENERATION_RETIRED) {
-    hot.state = <u8>abi.SLOT_STATE_RETIRED;
+  if (generation == GENERATION_RETIRED) {
+    slotsSetTenure(hot, generation, 0, abi.SLOT_STATE_RETIRED);
     control.slotRetiredCount += 1;
     return;
   }
-  hot.state = <u8>abi.SLOT_STATE_FREE;
+  slotsSetTenure(hot, generation, 0, abi.SLOT_STATE_FREE);
   hot.requested = control.slotFreeHead;
   control.slotFreeHead = slot;
   control.slotFreeCount += 1;
