@@ -6,11 +6,13 @@ import type { WasmSource } from "./core/wasm-modules.js";
 import { MisuseError } from "./errors.js";
 import { checkAlignment, checkObject } from "./memory/checks.js";
 import { TENSOR_BYTES_MAX } from "./memory/options.js";
+import { type Random, systemRandom } from "./random.js";
 import { checkBytes } from "./types.js";
 
 /**
- * A block, as one safe integer: slot in the low 21 bits, generation in the 32 above. A handle whose
- * block was freed is refused for ever, however often its slot is used again.
+ * A block, as one safe integer: slot in the low 21 bits; in the 32 above its generation, mixed with
+ * the allocator's key. A handle whose block was freed is refused for ever, however often its slot is
+ * used again. One of another allocator is refused because that one has another key.
  */
 export type Handle = number;
 
@@ -31,6 +33,8 @@ export interface BuddyAllocatorOptions {
   readonly blockCountMax?: number;
   readonly wasm?: WasmSource;
   readonly createMemory?: MemoryFactory;
+  /** Draws the key of the handles. Default: the platform's generator. */
+  readonly random?: Random;
 }
 
 export interface BuddyStats {
@@ -51,16 +55,19 @@ export interface BuddyStats {
 export class BuddyAllocator {
   readonly #core: ControlPlane;
   readonly #arena: number;
+  /** Handles hold generations xor this. */
+  readonly #key: number;
   #isCompacting = false;
 
-  private constructor(core: ControlPlane, arena: number) {
+  private constructor(core: ControlPlane, arena: number, key: number) {
     this.#core = core;
     this.#arena = arena;
+    this.#key = key;
   }
 
   /** @throws {MisuseError} `bad-size`, `bad-option`. */
   static async create(options: BuddyAllocatorOptions): Promise<BuddyAllocator> {
-    const known = ["totalBytes", "granuleBytes", "blockCountMax", "wasm", "createMemory"];
+    const known = ["totalBytes", "granuleBytes", "blockCountMax", "wasm", "createMemory", "random"];
     checkObject(options, "BuddyAllocator.create", known);
     const totalBytes = checkBytes(options.totalBytes, "totalBytes", 2 ** 32);
     const granuleBytes = checkBytes(options.granuleBytes ?? 64, "granuleBytes", 2 ** 20);
@@ -90,7 +97,7 @@ export class BuddyAllocator {
     });
     const arena = core.openArena(0, granules * granuleBytes, granuleShift);
     if (arena === 0) throw new MisuseError("bad-size", "the metadata does not fit");
-    return new BuddyAllocator(core, arena);
+    return new BuddyAllocator(core, arena, (options.random ?? systemRandom).uint32());
   }
 
   /**
@@ -105,12 +112,13 @@ export class BuddyAllocator {
   tryAllocate(bytes: number, alignment = 1): Handle {
     checkBytes(bytes, "bytes", TENSOR_BYTES_MAX);
     const slot = this.#core.allocate(this.#arena, bytes, checkAlignment(alignment));
-    return slot === 0 ? NULL_HANDLE : (this.#core.generationOf(slot) >>> 0) * SLOT_COUNT + slot;
+    if (slot === 0) return NULL_HANDLE;
+    return ((this.#core.generationOf(slot) ^ this.#key) >>> 0) * SLOT_COUNT + slot;
   }
 
   /** @throws {MisuseError} `stale-handle`, `foreign-handle`, `pinned`. */
   free(handle: Handle): void {
-    this.#core.free(slotOf(handle), generationOf(handle));
+    this.#core.free(slotOf(handle), this.#generationOf(handle));
   }
 
   /** Bytes from the start of the managed range. @throws {MisuseError} `stale-handle`, `foreign-handle`. */
@@ -196,8 +204,12 @@ export class BuddyAllocator {
 
   #resolve(handle: Handle): number {
     const slot = slotOf(handle);
-    this.#core.resolve(slot, generationOf(handle));
+    this.#core.resolve(slot, this.#generationOf(handle));
     return slot;
+  }
+
+  #generationOf(handle: Handle): number {
+    return Math.floor(handle / SLOT_COUNT) ^ this.#key;
   }
 }
 
@@ -207,8 +219,4 @@ function slotOf(handle: Handle): number {
     throw new MisuseError("foreign-handle", "not a handle");
   }
   return handle % SLOT_COUNT;
-}
-
-function generationOf(handle: Handle): number {
-  return Math.floor(handle / SLOT_COUNT) | 0;
 }

@@ -183,6 +183,21 @@ describe("handles", () => {
     expect(seen.size).toBe(100_000);
   });
 
+  it("of another allocator are refused, though its slots have the same numbers", async () => {
+    const random = seededRandom(1);
+    const options = { totalBytes: 1 << 20, random };
+    const [one, other] = [
+      await BuddyAllocator.create(options),
+      await BuddyAllocator.create(options),
+    ];
+    const handle = allocate(one, 100);
+    const own = allocate(other, 100);
+    expect(handle % 2 ** 21).toBe(own % 2 ** 21);
+    expect(() => other.free(handle)).toThrowError(misuse("stale-handle"));
+    other.free(own);
+    one.free(handle);
+  });
+
   it.each([0, -1, 0.5, Number.NaN, 2 ** 53, "1", null, {}, 7n])("refuse %s", async (handle) => {
     const buddy = await create();
     expect(() => buddy.free(handle as Handle)).toThrowError(misuse("foreign-handle"));
