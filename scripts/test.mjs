@@ -1,6 +1,6 @@
 // All tests: builds, the gate on the core, as-pect, type tests, vitest in Node, vitest on a browser.
 //
-//   node scripts/test.mjs [--only core|types|node|browser]...
+//   node scripts/test.mjs [--only core|proof|types|node|browser]...
 //   TIERHEAP_NO_BROWSER=1   leaves the browser tests out, and says so
 import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -13,6 +13,14 @@ async function runGate() {
   const { code, output } = await runNode(script("check-core.mjs"));
   const passed = output.match(/^ok\b/gm)?.length ?? 0;
   const failures = output.match(/^FAIL (?!\d+ checks).*/gm) ?? [];
+  return { passed, failed: Math.max(failures.length, code === 0 ? 0 : 1), failures };
+}
+
+/** Random operations by the million against a model, and as many bad uses of handles. */
+async function runProof() {
+  const { code, output } = await runNode(script("proof.mjs"));
+  const passed = output.match(/^ok\b/gm)?.length ?? 0;
+  const failures = output.match(/^FAIL .*/gm) ?? [];
   return { passed, failed: Math.max(failures.length, code === 0 ? 0 : 1), failures };
 }
 
@@ -68,6 +76,7 @@ const STEPS = [
   },
   { group: "core", title: "gate on the core", run: runGate },
   { group: "core", title: "as-pect", run: runAsPect },
+  { group: "proof", title: "model and misuse", run: runProof },
   {
     group: "types",
     title: "types",
@@ -84,7 +93,7 @@ const STEPS = [
 const only = process.argv.slice(2).filter((argument) => argument !== "--only");
 const unknown = only.find((group) => !STEPS.some((step) => step.group === group));
 if (unknown !== undefined) {
-  console.error(`unknown suite ${unknown}; there are core, types, node and browser`);
+  console.error(`unknown suite ${unknown}; there are core, proof, types, node and browser`);
   process.exitCode = 2;
 } else {
   const isWanted = ({ group }) => only.length === 0 || group === "build" || only.includes(group);

@@ -1,0 +1,53 @@
+// Control planes of every build of the core, with the memory that each takes.
+import { readFile } from "node:fs/promises";
+import { arenaMetadataBytesMax, ControlPlane } from "../../dist/src/core/control-plane.js";
+
+const root = new URL("../../", import.meta.url);
+
+/** Builds of the core, by the name of their file. */
+export const BUILDS = ["core", "core.shared", "core.debug", "core.debug.shared"];
+
+const createShared = (pages) =>
+  new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+const createUnshared = (pages) => new WebAssembly.Memory({ initial: pages, maximum: pages });
+
+const compiled = new Map();
+
+/** The module of a build, compiled once. */
+export function moduleOf(build) {
+  if (!compiled.has(build)) {
+    const binary = readFile(new URL(`build/${build}.wasm`, root));
+    compiled.set(
+      build,
+      binary.then((bytes) => WebAssembly.compile(bytes)),
+    );
+  }
+  return compiled.get(build);
+}
+
+/**
+ * A control plane without arenas.
+ *
+ * @param options.arenas Of each arena that is to be open at a time: `capacityBytes`, `granuleShift`.
+ * @param options.slotCount Most blocks live at once.
+ * @param options.wasm A module in place of the build's own.
+ */
+export async function openPlane({ build, arenas, slotCount, wasm }) {
+  const metadataBytes = arenas.reduce(
+    (sum, { capacityBytes, granuleShift }) =>
+      sum + arenaMetadataBytesMax(capacityBytes, 2 ** granuleShift, capacityBytes),
+    0,
+  );
+  let memory;
+  const plane = await ControlPlane.create({
+    slotCapacity: slotCount + 1,
+    arenaCapacity: arenas.length + 1,
+    metadataBytes,
+    createMemory: (pages) => {
+      memory = build.includes("shared") ? createShared(pages) : createUnshared(pages);
+      return memory;
+    },
+    wasm: wasm ?? (await moduleOf(build)),
+  });
+  return { plane, memory };
+}

@@ -1,0 +1,355 @@
+// One step of a random run: an operation on a real control plane, and what the model says about its
+// outcome. A step is an operation and three words, whose meaning depends on the state alone; so any
+// part of a failing sequence is a sequence again, and can be shrunk.
+import { Model, must } from "./model.mjs";
+import { share } from "./random.mjs";
+
+/** Arguments no misuse may get past, beside handles that were good once. */
+const FORGED = [0, -1, 1, 2 ** 31 - 1, -(2 ** 31), 2 ** 32 - 1, Number.NaN, 0.5, 2 ** 53];
+const STALE_COUNT_MAX = 256;
+const POOL_COUNT = 3;
+/** From this length on a free stretch can become a slab, whatever the request. */
+const SUPERBLOCK_BYTES = 2 ** 18;
+const SLAB_ARENA_BYTES_MIN = 2 ** 22;
+const UNIT_SHIFT = 6;
+const COUNTS = ["operations", "allocations", "noRoom", "noSlot", "bad", "moves", "vetoes", "plans"];
+
+export const OPERATIONS = [
+  "allocate",
+  "allocateAligned",
+  "allocateWhole",
+  "free",
+  "freeNewest",
+  "pin",
+  "unpin",
+  "look",
+  "misuse",
+  "compactBegin",
+  "compactStep",
+  "compactAll",
+  "reopen",
+];
+
+export class Run {
+  counts = Object.fromEntries(COUNTS.map((name) => [name, 0]));
+  #plane;
+  #model;
+  #shape;
+  #pending = null;
+  #hasPlan = false;
+  #planArena = 0;
+  #stale = [];
+  #staleCount = 0;
+  #arenaIds = [];
+  #steps;
+
+  /**
+   * @param plane Without arenas.
+   * @param shape `arenas` to open, `slotCount`, `bytesMax` of a request.
+   */
+  constructor(plane, shape) {
+    this.#plane = plane;
+    this.#shape = shape;
+    this.#model = new Model(shape.slotCount, POOL_COUNT);
+    this.#arenaIds = shape.arenas.map((_, index) => this.#open(index));
+    this.#steps = OPERATIONS.map((name) => this[name].bind(this));
+  }
+
+  get liveCount() {
+    return this.#model.liveCount;
+  }
+
+  step(operation, a, b, c) {
+    this.counts.operations += 1;
+    this.#steps[operation](a, b, c);
+  }
+
+  /** Every counter, every invariant. */
+  check() {
+    const code = this.#plane.check();
+    must(code === 0, "an invariant is broken", code);
+    this.#model.compare(this.#plane);
+  }
+
+  /** Frees everything; then each arena must be whole again. */
+  finish() {
+    this.#endPlan();
+    while (this.liveCount > 0) this.free(0);
+    this.check();
+    this.#arenaIds.forEach((arena, index) => {
+      const { capacityBytes } = this.#shape.arenas[index];
+      const slot = this.#plane.allocateWhole(arena, capacityBytes);
+      must(slot !== 0, "an empty arena is not whole", capacityBytes);
+      this.#add(slot, arena, capacityBytes, 1);
+    });
+    this.check();
+    while (this.liveCount > 0) this.free(0);
+    for (const arena of this.#arenaIds) this.#plane.closeArena(arena);
+    this.check();
+  }
+
+  // --- Operations ----------------------------------------------------------------------------------
+
+  allocate(a, b) {
+    this.#allocate(a, b, 1);
+  }
+
+  allocateAligned(a, b, c) {
+    this.#allocate(a, b, 2 ** (c % 18));
+  }
+
+  allocateWhole(a, b) {
+    const index = a % this.#arenaIds.length;
+    const arena = this.#arenaIds[index];
+    const { capacityBytes } = this.#shape.arenas[index];
+    const bytes = 1 + Math.floor(capacityBytes * share(b));
+    const slot = this.#plane.allocateWhole(arena, bytes);
+    const { live } = this.#model.arenas[arena];
+    const isFree = live === 0 && this.#pending?.arena !== arena && this.#hasSlot;
+    must((slot !== 0) === isFree, "a whole arena", slot, live);
+    if (slot !== 0) this.#add(slot, arena, bytes, 1);
+  }
+
+  free(a) {
+    const model = this.#model;
+    if (model.liveCount === 0) return;
+    const place = a % model.liveCount;
+    const slot = model.slots[place];
+    const generation = model.generations[place];
+    if (model.pins[place] > 0) {
+      this.#refuses("pinned", () => this.#plane.free(slot, generation));
+      for (; model.pins[place] > 0; model.pin(place, -1)) this.#plane.unpin(slot, generation);
+    }
+    this.#plane.free(slot, generation);
+    model.remove(place);
+    this.#stale[this.#staleCount++ % STALE_COUNT_MAX] = [slot, generation];
+  }
+
+  freeNewest(a) {
+    if (this.liveCount > 0) this.free(this.liveCount - 1 - (a % Math.min(8, this.liveCount)));
+  }
+
+  pin(a) {
+    const model = this.#model;
+    if (model.liveCount === 0) return;
+    const place = a % model.liveCount;
+    const epoch = this.#plane.pin(model.slots[place], model.generations[place]);
+    must(epoch !== 0, "an epoch of 0", place);
+    model.pin(place, 1);
+    if (this.#pending?.slot === model.slots[place]) this.#pending.isPinned = true;
+    this.#look(place);
+  }
+
+  unpin(a) {
+    const model = this.#model;
+    if (model.liveCount === 0) return;
+    const place = a % model.liveCount;
+    const unpin = () => this.#plane.unpin(model.slots[place], model.generations[place]);
+    if (model.pins[place] === 0) {
+      this.#refuses("unpinned", unpin);
+      return;
+    }
+    unpin();
+    model.pin(place, -1);
+  }
+
+  look(a) {
+    if (this.liveCount > 0) this.#look(a % this.liveCount);
+  }
+
+  misuse(a, b, c) {
+    const plane = this.#plane;
+    const isOld = this.#staleCount > 0 && a % 4 !== 0;
+    const known = Math.min(this.#staleCount, STALE_COUNT_MAX);
+    let [slot, generation] = isOld ? this.#stale[a % known] : [a % 64, FORGED[b % FORGED.length]];
+    if (c % 8 === 0) slot = FORGED[(c >>> 3) % FORGED.length];
+    // What a forged number means to the core: the low 32 bits of it.
+    const place = this.#model.places[slot | 0] ?? -1;
+    if (place >= 0 && this.#model.generations[place] === (generation | 0)) generation ^= 1;
+    const calls = [
+      () => plane.free(slot, generation),
+      () => plane.pin(slot, generation),
+      () => plane.unpin(slot, generation),
+      () => plane.resolve(slot, generation),
+    ];
+    this.#refuses("handle", calls[b % 4]);
+  }
+
+  compactBegin(a) {
+    this.#beginPlan(a);
+  }
+
+  compactStep(a, b, c) {
+    if (!this.#hasPlan) this.look(a);
+    else if (this.#pending !== null && b % 8 !== 0) this.#endMove(c);
+    else this.#next();
+  }
+
+  compactAll(a, _, c) {
+    this.#beginPlan(a);
+    // Every candidate is looked at once.
+    for (let word = c; this.#hasPlan; word = Math.imul(word, 1664525) + 1013904223) {
+      this.#next();
+      if (this.#pending !== null) this.#endMove(word >>> 8);
+    }
+  }
+
+  reopen(a, b) {
+    const index = a % this.#arenaIds.length;
+    const arena = this.#arenaIds[index];
+    if (this.#model.arenas[arena].live > 0) {
+      this.#refuses("bad-option", () => this.#plane.closeArena(arena));
+      // A refused close has ended the plan of its arena all the same.
+      if (this.#planArena === arena) this.#dropPlan();
+      return;
+    }
+    if (this.#planArena === arena) this.#dropPlan();
+    this.#plane.closeArena(arena);
+    this.#model.close(arena);
+    this.#arenaIds[index] = this.#open(index, b % POOL_COUNT);
+  }
+
+  // --- What they share -----------------------------------------------------------------------------
+
+  get #hasSlot() {
+    return this.liveCount < this.#shape.slotCount;
+  }
+
+  #open(index, pool = index % POOL_COUNT) {
+    const { capacityBytes, granuleShift } = this.#shape.arenas[index];
+    const arena = this.#plane.openArena(pool, capacityBytes, granuleShift);
+    must(arena !== 0, "no arena", capacityBytes);
+    this.#model.open(arena, pool, capacityBytes, Math.min(granuleShift, UNIT_SHIFT));
+    return arena;
+  }
+
+  #allocate(a, b, alignment) {
+    const { bytesMax, sizes } = this.#shape;
+    const bytes = sizes === undefined ? Math.floor(bytesMax ** share(b)) : sizes[b % sizes.length];
+    const index = a % this.#arenaIds.length;
+    const arena = this.#arenaIds[index];
+    const slot = this.#plane.allocate(arena, bytes, alignment);
+    if (slot !== 0) this.#add(slot, arena, bytes, alignment);
+    else this.#mayRefuse(index, bytes, alignment);
+  }
+
+  #add(slot, arena, bytes, alignment) {
+    const plane = this.#plane;
+    const offset = plane.offsetOf(slot);
+    must(offset % alignment === 0, "not aligned", offset, alignment);
+    const granted = plane.grantedBytesOf(slot);
+    const place = this.#model.add(slot, plane.generationOf(slot), arena, offset, granted, bytes);
+    this.counts.allocations += 1;
+    this.#look(place);
+  }
+
+  /** A refusal must have a reason: no slot, or no free block that is surely long enough. */
+  #mayRefuse(index, bytes, alignment) {
+    this.counts[this.#hasSlot ? "noRoom" : "noSlot"] += 1;
+    // An arena that is empty but for the target of a move counts as wholly free.
+    if (!this.#hasSlot || this.#pending?.arena === this.#arenaIds[index]) return;
+    const { capacityBytes, granuleShift } = this.#shape.arenas[index];
+    const { largestFreeBlockBytes: largest } = this.#plane.arenaCounters(this.#arenaIds[index]);
+    const isSlabArena = granuleShift === UNIT_SHIFT && capacityBytes >= SLAB_ARENA_BYTES_MIN;
+    const needed = isSlabArena
+      ? Math.max(bytes, SUPERBLOCK_BYTES)
+      : 2 ** Math.ceil(Math.log2(Math.max(bytes, alignment)));
+    const isFine = largest < needed || (isSlabArena && alignment > 1);
+    must(isFine, "refused in spite of room", bytes, alignment, largest);
+  }
+
+  #look(place) {
+    const plane = this.#plane;
+    const model = this.#model;
+    const slot = model.slots[place];
+    plane.resolve(slot, model.generations[place]);
+    must(plane.offsetOf(slot) === model.offsets[place], "an offset", slot);
+    must(plane.requestedBytesOf(slot) === model.requested[place], "requested bytes", slot);
+    must(plane.grantedBytesOf(slot) === model.granted[place], "granted bytes", slot);
+    must(plane.arenaOf(slot) === model.arenaOf[place], "an arena", slot);
+    must(plane.pinCountOf(slot) === model.pins[place], "a pin count", slot);
+  }
+
+  #refuses(kind, call) {
+    this.counts.bad += 1;
+    let code = "nothing";
+    try {
+      call();
+    } catch (error) {
+      code = error.code ?? error.name;
+    }
+    const isRefused =
+      kind === "handle" ? code === "stale-handle" || code === "foreign-handle" : code === kind;
+    must(isRefused, `misuse (${kind})`, code);
+  }
+
+  #beginPlan(a) {
+    this.#dropPlan();
+    this.#planArena = this.#arenaIds[a % this.#arenaIds.length];
+    this.#plane.beginCompaction(this.#planArena);
+    this.#hasPlan = true;
+  }
+
+  /** A move that was pending is given up by the plane itself. */
+  #next() {
+    this.#giveUp();
+    const move = this.#plane.nextMove();
+    if (move === null) {
+      this.#dropPlan();
+      this.counts.plans += 1;
+      return;
+    }
+    const { slot, sourceOffset, targetOffset, byteLength } = move;
+    const model = this.#model;
+    const place = model.places[slot];
+    must(place >= 0 && model.pins[place] === 0, "what must stay is moved", slot);
+    must(model.arenaOf[place] === this.#planArena, "a block of another arena", slot);
+    must(model.offsets[place] === sourceOffset, "a move from elsewhere", slot, sourceOffset);
+    must(model.requested[place] === byteLength, "a move of other bytes", slot, byteLength);
+    const pending = { slot, arena: this.#planArena, targetOffset, bytes: model.granted[place] };
+    model.claim(pending.arena, targetOffset, pending.bytes);
+    this.#pending = { ...pending, generation: model.generations[place], isPinned: false };
+  }
+
+  /** Commits the pending move, or gives it up. */
+  #endMove(word) {
+    const { slot, generation, arena, targetOffset, bytes, isPinned } = this.#pending;
+    if (word % 8 === 0) {
+      this.#giveUp();
+      this.#plane.vetoMove();
+      this.counts.vetoes += 1;
+      return;
+    }
+    const model = this.#model;
+    const place = model.places[slot];
+    const isThere = place >= 0 && model.generations[place] === generation;
+    const isMoved = this.#plane.commitMove();
+    must(isMoved === (isThere && !isPinned), "a commit", slot, isMoved);
+    if (!isMoved) {
+      this.#giveUp();
+      return;
+    }
+    this.#pending = null;
+    model.release(arena, model.offsets[place], bytes);
+    model.offsets[place] = targetOffset;
+    this.counts.moves += 1;
+    this.#look(place);
+  }
+
+  #giveUp() {
+    if (this.#pending === null) return;
+    const { arena, targetOffset, bytes } = this.#pending;
+    this.#model.release(arena, targetOffset, bytes);
+    this.#pending = null;
+  }
+
+  #dropPlan() {
+    this.#giveUp();
+    this.#hasPlan = false;
+    this.#planArena = 0;
+  }
+
+  #endPlan() {
+    while (this.#hasPlan) this.#next();
+  }
+}
