@@ -8,10 +8,9 @@ const RUNS = { model: runModel, misuse: runMisuse };
 // A stack costs more than the refusal that it is about, and a job's error has its seed.
 Error.stackTraceLimit = 0;
 
-parentPort.on("message", async ({ kind, ...options }) => {
-  try {
-    parentPort.postMessage({ counts: await RUNS[kind](options) });
-  } catch (error) {
-    parentPort.postMessage({ failure: String(error?.message ?? error) });
-  }
+parentPort.on("message", ({ kind, ...options }) => {
+  RUNS[kind](options).then(
+    (counts) => parentPort.postMessage({ counts }),
+    (error) => parentPort.postMessage({ failure: String(error?.message ?? error) }),
+  );
 });
