@@ -90,7 +90,6 @@ export function arenaOpen(base: usize, pool: u32, capacity: u32, granuleShift: u
   const row = arenaRow(base, arena);
   const hasSlabs = arenaTakesSlabs(capacity, granuleShift);
   memory.fill(changetype<usize>(row), 0, abi.ARENA_BYTES);
-  row.state = abi.ARENA_STATE_OPEN;
   row.pool = pool;
   row.granuleShift = hasSlabs ? <u32>abi.SLAB_GRANULE_SHIFT : granuleShift;
   row.capacity = hasSlabs ? capacity >> GRANULE_UNIT_SHIFT : capacity;
@@ -101,6 +100,8 @@ export function arenaOpen(base: usize, pool: u32, capacity: u32, granuleShift: u
     slabFormat(base, row);
     classCacheFormat(base, row);
   }
+  // Last, so that an open arena is a whole one.
+  row.state = abi.ARENA_STATE_OPEN;
   return arena;
 }
 
@@ -110,9 +111,10 @@ export function arenaClose(base: usize, arena: u32): u32 {
   const row = arenaRow(base, arena);
   if (row.liveCount != 0) return abi.STATUS_NOT_EMPTY;
   classCacheDrain(base, row);
-  regionRelease(base, row.tree, row.metadataBytes);
+  // First, so that an open arena is a whole one.
   row.state = abi.ARENA_STATE_CLOSED;
   row.cacheClassCount = 0;
+  regionRelease(base, row.tree, row.metadataBytes);
   return abi.STATUS_OK;
 }
 

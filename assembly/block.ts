@@ -15,12 +15,15 @@ import { bitsOrderOf } from "./bits";
 import {
   NO_GRANULE,
   orderTreeClaim,
+  orderTreeClaimAt,
   orderTreeClaimBelow,
   orderTreeClaimRun,
   orderTreeClaimRunBelow,
+  orderTreeClaimWhole,
   orderTreeRelease,
   orderTreeReleaseRun,
   orderTreeReleaseWhole,
+  orderTreeRunStep,
 } from "./order-tree";
 import { sizeClassLastUnit, sizeClassOf, sizeClassUnits } from "./size-class";
 import {
@@ -30,6 +33,7 @@ import {
   slabClaimBelow,
   slabLargerClass,
   slabRelease,
+  slabRestore,
 } from "./slab";
 
 /** Sizing for which no arena has a block. */
@@ -120,6 +124,34 @@ export function blockClaimBelow(
   }
   const granules = blockGranules(row, sizing, requested);
   return unitOf(orderTreeClaimRunBelow(tree, granules, offset >> GRANULE_UNIT_SHIFT));
+}
+
+/**
+ * Claims the block that a slot says it has, in an arena where nothing is cached. False if the arena
+ * can have no such block, or if any of it is claimed already; any numbers are allowed but 0
+ * requested bytes.
+ */
+export function blockRestore(
+  base: usize,
+  row: ArenaRow,
+  sizing: u32,
+  requested: u32,
+  offset: u32,
+): bool {
+  const tree = arenaTree(base, row);
+  if (sizing == abi.ORDER_WHOLE) {
+    if (offset != 0 || tree.free != tree.capacity) return false;
+    orderTreeClaimWhole(tree);
+    return true;
+  }
+  if (blockIsPage(row, sizing)) return slabRestore(base, row, sizing, offset);
+  if (!arenaHasSlabs(row) && sizing > tree.orderMax) return false;
+  const granules = blockGranules(row, sizing, requested);
+  const shift = arenaHasSlabs(row) ? GRANULE_UNIT_SHIFT : 0;
+  const step = arenaHasSlabs(row) ? orderTreeRunStep(granules) : granules;
+  const granule = offset >> shift;
+  if (granule << shift != offset || (granule & (step - 1)) != 0) return false;
+  return orderTreeClaimAt(tree, granule, granules);
 }
 
 /** Gives the block at `offset` back. */

@@ -33,7 +33,8 @@ import { BLOCK_ALIGNMENT_MAX } from "./block";
 import { ClassCache } from "./class-cache";
 import { ControlHeader, controlAt, controlRefuse } from "./control";
 import { formatAttach, formatBytes, formatInit } from "./format";
-import { lockLeave, lockTryEnter } from "./lock";
+import { lockLeave, lockTakeOver, lockTryEnter } from "./lock";
+import { recoverAll } from "./recover";
 import { ColdRow, HotRow, slotsHot, slotsIsBound, slotsVerify } from "./slots";
 import { PoolRow } from "./stats";
 // A debug build replaces `abort` by a function of this file, which must be part of the program.
@@ -290,7 +291,21 @@ export function compactVeto(base: u32): u32 {
   return status;
 }
 
-// --- Check --------------------------------------------------------------------------------------
+// --- Recovery and check -------------------------------------------------------------------------
+
+/**
+ * Rebuilds the plane from its slots after a call that was cut off; see recover.ts.
+ *
+ * @returns 0; STATUS_BAD_MAGIC; or the INV_* code of damage that cannot be repaired. The plane is
+ *   then no longer changed by any call.
+ */
+export function recover(base: u32): u32 {
+  if (formatAttach(base) != abi.STATUS_OK) return abi.STATUS_BAD_MAGIC;
+  lockTakeOver(base);
+  const broken = recoverAll(base);
+  if (broken == 0) lockLeave(base);
+  return broken;
+}
 
 /**
  * 0 if every invariant holds, the INV_* code of the first that does not, or STATUS_BAD_MAGIC or

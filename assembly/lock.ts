@@ -34,3 +34,9 @@ export function lockLeave(base: usize): void {
     store<u32>(base, GUARD_IDLE, abi.CONTROL_OFF_GUARD);
   }
 }
+
+/** Takes the guard whoever holds it. Its holder is dead or was cut off; not checked. */
+export function lockTakeOver(base: usize): void {
+  if (ASC_FEATURE_THREADS) atomic.store<u32>(base + abi.CONTROL_OFF_GUARD, GUARD_HELD);
+  else store<u32>(base, GUARD_HELD, abi.CONTROL_OFF_GUARD);
+}

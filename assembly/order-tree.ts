@@ -158,6 +158,34 @@ export function orderTreeClaimRunBelow(tree: OrderTree, granules: u32, limit: u3
   return claimBelow(tree, bitsCeilLog2(granules), granules, limit);
 }
 
+/**
+ * Claims the granules from `start` on, wherever their borders lie. False, and nothing is changed,
+ * unless all of them are free; any numbers are allowed.
+ */
+export function orderTreeClaimAt(tree: OrderTree, start: u32, granules: u32): bool {
+  if (granules == 0 || granules > tree.capacity || start > tree.capacity - granules) return false;
+  // The block that the first granule lies in is found at its order.
+  let order: u32 = 0;
+  while (!hasFree(tree, order, start >> order)) {
+    order += 1;
+    if (order > tree.orderMax) return false;
+  }
+  const end = start + granules;
+  let to = ((start >> order) + 1) << order;
+  while (to < end) {
+    const free = orderTreeFreeAt(tree, to);
+    if (free == 0) return false;
+    to += free;
+  }
+  claimFree(tree, start, granules);
+  return true;
+}
+
+/** Whether block `index` of `order` exists and is free. */
+function hasFree(tree: OrderTree, order: u32, index: u32): bool {
+  return index < tree.capacity >> order && orderTreeIsFree(tree, order, index);
+}
+
 /** Gives back the run of `granules` at `offset`, as claimed. Cost: one release per block of it. */
 export function orderTreeReleaseRun(tree: OrderTree, offset: u32, granules: u32): void {
   while (granules != 0) {

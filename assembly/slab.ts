@@ -25,6 +25,7 @@ import { ArenaRow, GRANULE_UNIT_SHIFT, arenaTree } from "./arena-row";
 import { Bitmap, bitmapAdd, bitmapBytes, bitmapFormat, bitmapLowest, bitmapRemove } from "./bitmap";
 import {
   NO_GRANULE,
+  orderTreeClaimAt,
   orderTreeClaimBelow,
   orderTreeClaimSuperblock,
   orderTreeRelease,
@@ -193,6 +194,39 @@ function claimPage(base: usize, row: ArenaRow, partials: Bitmap, index: u32): u3
 function claimSlab(base: usize, row: ArenaRow, sizeClass: u32, granule: u32): u32 {
   if (granule == NO_GRANULE) return NO_UNIT;
   const index = granule >> abi.SUPERBLOCK_ORDER;
+  openSlab(base, row, sizeClass, index);
+  return claimPage(base, row, slabPartials(base, row, sizeClass), index);
+}
+
+/**
+ * Claims the page of `sizeClass` at `offset` units, whose slab is opened if it is none yet. False if
+ * there can be no such page, or if it is not free; any offset is allowed.
+ */
+export function slabRestore(base: usize, row: ArenaRow, sizeClass: u32, offset: u32): bool {
+  const index = offset >> SUPERBLOCK_UNIT_SHIFT;
+  if (index >= row.superblockCount) return false;
+  const slab = slabRow(base, row, index);
+  if (slab.sizeClass == abi.SIZE_CLASS_NONE) {
+    const granule = index << abi.SUPERBLOCK_ORDER;
+    if (!orderTreeClaimAt(arenaTree(base, row), granule, 1 << abi.SUPERBLOCK_ORDER)) return false;
+    openSlab(base, row, sizeClass, index);
+  }
+  const within = offset & (abi.SUPERBLOCK_UNITS - 1);
+  const page = within / slab.pageUnits;
+  if (slab.sizeClass != sizeClass || page * slab.pageUnits != within) return false;
+  const address = slabPageMap(base, row, index) + ((page >> 6) << 3);
+  const bit = (<u64>1) << (page & 63);
+  const word = load<u64>(address);
+  if ((word & bit) == 0) return false;
+  store<u64>(address, word ^ bit);
+  slab.freeCount -= 1;
+  const partials = slabPartials(base, row, sizeClass);
+  if (slab.freeCount == 0) bitmapRemove(partials, base + row.tree, index);
+  return true;
+}
+
+/** Makes superblock `index`, which is claimed, a slab whose pages are all free. */
+function openSlab(base: usize, row: ArenaRow, sizeClass: u32, index: u32): void {
   const slab = slabRow(base, row, index);
   const pageUnits = sizeClassUnits(sizeClass);
   const pageCount = slabPageCount(pageUnits);
@@ -209,7 +243,5 @@ function claimSlab(base: usize, row: ArenaRow, sizeClass: u32, granule: u32): u3
   const rest = pageCount & 63;
   if (rest != 0) store<u64>(map + ((pageCount >> 6) << 3), ((<u64>1) << rest) - 1);
 
-  const partials = slabPartials(base, row, sizeClass);
-  bitmapAdd(partials, base + row.tree, index);
-  return claimPage(base, row, partials, index);
+  bitmapAdd(slabPartials(base, row, sizeClass), base + row.tree, index);
 }

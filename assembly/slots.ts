@@ -161,6 +161,29 @@ export function slotsUnbind(base: usize, slot: u32): void {
   unbind(base, slot, slotsHot(base, slot).generation);
 }
 
+/**
+ * Puts a slot where its state says, in lists and counts that are being built anew: a live one gets
+ * another epoch, because its block may have moved; a cached one becomes free. False for any other
+ * state, and for a live slot with a generation that none has.
+ */
+export function slotsRenew(base: usize, slot: u32): bool {
+  const control = controlAt(base);
+  const hot = slotsHot(base, slot);
+  const state = <u32>hot.state;
+  if (state == abi.SLOT_STATE_LIVE) {
+    if (hot.generation == 0 || hot.generation == GENERATION_RETIRED) return false;
+    slotsRebind(base, slot, hot.offset);
+    control.slotBoundCount += 1;
+    return true;
+  }
+  if (state != abi.SLOT_STATE_RETIRED && state != abi.SLOT_STATE_FREE) {
+    if (state != abi.SLOT_STATE_CACHED) return false;
+  }
+  control.slotBoundCount += 1;
+  unbind(base, slot, hot.generation);
+  return true;
+}
+
 function unbind(base: usize, slot: u32, generation: u32): void {
   const control = controlAt(base);
   const hot = slotsHot(base, slot);

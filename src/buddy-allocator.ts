@@ -187,6 +187,17 @@ export class BuddyAllocator {
     return code === 0 ? null : invariantName(code);
   }
 
+  /**
+   * Rebuilds the books after a `PoisonedError`. Every block is where it was; the call that was
+   * interrupted has happened or has not. A block that it allocated and nobody got a handle of stays.
+   *
+   * @throws {PoisonedError} The table of handles itself is damaged.
+   * @remarks Cost: as {@link verify}, and the whole metadata is written anew.
+   */
+  recover(): void {
+    this.#core.recover();
+  }
+
   #compactOnce(move: (source: number, target: number, byteLength: number) => void): number {
     this.#core.beginCompaction(this.#arena);
     let passBytes = 0;

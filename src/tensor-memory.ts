@@ -405,6 +405,33 @@ export class TensorMemory {
     return collectStats({ ...this.#parts, tier: this.#engine.tier, leaks: this.#leaks });
   }
 
+  /**
+   * Rebuilds the books after a `PoisonedError`, which a call raises that finds an earlier one cut off
+   * in the middle: by a stack overflow in it, for example. Tensors are where they were; the call that
+   * was cut off has happened or has not.
+   *
+   * @returns How many tensors are gone, because the call had freed them.
+   * @throws {PoisonedError} The table of blocks itself is damaged. What was saved can be read by
+   *   another memory, and this one answers nothing but `stats` and reads of open pins.
+   * @throws {MisuseError} `closed`; `re-entrant` — a reservation is under way.
+   * @remarks Synchronous. Cost: as {@link verify}, and the whole metadata is written anew.
+   */
+  recover(): number {
+    this.#checkOpen();
+    if (this.#reclaimer.reservedCount > 0) {
+      throw new MisuseError("re-entrant", "a reservation is under way: await it first");
+    }
+    this.#core.recover();
+    for (const pool of this.#pools.values()) pool.reconcile();
+    const gone = this.#swapper.reconcile();
+    for (const record of gone) {
+      this.#directory.remove(record);
+      this.#leaks.unwatch(record);
+    }
+    this.#shelf.reconcile();
+    return gone.length;
+  }
+
   /** {@link stats} as text for people. */
   report(): string {
     return formatReport(this.stats());

@@ -134,6 +134,36 @@ export class MemorySwapper {
     }
   }
 
+  /**
+   * After a recovery: a tensor whose block the interrupted call has freed is freed, or cold if it has
+   * a copy; a block that the call has allocated for nobody is freed.
+   *
+   * @returns Tensors that are gone.
+   */
+  reconcile(): TensorRecord[] {
+    const gone: TensorRecord[] = [];
+    const owned = new Set<number>();
+    for (const record of this.#directory) {
+      if (!record.isResident) continue;
+      if (this.#core.isHandleLive(record.slot, record.generation)) {
+        owned.add(record.slot);
+        continue;
+      }
+      this.#forget(record);
+      record.bind(0, 0);
+      if (record.isClean) continue;
+      record.isFreed = true;
+      gone.push(record);
+    }
+    // A transfer holds blocks that are no tensor's yet.
+    if (this.transfers.isIdle) {
+      for (const slot of this.#core.liveSlots()) {
+        if (!owned.has(slot)) this.#core.free(slot, this.#core.generationOf(slot));
+      }
+    }
+    return gone;
+  }
+
   /** Whether a resident tensor may be demoted right now. */
   canDemote(record: TensorRecord): boolean {
     return (

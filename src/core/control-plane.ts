@@ -330,6 +330,16 @@ export class ControlPlane {
     return this.#arena(arena, abi.ARENA_OFF_LIVE_COUNT);
   }
 
+  isHandleLive(slot: number, generation: number): boolean {
+    return this.isLive(slot) && this.generationOf(slot) === generation;
+  }
+
+  /** Every live slot, upwards. Walks the slot table. */
+  *liveSlots(): Generator<number> {
+    const end = this.#header(abi.CONTROL_OFF_SLOT_FRESH);
+    for (let slot = 1; slot < end; slot++) if (this.isLive(slot)) yield slot;
+  }
+
   /** Every live block of an arena, in no order. Walks the slot table: for maps, not for hot paths. */
   *blocks(arena: number): Generator<BlockInfo> {
     const end = this.#header(abi.CONTROL_OFF_SLOT_FRESH);
@@ -365,6 +375,24 @@ export class ControlPlane {
     return this.#core.check(this.#base) >>> 0;
   }
 
+  /**
+   * Rebuilds the books from the slot table after a call that was interrupted.
+   *
+   * @throws {PoisonedError} The slot table itself is damaged. Nothing can be changed any more.
+   */
+  recover(): void {
+    const code = this.#core.recover(this.#base) >>> 0;
+    if (code !== 0) throw new PoisonedError(`the slot table is damaged (${invariantName(code)})`);
+  }
+
+  isArenaOpen(arena: number): boolean {
+    return this.#arena(arena, abi.ARENA_OFF_STATE) === abi.ARENA_STATE_OPEN;
+  }
+
+  get arenaCapacity(): number {
+    return this.#header(abi.CONTROL_OFF_ARENA_CAPACITY);
+  }
+
   /** Turns a status other than OK into the error it means. */
   refuse(status: number): void {
     switch (status) {
@@ -381,7 +409,7 @@ export class ControlPlane {
       case abi.STATUS_PIN_LIMIT:
         throw new MisuseError("pin-limit", `more than ${abi.PIN_COUNT_MAX} pins on one block`);
       case abi.STATUS_BUSY:
-        throw new PoisonedError("the core was interrupted in the middle of a change");
+        throw new PoisonedError("the core was interrupted in the middle of a change: recover()");
       default:
         throw new MisuseError("bad-option", `the core refused a call (status ${status})`);
     }

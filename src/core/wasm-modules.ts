@@ -33,6 +33,7 @@ export interface CoreExports {
   compactNext(base: number): number;
   compactCommit(base: number): number;
   compactVeto(base: number): number;
+  recover(base: number): number;
   check(base: number): number;
 }
 

@@ -69,9 +69,16 @@ export class ArenaShelf {
 
   /** Takes an emptied arena back as a spare. */
   close(opened: PoolArena): void {
-    this.#core.closeArena(opened.id);
+    if (this.#core.isArenaOpen(opened.id)) this.#core.closeArena(opened.id);
     this.#open[opened.id] = undefined;
     this.#spares.push(opened.arena);
+  }
+
+  /** After a recovery: closes what the interrupted call had opened and nobody was told of. */
+  reconcile(): void {
+    for (let id = 1; id < this.#core.arenaCapacity; id++) {
+      if (this.#core.isArenaOpen(id) && this.#open[id] === undefined) this.#core.closeArena(id);
+    }
   }
 
   /** The data plane of a live slot's block. */

@@ -115,6 +115,13 @@ export class MemoryPool {
     }
   }
 
+  /** After a recovery: ends the closing that was interrupted, if it was one. */
+  reconcile(): void {
+    for (const opened of [...this.#arenas]) {
+      if (!this.#core.isArenaOpen(opened.id)) this.#close(opened);
+    }
+  }
+
   /** Whether moving blocks could make a free block of `bytes` where none is now. */
   canCompactFor(bytes: number): boolean {
     return this.#arenas.some(({ id }) => {
@@ -206,8 +213,8 @@ export class MemoryPool {
   }
 
   #close(opened: PoolArena): void {
+    this.#shelf.close(opened);
     this.#arenas.splice(this.#arenas.indexOf(opened), 1);
     this.#capacityBytes -= opened.arena.capacityBytes;
-    this.#shelf.close(opened);
   }
 }

@@ -166,6 +166,7 @@ const ASSEMBLY_ROWS: readonly RegExp[] = [
   /^arena$/,
   /^(compact|pool)$/,
   /^check$/,
+  /^recover$/,
   /^(index|kernels)$/,
 ];
 

@@ -1,0 +1,181 @@
+// Recover: rebuilds everything from the slot table after a change that was cut off. Layer 9. The
+// rows of slots and arenas are true between any two stores (slots.ts, arena.ts); trees, slabs,
+// caches, lists and current counters are not, and follow from them.
+//
+// What a cut leaves is resolved so: a slot whose tenure says live is live, whatever was being done
+// to it; one that is cached or free is free; an arena whose row says open is open; a pending move
+// did not happen. Peaks and totals are kept, and raised where they are below what is live.
+//
+// Damage is something else. A row that contradicts itself, or two blocks that overlap, are named by
+// the invariant they break, and the plane is left as it is then: to be read, not to be used.
+//
+// Cost: open arenas × (their metadata + the region), used slots, and one check at the end.
+import * as abi from "./abi";
+import {
+  ArenaRow,
+  arenaHasSlabs,
+  arenaIsLaidOut,
+  arenaIsOpen,
+  arenaRow,
+  arenaTree,
+} from "./arena-row";
+import { CONTROL_ALIGNMENT } from "./bits";
+import { blockBytes, blockRestore } from "./block";
+import { checkAll } from "./check";
+import { classCacheFormat } from "./class-cache";
+import { controlAt } from "./control";
+import { orderTreeFormat } from "./order-tree";
+import { regionExtentBytes, regionRelease } from "./region";
+import { slabFormat } from "./slab";
+import { slotsCold, slotsHot, slotsRenew } from "./slots";
+import { statsPool } from "./stats";
+
+/** What a step answers if it found no damage; anything else is the code of a broken invariant. */
+const HOLDS: u32 = 0;
+
+/** Rebuilds the plane at `base`, whose header is valid. 0, or the INV_* code of the damage. */
+export function recoverAll(base: usize): u32 {
+  const control = controlAt(base);
+  control.planArena = 0;
+  control.planSlot = 0;
+  let broken = recoverRegion(base);
+  if (broken == HOLDS) broken = formatArenas(base);
+  if (broken == HOLDS) broken = recoverSlots(base);
+  if (broken != HOLDS) return broken;
+  recoverPools(base);
+  return checkAll(base);
+}
+
+/** Makes free extents of what lies between the metadata of the open arenas. */
+function recoverRegion(base: usize): u32 {
+  const control = controlAt(base);
+  const end = control.region + control.regionBytes;
+  control.regionFreeHead = 0;
+  let offset = control.region;
+  let passedCount: u32 = 0;
+  let arena = lowestFrom(base, offset);
+  while (arena != 0) {
+    const row = arenaRow(base, arena);
+    const bytes = arenaIsLaidOut(row) ? regionExtentBytes(row.metadataBytes) : 0;
+    if (bytes == 0 || row.tree % CONTROL_ALIGNMENT != 0) return abi.INV_REGION_1;
+    if (row.tree >= end || bytes > end - row.tree) return abi.INV_REGION_1;
+    if (row.tree > offset) regionRelease(base, offset, row.tree - offset);
+    offset = row.tree + bytes;
+    passedCount += 1;
+    arena = lowestFrom(base, offset);
+  }
+  if (end > offset) regionRelease(base, offset, end - offset);
+  // An arena that starts below the region, or inside of another, was passed by.
+  return passedCount == openCount(base) ? HOLDS : abi.INV_REGION_1;
+}
+
+/** Open arena whose metadata starts lowest at or above `offset`, or 0. */
+function lowestFrom(base: usize, offset: u32): u32 {
+  const arenaCapacity = controlAt(base).arenaCapacity;
+  let lowest: u32 = 0;
+  for (let arena: u32 = 1; arena < arenaCapacity; arena++) {
+    const row = arenaRow(base, arena);
+    if (row.state != abi.ARENA_STATE_OPEN || row.tree < offset) continue;
+    if (lowest == 0 || row.tree < arenaRow(base, lowest).tree) lowest = arena;
+  }
+  return lowest;
+}
+
+function openCount(base: usize): u32 {
+  const arenaCapacity = controlAt(base).arenaCapacity;
+  let count: u32 = 0;
+  for (let arena: u32 = 1; arena < arenaCapacity; arena++) {
+    if (arenaRow(base, arena).state == abi.ARENA_STATE_OPEN) count += 1;
+  }
+  return count;
+}
+
+/** Makes every open arena an empty one. */
+function formatArenas(base: usize): u32 {
+  const arenaCapacity = controlAt(base).arenaCapacity;
+  for (let arena: u32 = 1; arena < arenaCapacity; arena++) {
+    const row = arenaRow(base, arena);
+    if (row.state != abi.ARENA_STATE_OPEN) {
+      row.state = abi.ARENA_STATE_CLOSED;
+      row.cacheClassCount = 0;
+      continue;
+    }
+    if (row.pool >= <u32>abi.POOL_COUNT) return abi.INV_POOL_1;
+    row.liveCount = 0;
+    row.pinnedCount = 0;
+    row.granted = 0;
+    row.requested = 0;
+    row.wholeSlot = 0;
+    orderTreeFormat(arenaTree(base, row), row.capacity);
+    if (!arenaHasSlabs(row)) continue;
+    slabFormat(base, row);
+    classCacheFormat(base, row);
+  }
+  return HOLDS;
+}
+
+/** Claims the block of every live slot again, and makes a free one of each cached slot. */
+function recoverSlots(base: usize): u32 {
+  const control = controlAt(base);
+  const slotFresh = control.slotFresh;
+  if (slotFresh == 0 || slotFresh > control.slotCapacity) return abi.INV_SLOT_1;
+  control.slotFreeHead = 0;
+  control.slotFreeCount = 0;
+  control.slotBoundCount = 0;
+  control.slotRetiredCount = 0;
+  // Downwards, so that the lowest slot is the first one in the list.
+  for (let slot = slotFresh - 1; slot > 0; slot--) {
+    const state = <u32>slotsHot(base, slot).state;
+    if (state == abi.SLOT_STATE_LIVE) {
+      const broken = recoverBlock(base, slot);
+      if (broken != HOLDS) return broken;
+    }
+    if (!slotsRenew(base, slot)) return abi.INV_SLOT_1;
+  }
+  return HOLDS;
+}
+
+/** Claims the block of one live slot and counts it. */
+function recoverBlock(base: usize, slot: u32): u32 {
+  const hot = slotsHot(base, slot);
+  const arena = slotsCold(base, slot).arena;
+  if (!arenaIsOpen(base, arena) || hot.requested == 0) return abi.INV_SLOT_2;
+  const row = arenaRow(base, arena);
+  if (!blockRestore(base, row, hot.sizing, hot.requested, hot.offset)) return abi.INV_TREE_4;
+  const granted = blockBytes(row, hot.sizing, hot.requested);
+  if (hot.requested > granted) return abi.INV_SLOT_2;
+  if (hot.sizing == abi.ORDER_WHOLE) row.wholeSlot = slot;
+  row.liveCount += 1;
+  row.granted += granted;
+  row.requested += hot.requested;
+  if (hot.pins != 0) row.pinnedCount += 1;
+  return HOLDS;
+}
+
+/** Counts what the arenas hold. */
+function recoverPools(base: usize): void {
+  for (let pool: u32 = 0; pool < <u32>abi.POOL_COUNT; pool++) {
+    const counters = statsPool(base, pool);
+    counters.requested = 0;
+    counters.granted = 0;
+    counters.liveCount = 0;
+  }
+  const arenaCapacity = controlAt(base).arenaCapacity;
+  for (let arena: u32 = 1; arena < arenaCapacity; arena++) {
+    if (!arenaIsOpen(base, arena)) continue;
+    const row: ArenaRow = arenaRow(base, arena);
+    const counters = statsPool(base, row.pool);
+    counters.requested += row.requested;
+    counters.granted += row.granted;
+    counters.liveCount += row.liveCount;
+  }
+  for (let pool: u32 = 0; pool < <u32>abi.POOL_COUNT; pool++) {
+    const counters = statsPool(base, pool);
+    counters.requestedPeak = max(counters.requestedPeak, counters.requested);
+    counters.requestedTotal = max(counters.requestedTotal, counters.requestedPeak);
+    counters.grantedPeak = max(counters.grantedPeak, counters.granted);
+    counters.grantedTotal = max(counters.grantedTotal, counters.grantedPeak);
+    counters.liveCountPeak = max(counters.liveCountPeak, counters.liveCount);
+    counters.allocations = max(counters.allocations, <u64>counters.liveCountPeak);
+  }
+}
