@@ -28,9 +28,13 @@ export function moduleOf(build) {
 /**
  * A control plane without arenas.
  *
- * @param options.arenas Of each arena that is to be open at a time: `capacityBytes`, `granuleShift`.
- * @param options.slotCount Most blocks live at once.
- * @param options.wasm A module in place of the build's own.
+ * @param {object} options
+ * @param {string} options.build
+ * @param {readonly {capacityBytes: number, granuleShift: number}[]} options.arenas That are to be
+ *   open at a time.
+ * @param {number} options.slotCount Most blocks live at once.
+ * @param {WebAssembly.Module} [options.wasm] In place of the build's own.
+ * @returns {Promise<{plane: any, memory: WebAssembly.Memory}>}
  */
 export async function openPlane({ build, arenas, slotCount, wasm }) {
   const metadataBytes = arenas.reduce(
@@ -38,6 +42,7 @@ export async function openPlane({ build, arenas, slotCount, wasm }) {
       sum + arenaMetadataBytesMax(capacityBytes, 2 ** granuleShift, capacityBytes),
     0,
   );
+  /** @type {any} */
   let memory;
   const plane = await ControlPlane.create({
     slotCapacity: slotCount + 1,

@@ -183,7 +183,7 @@ async function episode(seed, stepCountMax, options) {
  *
  * @param options.build Of the core; `wasm` or `wrap` replace its module or its control plane.
  * @param options.shrinkTrialCount Replays that shorten a failing sequence. Default: 300.
- * @returns The sums of their counts.
+ * @returns {Promise<Record<string, number>>} The sums of their counts.
  */
 export async function runModel({ seed, operationCount, ...options }) {
   const seeds = words(seed);

@@ -12,6 +12,7 @@ const POOL_COUNT = 3;
 const SUPERBLOCK_BYTES = 2 ** 18;
 const SLAB_ARENA_BYTES_MIN = 2 ** 22;
 const UNIT_SHIFT = 6;
+const REQUESTED_BYTES_MAX = 2 ** 32 - 1;
 const COUNTS = ["operations", "allocations", "noRoom", "noSlot", "bad", "moves", "vetoes", "plans"];
 
 export const OPERATIONS = [
@@ -77,10 +78,10 @@ export class Run {
     while (this.liveCount > 0) this.free(0);
     this.check();
     this.#arenaIds.forEach((arena, index) => {
-      const { capacityBytes } = this.#shape.arenas[index];
-      const slot = this.#plane.allocateWhole(arena, capacityBytes);
-      must(slot !== 0, "an empty arena is not whole", capacityBytes);
-      this.#add(slot, arena, capacityBytes, 1);
+      const bytes = Math.min(this.#shape.arenas[index].capacityBytes, REQUESTED_BYTES_MAX);
+      const slot = this.#plane.allocateWhole(arena, bytes);
+      must(slot !== 0, "an empty arena is not whole", bytes);
+      this.#add(slot, arena, bytes, 1);
     });
     this.check();
     while (this.liveCount > 0) this.free(0);
