@@ -207,6 +207,13 @@ export const CACHE_OFF_GRANTED = 8;
 /** Blocks for which the class holds cache budget. */
 export const CACHE_OFF_LIMIT = 12;
 
+// --- Batches: handles to free in one call, outside of the control plane --------------------------
+
+export const BATCH_ENTRY_BYTES = 8;
+export const BATCH_OFF_SLOT = 0;
+/** Before the call the generation, after it the STATUS_* of the free. */
+export const BATCH_OFF_GENERATION = 4;
+
 // --- Superblock rows, and one page map of SUPERBLOCK_UNITS bits per superblock --------------------
 
 export const SUPERBLOCK_BYTES = 16;

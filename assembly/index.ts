@@ -19,6 +19,7 @@ import {
   arenaUnits as units,
   arenaUnpin as unpin,
 } from "./arena";
+import { batchFree } from "./batch";
 import { bitsAlignUp } from "./bits";
 import { checkAll } from "./check";
 import {
@@ -35,6 +36,7 @@ import { ControlHeader, controlAt, controlRefuse } from "./control";
 import { formatAttach, formatBytes, formatInit } from "./format";
 import { lockLeave, lockTakeOver, lockTryEnter } from "./lock";
 import { recoverAll } from "./recover";
+import { resizeExchange, resizeInPlace } from "./resize";
 import { ColdRow, HotRow, slotsHot, slotsIsBound, slotsVerify } from "./slots";
 import { PoolRow } from "./stats";
 // A debug build replaces `abort` by a function of this file, which must be part of the program.
@@ -255,6 +257,46 @@ export function slotUnpin(base: u32, slot: u32, generation: u32): u32 {
  */
 export function slotResolve(base: u32, slot: u32, generation: u32): u32 {
   return slotsVerify(base, slot, generation);
+}
+
+/** Frees the handles of a batch and returns how many were refused; see batch.ts. */
+export function slotFreeBatch(base: u32, address: u32, count: u32): u32 {
+  if (!lockTryEnter(base)) {
+    controlRefuse(base, abi.STATUS_BUSY);
+    return count;
+  }
+  controlAt(base).status = abi.STATUS_OK;
+  const refusedCount = batchFree(base, address, count);
+  lockLeave(base);
+  return refusedCount;
+}
+
+/** Resizes a block in place and returns a status; see resize.ts. */
+export function slotResize(
+  base: u32,
+  slot: u32,
+  generation: u32,
+  requestedBytes: u32,
+  alignment: u32,
+): u32 {
+  if (!lockTryEnter(base)) return abi.STATUS_BUSY;
+  const status = resizeInPlace(base, slot, generation, requestedBytes, alignment);
+  lockLeave(base);
+  return status;
+}
+
+/** Exchanges the blocks of two slots and returns a status; see resize.ts. */
+export function slotExchange(
+  base: u32,
+  slot: u32,
+  generation: u32,
+  other: u32,
+  otherGeneration: u32,
+): u32 {
+  if (!lockTryEnter(base)) return abi.STATUS_BUSY;
+  const status = resizeExchange(base, slot, generation, other, otherGeneration);
+  lockLeave(base);
+  return status;
 }
 
 // --- Compaction ---------------------------------------------------------------------------------

@@ -207,6 +207,24 @@ export function slotsRebind(base: usize, slot: u32, offset: u32): void {
   if (cold.epoch == 0) cold.epoch = 1;
 }
 
+/** Exchanges the blocks of two live slots without pins and changes both epochs. */
+export function slotsExchange(base: usize, slot: u32, other: u32): void {
+  const hot = slotsHot(base, slot);
+  const otherHot = slotsHot(base, other);
+  const offset = hot.offset;
+  const requested = hot.requested;
+  const sizing = <u32>hot.sizing;
+  hot.requested = otherHot.requested;
+  slotsSetState(hot, otherHot.sizing, abi.SLOT_STATE_LIVE);
+  otherHot.requested = requested;
+  slotsSetState(otherHot, sizing, abi.SLOT_STATE_LIVE);
+  const arena = slotsCold(base, slot).arena;
+  slotsCold(base, slot).arena = slotsCold(base, other).arena;
+  slotsCold(base, other).arena = arena;
+  slotsRebind(base, slot, otherHot.offset);
+  slotsRebind(base, other, offset);
+}
+
 /**
  * Whether a handle names a live block. Changes nothing.
  *

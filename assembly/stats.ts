@@ -58,6 +58,20 @@ export function statsCharge(base: usize, pool: u32, requested: u64, granted: u64
   if (row.liveCount > row.liveCountPeak) row.liveCountPeak = row.liveCount;
 }
 
+/**
+ * Counts that a block has become longer, or shorter: then the growth is negative, in two's
+ * complement. Totals count growth alone.
+ */
+export function statsRecharge(base: usize, pool: u32, requested: u64, granted: u64): void {
+  const row = statsPool(base, pool);
+  row.requested += requested;
+  if (<i64>requested > 0) row.requestedTotal += requested;
+  if (row.requested > row.requestedPeak) row.requestedPeak = row.requested;
+  row.granted += granted;
+  if (<i64>granted > 0) row.grantedTotal += granted;
+  if (row.granted > row.grantedPeak) row.grantedPeak = row.granted;
+}
+
 /** Takes back what statsCharge counted for a block. Peaks and totals stay. */
 export function statsDischarge(base: usize, pool: u32, requested: u64, granted: u64): void {
   const row = statsPool(base, pool);

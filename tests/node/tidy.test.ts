@@ -164,7 +164,7 @@ const ASSEMBLY_ROWS: readonly RegExp[] = [
   /^block$/,
   /^class-cache$/,
   /^arena$/,
-  /^(compact|pool)$/,
+  /^(batch|compact|pool|resize)$/,
   /^check$/,
   /^recover$/,
   /^(index|kernels)$/,
