@@ -19,7 +19,7 @@ import {
   slotsExchange,
   slotsHot,
   slotsRebind,
-  slotsSetState,
+  slotsSetLength,
   slotsVerify,
 } from "./slots";
 import { statsRecharge } from "./stats";
@@ -65,8 +65,7 @@ export function resizeInPlace(
   row.requested += requestedGrowth;
   row.granted += grantedGrowth;
   statsRecharge(base, row.pool, requestedGrowth, grantedGrowth);
-  hot.requested = requested;
-  slotsSetState(hot, sizing, abi.SLOT_STATE_LIVE);
+  slotsSetLength(hot, requested, sizing);
   slotsRebind(base, slot, hot.offset);
   vetoMove(base, slot);
   return abi.STATUS_OK;
@@ -92,6 +91,7 @@ export function resizeExchange(
   const row = arenaRow(base, slotsCold(base, slot).arena);
   const otherRow = arenaRow(base, slotsCold(base, other).arena);
   if (row.pool != otherRow.pool) return abi.STATUS_BAD_ARGUMENT;
+  if (slot == other) return abi.STATUS_OK;
   if (row.wholeSlot == slot) row.wholeSlot = other;
   if (otherRow.wholeSlot == other) otherRow.wholeSlot = slot;
   slotsExchange(base, slot, other);

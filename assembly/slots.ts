@@ -94,6 +94,17 @@ export function slotsSetTenure(hot: HotRow, generation: u32, sizing: u32, state:
   store<u64>(changetype<usize>(hot), tenure, abi.HOT_OFF_GENERATION);
 }
 
+/**
+ * Gives a live slot without pins another length. Between the two stores, too, the block is as long
+ * as what is requested.
+ */
+export function slotsSetLength(hot: HotRow, requested: u32, sizing: u32): void {
+  const isShorter = requested < hot.requested;
+  if (isShorter) hot.requested = requested;
+  slotsSetState(hot, sizing, abi.SLOT_STATE_LIVE);
+  if (!isShorter) hot.requested = requested;
+}
+
 /** Whether a slot is bound to a block: live, or waiting in a class cache. */
 export function slotsIsBound(hot: HotRow): bool {
   return hot.state == abi.SLOT_STATE_LIVE || hot.state == abi.SLOT_STATE_CACHED;
@@ -207,22 +218,28 @@ export function slotsRebind(base: usize, slot: u32, offset: u32): void {
   if (cold.epoch == 0) cold.epoch = 1;
 }
 
-/** Exchanges the blocks of two live slots without pins and changes both epochs. */
+/**
+ * Exchanges the blocks of two live slots without pins and changes both epochs. Neither is live until
+ * its row is whole again.
+ */
 export function slotsExchange(base: usize, slot: u32, other: u32): void {
   const hot = slotsHot(base, slot);
   const otherHot = slotsHot(base, other);
+  const sizing = <u32>hot.sizing;
+  const otherSizing = <u32>otherHot.sizing;
+  slotsSetState(otherHot, otherSizing, abi.SLOT_STATE_FREE);
+  slotsSetState(hot, sizing, abi.SLOT_STATE_FREE);
   const offset = hot.offset;
   const requested = hot.requested;
-  const sizing = <u32>hot.sizing;
-  hot.requested = otherHot.requested;
-  slotsSetState(hot, otherHot.sizing, abi.SLOT_STATE_LIVE);
-  otherHot.requested = requested;
-  slotsSetState(otherHot, sizing, abi.SLOT_STATE_LIVE);
   const arena = slotsCold(base, slot).arena;
+  hot.requested = otherHot.requested;
+  otherHot.requested = requested;
   slotsCold(base, slot).arena = slotsCold(base, other).arena;
   slotsCold(base, other).arena = arena;
   slotsRebind(base, slot, otherHot.offset);
   slotsRebind(base, other, offset);
+  slotsSetState(hot, otherSizing, abi.SLOT_STATE_LIVE);
+  slotsSetState(otherHot, sizing, abi.SLOT_STATE_LIVE);
 }
 
 /**

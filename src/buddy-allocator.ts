@@ -37,6 +37,9 @@ export interface BuddyAllocatorOptions {
   readonly random?: Random;
 }
 
+/** Copies `byteLength` bytes; the two ranges may overlap. Offsets count from the managed range. */
+export type BlockMove = (sourceOffset: number, targetOffset: number, byteLength: number) => void;
+
 export interface BuddyStats {
   readonly capacityBytes: number;
   readonly requestedBytes: number;
@@ -57,7 +60,7 @@ export class BuddyAllocator {
   readonly #arena: number;
   /** Handles hold generations xor this. */
   readonly #key: number;
-  #isCompacting = false;
+  #isMoving = false;
 
   private constructor(core: ControlPlane, arena: number, key: number) {
     this.#core = core;
@@ -121,6 +124,50 @@ export class BuddyAllocator {
     this.#core.free(slotOf(handle), this.#generationOf(handle));
   }
 
+  /**
+   * Gives a block another length under the same handle: in place if its class stays, if it shrinks or
+   * if what follows it is free; else by a second block, if the caller can move bytes.
+   *
+   * @param bytes 1 to 2^32 − 1. The first bytes are kept, as many as both lengths have.
+   * @param options.alignment A power of two up to 65,536. Default: 1.
+   * @param options.move Default: none; a block that would have to move is then not resized.
+   * @returns Whether it was resized. If not, nothing has changed.
+   * @throws {MisuseError} `bad-size`, `bad-alignment`, `bad-option`; `stale-handle`,
+   *   `foreign-handle`; `re-entrant` — called from inside a `move`.
+   * @throws Whatever `move` throws; the block is then what it was.
+   */
+  tryResize(
+    handle: Handle,
+    bytes: number,
+    options: { readonly alignment?: number; readonly move?: BlockMove } = {},
+  ): boolean {
+    checkObject(options, "tryResize", ["alignment", "move"]);
+    const { alignment = 1, move } = options;
+    if (move !== undefined && typeof move !== "function") {
+      throw new MisuseError("bad-option", "move is a function");
+    }
+    checkBytes(bytes, "bytes", TENSOR_BYTES_MAX);
+    checkAlignment(alignment);
+    const slot = slotOf(handle);
+    const generation = this.#generationOf(handle);
+    if (this.#isMoving) throw new MisuseError("re-entrant", "blocks are being moved");
+    if (this.#core.tryResize(slot, generation, bytes, alignment)) return true;
+    if (move === undefined) return false;
+    const other = this.#core.allocate(this.#arena, bytes, alignment);
+    if (other === 0) return false;
+    const otherGeneration = this.#core.generationOf(other);
+    this.#isMoving = true;
+    try {
+      const keptBytes = Math.min(this.#core.requestedBytesOf(slot), bytes);
+      move(this.#core.offsetOf(slot), this.#core.offsetOf(other), keptBytes);
+      this.#core.exchange(slot, generation, other, otherGeneration);
+    } finally {
+      this.#isMoving = false;
+      this.#core.free(other, otherGeneration);
+    }
+    return true;
+  }
+
   /** Bytes from the start of the managed range. @throws {MisuseError} `stale-handle`, `foreign-handle`. */
   offsetOf(handle: Handle): number {
     return this.#core.offsetOf(this.#resolve(handle));
@@ -144,10 +191,10 @@ export class BuddyAllocator {
    * @throws {MisuseError} `bad-option`; `re-entrant` — called from inside `move`.
    * @throws Whatever `move` throws; that block stays where it was.
    */
-  compact(move: (sourceOffset: number, targetOffset: number, byteLength: number) => void): number {
+  compact(move: BlockMove): number {
     if (typeof move !== "function") throw new MisuseError("bad-option", "move is a function");
-    if (this.#isCompacting) throw new MisuseError("re-entrant", "a compaction is under way");
-    this.#isCompacting = true;
+    if (this.#isMoving) throw new MisuseError("re-entrant", "blocks are being moved");
+    this.#isMoving = true;
     try {
       let movedBytes = 0;
       for (;;) {
@@ -156,7 +203,7 @@ export class BuddyAllocator {
         movedBytes += passBytes;
       }
     } finally {
-      this.#isCompacting = false;
+      this.#isMoving = false;
     }
   }
 
@@ -198,7 +245,7 @@ export class BuddyAllocator {
     this.#core.recover();
   }
 
-  #compactOnce(move: (source: number, target: number, byteLength: number) => void): number {
+  #compactOnce(move: BlockMove): number {
     this.#core.beginCompaction(this.#arena);
     let passBytes = 0;
     for (let next = this.#core.nextMove(); next !== null; next = this.#core.nextMove()) {

@@ -1,5 +1,6 @@
 // The public surface that is the same on every platform. Where to start reading: tensor-memory.ts.
 export {
+  type BlockMove,
   BuddyAllocator,
   type BuddyAllocatorOptions,
   type BuddyStats,

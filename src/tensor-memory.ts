@@ -10,13 +10,12 @@ import {
 } from "./cache/inventory.js";
 import { hasSaved, type MemorySwapper } from "./cache/memory-swapper.js";
 import type { Reclaimer } from "./cache/reclaimer.js";
+import type { TensorAllocator } from "./cache/tensor-allocator.js";
 import type { TensorRecord } from "./cache/tensor-record.js";
 import type { TransferEngine } from "./cache/transfer-engine.js";
-import type { Clock } from "./clock.js";
 import type { ControlPlane } from "./core/control-plane.js";
 import { CorruptionError, MisuseError, TierError } from "./errors.js";
 import type { HardwareProfile } from "./hardware/hardware-profile.js";
-import type { LifetimePredictor } from "./lifetime/lifetime-predictor.js";
 import type { ArenaShelf } from "./memory/arena-shelf.js";
 import type { Budget } from "./memory/budget.js";
 import {
@@ -29,12 +28,11 @@ import {
   checkText,
 } from "./memory/checks.js";
 import type { EventHub, MemoryEvent } from "./memory/events.js";
-import { LeakWatch } from "./memory/leak-watch.js";
 import type { MemoryPool } from "./memory/memory-pool.js";
-import { checkTensorOptions, TENSOR_BYTES_MAX, type TensorOptions } from "./memory/options.js";
-import { Pin, type PinAccess } from "./memory/pin.js";
+import { TENSOR_BYTES_MAX, type TensorOptions } from "./memory/options.js";
+import type { Pin, PinAccess } from "./memory/pin.js";
 import { Scope } from "./memory/scope.js";
-import { Tensor, type TensorOwner } from "./memory/tensor.js";
+import { Tensor } from "./memory/tensor.js";
 import type { EvictionPolicy } from "./policy/eviction-policy.js";
 import type { Predictor } from "./predictor/predictor.js";
 import { collectStats, type MemoryStats } from "./stats/memory-stats.js";
@@ -55,11 +53,9 @@ export interface TensorMemoryParts {
   readonly reclaimer: Reclaimer;
   readonly policy: EvictionPolicy;
   readonly predictor: Predictor;
-  readonly lifetimes: LifetimePredictor;
+  readonly allocator: TensorAllocator;
   readonly events: EventHub;
-  readonly clock: Clock;
   readonly isDurable: boolean;
-  readonly isDebug: boolean;
 }
 
 /**
@@ -69,7 +65,6 @@ export interface TensorMemoryParts {
  */
 export class TensorMemory {
   readonly profile: HardwareProfile;
-  readonly #core: ControlPlane;
   readonly #parts: TensorMemoryParts;
   readonly #shelf: ArenaShelf;
   readonly #pools: ReadonlyMap<TensorKind, MemoryPool>;
@@ -78,20 +73,15 @@ export class TensorMemory {
   readonly #swapper: MemorySwapper;
   readonly #cache: HierarchicalCache;
   readonly #reclaimer: Reclaimer;
-  readonly #policy: EvictionPolicy;
   readonly #predictor: Predictor;
-  readonly #lifetimes: LifetimePredictor;
-  readonly #clock: Clock;
   readonly #events: EventHub;
-  readonly #leaks: LeakWatch;
-  readonly #owner: TensorOwner;
+  readonly #allocator: TensorAllocator;
   readonly #isDurable: boolean;
   #closing: Promise<void> | null = null;
 
   /** @internal Memories are made by `createTensorMemory`. */
   constructor(parts: TensorMemoryParts) {
     this.profile = parts.profile;
-    this.#core = parts.core;
     this.#parts = parts;
     this.#shelf = parts.shelf;
     this.#pools = parts.pools;
@@ -100,24 +90,10 @@ export class TensorMemory {
     this.#swapper = parts.swapper;
     this.#cache = parts.cache;
     this.#reclaimer = parts.reclaimer;
-    this.#policy = parts.policy;
     this.#predictor = parts.predictor;
-    this.#lifetimes = parts.lifetimes;
     this.#events = parts.events;
-    this.#clock = parts.clock;
     this.#isDurable = parts.isDurable;
-    this.#leaks = new LeakWatch(parts.isDebug, parts.events, (record) => {
-      // A pin that was never disposed: a view of it may still be in use, so the block stays.
-      if (this.#core.pinCountOf(record.slot) === 0) this.#release(record);
-    });
-    const isClosed = () => this.#closing !== null;
-    this.#owner = {
-      pin: (record, access) => this.#pin(record, access),
-      free: (record) => this.#free(record),
-      get isClosed() {
-        return isClosed();
-      },
-    };
+    this.#allocator = parts.allocator;
   }
 
   // --- Allocation ----------------------------------------------------------------------------------
@@ -132,16 +108,12 @@ export class TensorMemory {
    *   Synchronous. One call into the core when an open arena has room.
    */
   allocate<D extends Dtype = "u8">(options: TensorOptions<D>): Tensor<D> {
-    return this.#allocate(options, (pool, bytes, alignment) =>
-      this.#reclaimer.place(pool, bytes, alignment),
-    ) as Tensor<D>;
+    return this.#allocator.allocate(options) as Tensor<D>;
   }
 
   /** As {@link allocate}, but null in place of an `OutOfMemoryError`. */
   tryAllocate<D extends Dtype = "u8">(options: TensorOptions<D>): Tensor<D> | null {
-    return this.#allocate(options, (pool, bytes, alignment) =>
-      this.#reclaimer.tryPlace(pool, bytes, alignment),
-    ) as Tensor<D> | null;
+    return this.#allocator.tryAllocate(options) as Tensor<D> | null;
   }
 
   /**
@@ -162,7 +134,7 @@ export class TensorMemory {
     readonly alignment?: number;
     readonly signal?: AbortSignal | undefined;
   }): Promise<void> {
-    this.#checkOpen();
+    this.#allocator.checkOpen();
     checkObject(request, "reserve", ["kind", "bytes", "count", "alignment", "signal"]);
     const pool = this.#poolOf(checkKind(request.kind));
     const bytes = checkBytes(request.bytes, "bytes", TENSOR_BYTES_MAX);
@@ -173,18 +145,18 @@ export class TensorMemory {
 
   /** Frees a tensor by id. @throws {MisuseError} `unknown-id`, `pinned`. */
   free(id: string): void {
-    this.#free(this.#require(checkId(id)));
+    this.#allocator.free(this.#require(checkId(id)));
   }
 
   /** A group of tensors that are freed together. @param name Label for leak reports. */
   scope(name = ""): Scope {
-    return new Scope(checkText(name, "name"), this);
+    return new Scope(checkText(name, "name"), this.#allocator);
   }
 
   /** The tensor of that id, resident or not, or null when this memory does not hold it. */
   tensor(id: string): Tensor | null {
     const record = this.#directory.get(checkId(id));
-    return record === undefined ? null : new Tensor(record, this.#owner);
+    return record === undefined ? null : new Tensor(record, this.#allocator);
   }
 
   // --- Tiers ---------------------------------------------------------------------------------------
@@ -208,12 +180,14 @@ export class TensorMemory {
       readonly signal?: AbortSignal | undefined;
     } = {},
   ): Promise<Pin<D> | null> {
-    this.#checkOpen();
+    this.#allocator.checkOpen();
     checkId(id);
     const known = ["access", "stream", "signal"];
     const { access, stream, signal } = checkPinOptions(options, "acquire", known);
     const predicted = this.#predictor.observe(stream, id);
-    const lease = await this.#cache.promote(id, signal, (record) => this.#pin(record, access));
+    const lease = await this.#cache.promote(id, signal, (record) =>
+      this.#allocator.pin(record, access),
+    );
     if (lease === null) return null;
     for (const next of predicted) this.#prefetchOne(next);
     return lease as Pin<D>;
@@ -231,7 +205,7 @@ export class TensorMemory {
     ids: readonly string[],
     options?: { readonly access?: PinAccess; readonly signal?: AbortSignal | undefined },
   ): Promise<Pin<D>[] | null> {
-    this.#checkOpen();
+    this.#allocator.checkOpen();
     checkIds(ids);
     checkPinOptions(options, "acquireChain", ["access", "signal"]);
     const results = await Promise.allSettled(ids.map((id) => this.acquire<D>(id, options)));
@@ -251,16 +225,16 @@ export class TensorMemory {
     id: string,
     options?: { readonly access?: PinAccess },
   ): Pin<D> | null {
-    this.#checkOpen();
+    this.#allocator.checkOpen();
     checkId(id);
     const { access } = checkPinOptions(options, "tryAcquire", ["access"]);
     const record = this.#cache.tryPromote(id);
-    return record === null ? null : (this.#pin(record, access) as Pin<D>);
+    return record === null ? null : (this.#allocator.pin(record, access) as Pin<D>);
   }
 
   /** Marks the resident tensors of a chain as just used, deepest first. @param ids Head first. */
   touchChain(ids: readonly string[]): void {
-    this.#checkOpen();
+    this.#allocator.checkOpen();
     this.#cache.touchChain(checkIds(ids));
   }
 
@@ -273,7 +247,7 @@ export class TensorMemory {
     ids: readonly string[],
     options: { readonly stream?: string; readonly signal?: AbortSignal | undefined } = {},
   ): Promise<void> {
-    this.#checkOpen();
+    this.#allocator.checkOpen();
     checkIds(ids);
     const { signal } = checkObject(options, "prefetch", ["stream", "signal"]);
     const checkedSignal = checkSignal(signal);
@@ -294,7 +268,7 @@ export class TensorMemory {
     id: string,
     options: { readonly mode?: "cache" | "durable" } = {},
   ): Promise<"stored" | "no-space"> {
-    this.#checkOpen();
+    this.#allocator.checkOpen();
     checkId(id);
     const { mode = this.#isDurable ? "durable" : "cache" } = checkObject(options, "save", ["mode"]);
     if (mode !== "cache" && mode !== "durable") {
@@ -330,7 +304,7 @@ export class TensorMemory {
    * @throws {TierError} `io`, `busy` — it was used meanwhile, `closed`; it stays resident.
    */
   async swapOut(id: string): Promise<"stored" | "no-space"> {
-    this.#checkOpen();
+    this.#allocator.checkOpen();
     const outcome = await this.#whenIdle(checkId(id), async (record) => {
       if (!record.isResident) return "demoted";
       if (!this.#swapper.canDemote(record)) throw new MisuseError("pinned", "the tensor is pinned");
@@ -350,12 +324,12 @@ export class TensorMemory {
    * @throws {TierError} `io`, `closed`.
    */
   async delete(id: string): Promise<boolean> {
-    this.#checkOpen();
+    this.#allocator.checkOpen();
     const adoption = this.#cache.adoptionOf(checkId(id));
     // Its outcome is for those who asked for it; here only the record in the directory counts.
     if (adoption !== null) await adoption.catch(() => {});
     const record = this.#directory.get(id);
-    if (record !== undefined) this.#free(record);
+    if (record !== undefined) this.#allocator.free(record);
     const existed = await Promise.all([
       this.#engine.delete({ id, isSaved: true }),
       this.#engine.delete({ id, isSaved: false }),
@@ -365,7 +339,7 @@ export class TensorMemory {
 
   /** Tensors of this memory, and records of its namespace in the tier, whose id has the prefix. */
   list(options: { readonly prefix?: string } = {}): AsyncGenerator<ListedTensor> {
-    this.#checkOpen();
+    this.#allocator.checkOpen();
     const { prefix } = checkObject(options, "list", ["prefix"]);
     return listTensors(this.#directory, this.#engine, checkText(prefix, "prefix"));
   }
@@ -378,7 +352,7 @@ export class TensorMemory {
    * @returns Bytes moved.
    */
   compact(options: { readonly bytesMovedMax?: number } = {}): number {
-    this.#checkOpen();
+    this.#allocator.checkOpen();
     checkObject(options, "compact", ["bytesMovedMax"]);
     let movedBytes = 0;
     const bytesMovedMax =
@@ -396,13 +370,13 @@ export class TensorMemory {
    * @returns Bytes dropped.
    */
   trim(): number {
-    this.#checkOpen();
+    this.#allocator.checkOpen();
     for (const pool of this.#pools.values()) pool.releaseEmptyArenas();
     return this.#shelf.dropSpares(this.#shelf.stats().spareBytes);
   }
 
   stats(): MemoryStats {
-    return collectStats({ ...this.#parts, tier: this.#engine.tier, leaks: this.#leaks });
+    return collectStats({ ...this.#parts, tier: this.#engine.tier, leaks: this.#allocator.leaks });
   }
 
   /**
@@ -454,6 +428,7 @@ export class TensorMemory {
    */
   close(): Promise<void> {
     this.#closing ??= (async () => {
+      this.#allocator.close();
       try {
         await this.#swapper.transfers.settle();
         await this.#engine.tier.close();
@@ -469,62 +444,6 @@ export class TensorMemory {
   }
 
   // --- Inside --------------------------------------------------------------------------------------
-
-  #allocate(
-    options: TensorOptions,
-    place: (pool: MemoryPool, bytes: number, alignment: number) => number,
-  ): Tensor | null {
-    this.#checkOpen();
-    const checked = checkTensorOptions(options);
-    const { id, kind, dtype, shape, layout, byteLength, alignment, tag } = checked;
-    if (id !== null && this.#directory.get(id) !== undefined) {
-      throw new MisuseError("duplicate-id", `the id ${describe(id)} is in use`);
-    }
-    const pool = this.#poolOf(kind);
-    const slot = place(pool, byteLength, alignment);
-    if (slot === 0) return null;
-    const allocatedMs = this.#clock.monotonicMs();
-    const fields = { kind, dtype, shape, layout, byteLength, alignment, tag, pool, allocatedMs };
-    const record = this.#directory.add(id, fields);
-    this.#swapper.attach(record, slot);
-    if (checked.isZeroed) {
-      this.#shelf.arenaOf(slot).bytes(this.#core.offsetOf(slot), byteLength).fill(0);
-    }
-    const tensor = new Tensor(record, this.#owner);
-    this.#leaks.watch(tensor, record);
-    return tensor;
-  }
-
-  #pin(record: TensorRecord, access: PinAccess): Pin {
-    this.#checkOpen();
-    if (record.isFreed) throw new MisuseError("freed", "the tensor was freed");
-    if (!record.isResident) {
-      throw new MisuseError("not-resident", "the tensor was moved to a colder tier: use acquire");
-    }
-    const { slot } = record;
-    if (record.id !== null) this.#policy.touch(record.index);
-    const epoch = this.#core.pin(slot, record.generation);
-    if (record.view === null || record.viewEpoch !== epoch) {
-      const arena = this.#shelf.arenaOf(slot);
-      record.view = arena.view(record.dtype, this.#core.offsetOf(slot), record.byteLength);
-      record.viewEpoch = epoch;
-    }
-    return new Pin(this.#core, record, access, record.view);
-  }
-
-  #free(record: TensorRecord): void {
-    this.#checkOpen();
-    if (record.isFreed) throw new MisuseError("freed", "the tensor was freed before");
-    this.#release(record);
-    this.#leaks.unwatch(record);
-  }
-
-  #release(record: TensorRecord): void {
-    this.#swapper.release(record);
-    this.#directory.remove(record);
-    const { kind, byteLength: bytes, tag } = record;
-    this.#lifetimes.observe({ kind, bytes, tag }, this.#clock.monotonicMs() - record.allocatedMs);
-  }
 
   /**
    * Starts `work` on the record once no transfer is under way, and before another can begin.
@@ -558,9 +477,5 @@ export class TensorMemory {
       .catch(() => {
         // A prediction that fails costs nothing; the caller's own acquire will tell.
       });
-  }
-
-  #checkOpen(): void {
-    if (this.#closing !== null) throw new MisuseError("closed", "the memory is closed");
   }
 }

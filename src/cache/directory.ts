@@ -1,4 +1,5 @@
 // All tensor records of one memory, by dense index, and the named ones by id.
+import type { MemoryPool } from "../memory/memory-pool.js";
 import { TensorRecord, type TensorRecordOptions } from "./tensor-record.js";
 
 export class Directory {
@@ -19,10 +20,11 @@ export class Directory {
     return this.#byIndex[index] as TensorRecord;
   }
 
-  /** @param id null for an anonymous tensor. A caller's id must not be in the directory yet. */
-  add(id: string | null, options: TensorRecordOptions): TensorRecord {
+  /** The id, if there is one, must not be in the directory yet. */
+  add(options: TensorRecordOptions, pool: MemoryPool, allocatedMs: number): TensorRecord {
     const index = this.#freeIndexes.pop() ?? this.#byIndex.length;
-    const record = new TensorRecord(index, id, options);
+    const { id } = options;
+    const record = new TensorRecord(index, options, pool, allocatedMs);
     this.#byIndex[index] = record;
     if (id !== null) this.#byId.set(id, record);
     return record;

@@ -187,7 +187,8 @@ export class HierarchicalCache {
     const header = (await this.#peek(id, true)) ?? (await this.#peek(id, false));
     const existing = this.#directory.get(id);
     if (existing !== undefined || header === null) return existing ?? null;
-    const record = this.#directory.add(id, {
+    const options = {
+      id,
       kind: header.kind,
       dtype: header.dtype,
       shape: header.shape,
@@ -195,9 +196,9 @@ export class HierarchicalCache {
       byteLength: header.rawBytes,
       alignment: 1,
       tag: "",
-      pool: this.#pools.get(header.kind) as MemoryPool,
-      allocatedMs: this.#clock.monotonicMs(),
-    });
+    };
+    const pool = this.#pools.get(header.kind) as MemoryPool;
+    const record = this.#directory.add(options, pool, this.#clock.monotonicMs());
     const { generation, codecId, storedBytes, isDurable, isSaved } = header;
     const { version } = record;
     record.cold = { generation, codecId, storedBytes, isDurable, isSaved, version };

@@ -2,10 +2,11 @@
 // brings it back. Keeps at most one transfer per tensor; decides nothing about who moves when.
 
 import type { Clock } from "../clock.js";
-import type { ControlPlane } from "../core/control-plane.js";
+import type { ControlPlane, FreeRefusal } from "../core/control-plane.js";
 import { CorruptionError, MisuseError, TierError } from "../errors.js";
 import type { ArenaShelf } from "../memory/arena-shelf.js";
 import type { EventHub } from "../memory/events.js";
+import type { MemoryPool } from "../memory/memory-pool.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import type { RecordHeader } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
@@ -126,12 +127,41 @@ export class MemorySwapper {
       if (transfer === null) this.#freeBlock(record);
       this.#forget(record);
     }
-    record.isFreed = true;
-    // Behind whatever the transfer does to it, and before whatever a new tensor of this id will do. A
-    // killed process may have left one that this tensor has never seen.
-    if (record.hasSwapCopy || (record.id !== null && this.#engine.mayHaveOrphans)) {
-      this.#deleteSwapCopy(record);
+    this.#end(record);
+  }
+
+  /**
+   * As {@link release} for many tensors that are resident and without a transfer, in one call into
+   * the core. What is pinned does not stop the rest.
+   *
+   * @returns The refusals; nothing has changed for those tensors.
+   */
+  releaseAll(records: readonly TensorRecord[]): FreeRefusal[] {
+    const emptied = new Map<number, MemoryPool>();
+    for (const { slot, pool } of records) emptied.set(this.#core.arenaOf(slot), pool);
+    const refusals = this.#core.freeAll(records);
+    const refused = new Set(refusals.map(({ index }) => index));
+    for (const [index, record] of records.entries()) {
+      if (refused.size > 0 && refused.has(index)) continue;
+      record.bind(0, 0);
+      this.#forget(record);
+      this.#end(record);
     }
+    for (const [arena, pool] of emptied) pool.closeIfEmpty(arena);
+    return refusals;
+  }
+
+  /**
+   * Gives a resident tensor another shape, for which its block was resized.
+   *
+   * @remarks Copies in colder tiers hold other bytes from here on.
+   */
+  reshape(record: TensorRecord, shape: readonly number[], byteLength: number): void {
+    this.#counters.hotBytes += byteLength - record.byteLength;
+    record.reshape(shape, byteLength);
+    if (record.id === null) return;
+    this.#policy.untrack(record.index);
+    this.#policy.track({ index: record.index, bytes: byteLength });
   }
 
   /**
@@ -447,6 +477,16 @@ export class MemorySwapper {
     if (record.id !== null) this.#policy.untrack(record.index);
     this.#counters.hotBytes -= record.byteLength;
     this.#counters.hotCount -= 1;
+  }
+
+  /** Marks a tensor as freed, and gives up what it owns in the tier. */
+  #end(record: TensorRecord): void {
+    record.isFreed = true;
+    // Behind whatever the transfer does to it, and before whatever a new tensor of this id will do. A
+    // killed process may have left one that this tensor has never seen.
+    if (record.hasSwapCopy || (record.id !== null && this.#engine.mayHaveOrphans)) {
+      this.#deleteSwapCopy(record);
+    }
   }
 
   /** Deletes the swapped-out copy in the background; a failure becomes an event. */

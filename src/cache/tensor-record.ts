@@ -23,6 +23,8 @@ export interface Transfer {
 }
 
 export interface TensorRecordOptions {
+  /** null for an anonymous tensor. */
+  readonly id: string | null;
   readonly kind: TensorKind;
   readonly dtype: Dtype;
   readonly shape: readonly number[];
@@ -30,8 +32,6 @@ export interface TensorRecordOptions {
   readonly byteLength: number;
   readonly alignment: number;
   readonly tag: string;
-  readonly pool: MemoryPool;
-  readonly allocatedMs: number;
 }
 
 export class TensorRecord {
@@ -41,12 +41,14 @@ export class TensorRecord {
   readonly id: string | null;
   readonly kind: TensorKind;
   readonly dtype: Dtype;
-  readonly shape: readonly number[];
+  /** Changes, like the byte length, only when the tensor is resized. */
+  shape: readonly number[];
   readonly layout: Layout;
-  readonly byteLength: number;
+  byteLength: number;
   readonly alignment: number;
   readonly tag: string;
   readonly pool: MemoryPool;
+  /** By the memory's clock; 0 when nobody measures lifetimes. */
   readonly allocatedMs: number;
 
   /** The hot copy; slot 0 when the tensor is not resident. */
@@ -69,12 +71,14 @@ export class TensorRecord {
   /** Called at the very end of a load, in the same turn in which the tensor became resident. */
   waiters: Set<() => void> | null = null;
   isFreed = false;
+  /** The engine's collector will tell when nothing reaches the tensor any more. */
+  isWatched = false;
   /** The only copy was found damaged. */
   isLost = false;
 
-  constructor(index: number, id: string | null, options: TensorRecordOptions) {
+  constructor(index: number, options: TensorRecordOptions, pool: MemoryPool, allocatedMs: number) {
     this.index = index;
-    this.id = id;
+    this.id = options.id;
     this.kind = options.kind;
     this.dtype = options.dtype;
     this.shape = options.shape;
@@ -82,8 +86,8 @@ export class TensorRecord {
     this.byteLength = options.byteLength;
     this.alignment = options.alignment;
     this.tag = options.tag;
-    this.pool = options.pool;
-    this.allocatedMs = options.allocatedMs;
+    this.pool = pool;
+    this.allocatedMs = allocatedMs;
   }
 
   get isResident(): boolean {
@@ -93,6 +97,15 @@ export class TensorRecord {
   /** A valid colder copy holds the same bytes. */
   get isClean(): boolean {
     return this.cold !== null && this.cold.version === this.version && this.writePinCount === 0;
+  }
+
+  /** Gives the tensor another shape; its bytes change with it. */
+  reshape(shape: readonly number[], byteLength: number): void {
+    this.shape = shape;
+    this.byteLength = byteLength;
+    this.view = null;
+    this.viewEpoch = 0;
+    this.version += 1;
   }
 
   /** Binds or unbinds the hot copy. */

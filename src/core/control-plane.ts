@@ -58,6 +58,18 @@ export interface BlockInfo {
   readonly pinCount: number;
 }
 
+/** What names a live block. */
+export interface BlockHandle {
+  readonly slot: number;
+  readonly generation: number;
+}
+
+/** A handle that {@link ControlPlane.freeAll} could not free, by its place in what was given. */
+export interface FreeRefusal {
+  readonly index: number;
+  readonly error: Error;
+}
+
 /** A planned move of one block, in bytes from its arena's base. */
 export interface Move {
   readonly slot: number;
@@ -65,6 +77,9 @@ export interface Move {
   readonly targetOffset: number;
   readonly byteLength: number;
 }
+
+/** Handles of one batch: a scope of as many blocks is freed in one call. */
+const BATCH_HANDLES_MAX = 16_384;
 
 /** Zeros with these statuses beside them are ordinary: the caller decides. */
 const ORDINARY_REFUSALS = new Set([abi.STATUS_NO_ROOM, abi.STATUS_NO_SLOT, abi.STATUS_NO_METADATA]);
@@ -118,8 +133,10 @@ export class ControlPlane {
   readonly #signedWords: Int32Array;
   readonly #hotWord: number;
   readonly #coldWord: number;
+  /** The batch lies behind the control plane, at the end of its memory. */
+  readonly #batchAddress: number;
 
-  private constructor(core: CoreExports, base: number, memory: LinearMemory) {
+  private constructor(core: CoreExports, base: number, memory: LinearMemory, batchBytes: number) {
     this.#core = core;
     this.#base = base;
     this.byteLength = memory.byteLength;
@@ -128,6 +145,7 @@ export class ControlPlane {
     this.slotCapacity = this.#header(abi.CONTROL_OFF_SLOT_CAPACITY);
     this.#hotWord = (base + this.#header(abi.CONTROL_OFF_HOT)) / 4;
     this.#coldWord = (base + this.#header(abi.CONTROL_OFF_COLD)) / 4;
+    this.#batchAddress = memory.byteLength - batchBytes;
   }
 
   /**
@@ -149,14 +167,16 @@ export class ControlPlane {
     if (tableBytes === 0) {
       throw new MisuseError("bad-option", "the control plane does not fit: use a smaller budget");
     }
-    const memory = LinearMemory.create(base + tableBytes, createMemory);
+    const batchHandles = Math.min(Math.ceil(slotCapacity / 8) * 8, BATCH_HANDLES_MAX);
+    const batchBytes = batchHandles * abi.BATCH_ENTRY_BYTES;
+    const memory = LinearMemory.create(base + tableBytes + batchBytes, createMemory);
     const core = await instantiateCore(memory.wasm, module);
-    const totalBytes = memory.byteLength - base;
+    const totalBytes = memory.byteLength - batchBytes - base;
     const status = core.controlInit(base, totalBytes, slotCapacity, arenaCapacity) >>> 0;
     if (status !== abi.STATUS_OK) {
       throw new MisuseError("bad-option", `the core refused its configuration (status ${status})`);
     }
-    return new ControlPlane(core, base, memory);
+    return new ControlPlane(core, base, memory, batchBytes);
   }
 
   /** @returns The arena's id, or 0 when the arena table or the metadata region is full. */
@@ -189,6 +209,61 @@ export class ControlPlane {
   free(slot: number, generation: number): void {
     const status = this.#core.slotFree(this.#base, slot, generation);
     if (status !== abi.STATUS_OK) this.refuse(status);
+  }
+
+  /**
+   * Frees many blocks in one call into the core, or in one for every {@link BATCH_HANDLES_MAX} of
+   * them. What is refused does not stop the rest.
+   *
+   * @returns The refusals, as {@link free} throws them; none as a rule.
+   */
+  freeAll(handles: readonly BlockHandle[]): FreeRefusal[] {
+    const refusals: FreeRefusal[] = [];
+    const words = this.#signedWords;
+    const start = this.#batchAddress / 4;
+    const capacity = (words.length - start) / 2;
+    for (let first = 0; first < handles.length; first += capacity) {
+      const count = Math.min(capacity, handles.length - first);
+      for (let index = 0; index < count; index++) {
+        const { slot, generation } = handles[first + index] as BlockHandle;
+        words[start + 2 * index] = slot;
+        words[start + 2 * index + 1] = generation;
+      }
+      const refusedCount = this.#core.slotFreeBatch(this.#base, this.#batchAddress, count);
+      if (refusedCount === 0) continue;
+      const status = this.#header(abi.CONTROL_OFF_STATUS);
+      if (status === abi.STATUS_BUSY) this.refuse(status);
+      for (let index = 0; index < count; index++) {
+        const refused = words[start + 2 * index + 1] as number;
+        if (refused === abi.STATUS_OK) continue;
+        refusals.push({ index: first + index, error: this.#errorOf(refused) });
+      }
+    }
+    return refusals;
+  }
+
+  /**
+   * Resizes a block where it is, and changes its epoch.
+   *
+   * @param requestedBytes 1 to 2^32 − 1.
+   * @param alignment A power of two.
+   * @returns false if the block would have to move; nothing has changed then.
+   * @throws {MisuseError} `stale-handle`, `foreign-handle`, `pinned`.
+   */
+  tryResize(slot: number, generation: number, requestedBytes: number, alignment: number): boolean {
+    const status = this.#core.slotResize(this.#base, slot, generation, requestedBytes, alignment);
+    if (status === abi.STATUS_NO_ROOM) return false;
+    if (status !== abi.STATUS_OK) this.refuse(status);
+    return true;
+  }
+
+  /**
+   * Exchanges the blocks of two slots whose arenas are of one pool, and changes both epochs.
+   *
+   * @throws {MisuseError} `stale-handle`, `foreign-handle`, `pinned`.
+   */
+  exchange(slot: number, generation: number, other: number, otherGeneration: number): void {
+    this.refuse(this.#core.slotExchange(this.#base, slot, generation, other, otherGeneration));
   }
 
   /**
@@ -415,6 +490,15 @@ export class ControlPlane {
     }
   }
 
+  #errorOf(status: number): Error {
+    try {
+      this.refuse(status);
+    } catch (error) {
+      return error as Error;
+    }
+    throw new PoisonedError("the core refused a call with a status of success");
+  }
+
   // A zero is an ordinary refusal unless the status beside it says misuse.
   #zeroOrThrow(result: number): number {
     if (result !== 0) return result;
@@ -441,7 +525,7 @@ export class ControlPlane {
 
   /** Bytes in which the offsets of an arena's slots count. */
   #unitBytes(arena: number): number {
-    return 2 ** this.#arena(arena, abi.ARENA_OFF_UNIT_SHIFT);
+    return 1 << this.#arena(arena, abi.ARENA_OFF_UNIT_SHIFT);
   }
 
   #arenaAddress(arena: number): number {

@@ -25,6 +25,21 @@ export interface CoreExports {
   arenaAllocate(base: number, arena: number, requestedBytes: number, alignment: number): number;
   arenaAllocateWhole(base: number, arena: number, requestedBytes: number): number;
   slotFree(base: number, slot: number, generation: number): number;
+  slotFreeBatch(base: number, address: number, count: number): number;
+  slotResize(
+    base: number,
+    slot: number,
+    generation: number,
+    requestedBytes: number,
+    alignment: number,
+  ): number;
+  slotExchange(
+    base: number,
+    slot: number,
+    generation: number,
+    other: number,
+    otherGeneration: number,
+  ): number;
   slotPin(base: number, slot: number, generation: number): number;
   slotUnpin(base: number, slot: number, generation: number): number;
   slotResolve(base: number, slot: number, generation: number): number;

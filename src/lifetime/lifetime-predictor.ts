@@ -10,6 +10,8 @@ export interface LifetimeSample {
 
 export interface LifetimePredictor {
   readonly name: string;
+  /** Whether it learns from {@link observe}; if not, nobody measures lifetimes for it. */
+  readonly learns: boolean;
   /** Expected lifetime in milliseconds; Infinity when unknown. */
   expectedMs(sample: LifetimeSample): number;
   /** Notes that a tensor was freed after `lifetimeMs`. */

@@ -3,6 +3,7 @@ import type { LifetimePredictor } from "./lifetime-predictor.js";
 
 export const unknownLifetime: LifetimePredictor = {
   name: "unknown",
+  learns: false,
   expectedMs: () => Number.POSITIVE_INFINITY,
   observe: () => {},
 };

@@ -3,6 +3,7 @@
 // collected it, because its bytes are resident until then.
 import type { Arena, ArenaFactory } from "../arena/arena.js";
 import type { ControlPlane } from "../core/control-plane.js";
+import type { Dtype, TensorView } from "../types.js";
 import type { Budget } from "./budget.js";
 
 /** An arena that a pool has open. */
@@ -26,6 +27,15 @@ export interface ArenaShelfStats {
   readonly droppedCount: number;
 }
 
+interface KeptView {
+  readonly view: TensorView;
+  readonly dtype: Dtype;
+  readonly epoch: number;
+}
+
+/** Views of slots from here on are not kept. */
+const KEPT_VIEWS_MAX = 16_384;
+
 export class ArenaShelf {
   readonly #core: ControlPlane;
   readonly #budget: Budget;
@@ -34,6 +44,8 @@ export class ArenaShelf {
   readonly #spares: Arena[] = [];
   /** By the control plane's number; the hot path resolves a slot's arena here. */
   readonly #open: (PoolArena | undefined)[] = [];
+  /** By slot; a view costs more than an allocation. */
+  #views: (KeptView | undefined)[] = [];
   readonly #retired: FinalizationRegistry<number>;
   #addedCount = 0;
   #droppedCount = 0;
@@ -87,6 +99,27 @@ export class ArenaShelf {
   }
 
   /**
+   * A view of a live slot's block, the same one as before if it is the same block.
+   *
+   * @param epoch Of the slot: another block, or another place, has another one.
+   */
+  viewOf(
+    slot: number,
+    epoch: number,
+    dtype: Dtype,
+    offset: number,
+    byteLength: number,
+  ): TensorView {
+    const kept = this.#views[slot];
+    if (kept?.epoch === epoch && kept.dtype === dtype && kept.view.byteLength === byteLength) {
+      return kept.view;
+    }
+    const view = this.arenaOf(slot).view(dtype, offset, byteLength);
+    if (slot < KEPT_VIEWS_MAX) this.#views[slot] = { view, dtype, epoch };
+    return view;
+  }
+
+  /**
    * Drops spares, the longest first, until `bytes` bytes are on their way back to the system.
    *
    * @returns Bytes dropped; 0, and nothing is dropped, when all spares together are fewer.
@@ -132,6 +165,10 @@ export class ArenaShelf {
   }
 
   #drop(arena: Arena): number {
+    // A view keeps the arena's memory alive.
+    this.#views = this.#views.map((kept) =>
+      kept?.view.buffer === arena.anchor ? undefined : kept,
+    );
     this.#droppedCount += 1;
     this.#budget.move("arenas", "retired", arena.capacityBytes);
     this.#retired.register(arena.anchor, arena.capacityBytes);

@@ -42,8 +42,8 @@ export function checkObject(
   if (typeof value !== "object" || value === null) {
     throw new MisuseError("bad-option", `${name}: options are an object`);
   }
-  for (const key of Object.keys(value)) {
-    if (!known.includes(key)) {
+  for (const key in value) {
+    if (!known.includes(key) && Object.hasOwn(value, key)) {
       throw new MisuseError("bad-option", `${name}: unknown option ${describe(key)}`);
     }
   }

@@ -1,5 +1,9 @@
 // Notices anonymous tensors that became unreachable without having been freed. A named tensor is
 // never a leak: its id still reaches it.
+//
+// To register an object with the engine's collector costs more than the rest of an allocation, and
+// nothing is found unreachable before the turn of the event loop ends. So a tensor is registered
+// only if it outlives the turn in which it was allocated.
 import type { TensorRecord } from "../cache/tensor-record.js";
 import type { EventHub } from "./events.js";
 import type { Tensor } from "./tensor.js";
@@ -14,9 +18,16 @@ export interface LeakStats {
   readonly leakedBytes: number;
 }
 
+/** Tensors of one turn that are kept before the freed ones among them are let go. */
+const FRESH_COUNT_MAX = 1024;
+
 export class LeakWatch {
   readonly #isDebug: boolean;
   readonly #registry: FinalizationRegistry<Watched>;
+  /** Tensors of this turn, and their records at the same places. */
+  #freshTensors: Tensor[] = [];
+  #freshRecords: TensorRecord[] = [];
+  #isSettling = false;
   #leakedCount = 0;
   #leakedBytes = 0;
 
@@ -33,29 +44,58 @@ export class LeakWatch {
     });
   }
 
+  /** Watches a fresh anonymous tensor. */
   watch(tensor: Tensor, record: TensorRecord): void {
-    if (record.id === null)
-      this.#registry.register(tensor, { record, callSite: this.#callSite() }, record);
+    if (this.#isDebug) {
+      this.#register(tensor, record, callSite());
+      return;
+    }
+    this.#freshTensors.push(tensor);
+    this.#freshRecords.push(record);
+    if (this.#freshRecords.length === FRESH_COUNT_MAX) this.#settle();
+    if (this.#isSettling) return;
+    this.#isSettling = true;
+    // Cannot reject: nothing in it throws.
+    Promise.resolve()
+      .then(() => {
+        this.#isSettling = false;
+        this.#settle();
+      })
+      .catch(() => {});
   }
 
+  /** Ends the watch over a freed anonymous tensor. */
   unwatch(record: TensorRecord): void {
-    if (record.id === null) this.#registry.unregister(record);
+    if (record.isWatched) this.#registry.unregister(record);
   }
 
   stats(): LeakStats {
     return { leakedCount: this.#leakedCount, leakedBytes: this.#leakedBytes };
   }
 
-  /** The caller's frames, without those of this library. Costs microseconds: debug mode only. */
-  #callSite(): string | null {
-    if (!this.#isDebug) return null;
-    const lines = (new Error().stack ?? "").split("\n").slice(1);
-    const entry = lines.findLastIndex((line) => ENTRY_FRAME.test(line));
-    return lines
-      .slice(entry + 1)
-      .map((line) => line.trim())
-      .join("\n");
+  #settle(): void {
+    const tensors = this.#freshTensors;
+    for (const [index, record] of this.#freshRecords.entries()) {
+      if (!record.isFreed) this.#register(tensors[index] as Tensor, record, null);
+    }
+    this.#freshTensors = [];
+    this.#freshRecords = [];
   }
+
+  #register(tensor: Tensor, record: TensorRecord, site: string | null): void {
+    this.#registry.register(tensor, { record, callSite: site }, record);
+    record.isWatched = true;
+  }
+}
+
+/** The caller's frames, without those of this library. Costs microseconds: debug mode only. */
+function callSite(): string {
+  const lines = (new Error().stack ?? "").split("\n").slice(1);
+  const entry = lines.findLastIndex((line) => ENTRY_FRAME.test(line));
+  return lines
+    .slice(entry + 1)
+    .map((line) => line.trim())
+    .join("\n");
 }
 
 /** The calls by which callers enter the library; unknown after minification, and then all is shown. */

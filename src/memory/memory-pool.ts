@@ -101,6 +101,11 @@ export class MemoryPool {
   free(slot: number, generation: number): void {
     const id = this.#core.arenaOf(slot);
     this.#core.free(slot, generation);
+    this.closeIfEmpty(id);
+  }
+
+  /** Hands an arena back if it is empty and not the pool's last. @param id Its number in the core. */
+  closeIfEmpty(id: number): void {
     if (this.#core.arenaLiveCount(id) > 0) return;
     const emptied = this.#arenas.find((opened) => opened.id === id);
     if (emptied === undefined) return;

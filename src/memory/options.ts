@@ -152,10 +152,8 @@ export function checkTensorOptions(options: TensorOptions): CheckedTensor {
     byteLength = checkBytes(given["byteLength"], "byteLength", TENSOR_BYTES_MAX);
     shape = [byteLength];
   } else {
-    const { elementBytes } = dtypeTraits(given["dtype"]);
     dtype = given["dtype"] as Dtype;
-    shape = copyShape(given["shape"]);
-    byteLength = checkBytes(shapeBytes(shape, elementBytes), "the tensor", TENSOR_BYTES_MAX);
+    ({ shape, byteLength } = checkShape(given["shape"], dtype));
   }
   const { elementBytes } = dtypeTraits(dtype);
   const alignment = Math.max(checkAlignment(given["alignment"] ?? 1), elementBytes);
@@ -186,10 +184,45 @@ export const TENSOR_OPTION_NAMES = [
   "tag",
 ];
 
-/** What is checked must be what is used: a caller's array may change, or answer differently. */
-function copyShape(shape: unknown): readonly number[] {
-  const isPlausible = Array.isArray(shape) && shape.length <= RANK_MAX;
-  return Object.freeze(isPlausible ? Array.prototype.slice.call(shape) : []);
+/** A shape that was checked, and the bytes of a dense tensor of it. Frozen, so that all may share it. */
+export interface CheckedShape {
+  readonly shape: readonly number[];
+  readonly byteLength: number;
+  readonly elementBytes: number;
+}
+
+/** Shapes that were checked lately, by a digest of their lengths: a step asks for the same again. */
+const RECENT_SHAPES = 256;
+const recentShapes: (CheckedShape | undefined)[] = new Array(RECENT_SHAPES).fill(undefined);
+
+/**
+ * What is checked is a copy, because a caller's array may change, or answer differently.
+ *
+ * @throws {MisuseError} `bad-dtype`, `bad-shape`, `bad-size`.
+ */
+export function checkShape(shape: unknown, dtype: unknown): CheckedShape {
+  const { elementBytes } = dtypeTraits(dtype);
+  const lengths: number[] = [];
+  let digest = elementBytes;
+  const rank = Array.isArray(shape) ? shape.length : 0;
+  for (let index = 0; index < rank && rank <= RANK_MAX; index++) {
+    const length: unknown = (shape as unknown[])[index];
+    lengths[index] = length as number;
+    digest = Math.imul(digest, 31) + (typeof length === "number" ? length : 0);
+  }
+  const place = digest & (RECENT_SHAPES - 1);
+  const recent = recentShapes[place];
+  if (recent?.elementBytes === elementBytes && isEqual(recent.shape, lengths)) return recent;
+  const byteLength = checkBytes(shapeBytes(lengths, elementBytes), "the tensor", TENSOR_BYTES_MAX);
+  const checked = { shape: Object.freeze(lengths), byteLength, elementBytes };
+  recentShapes[place] = checked;
+  return checked;
+}
+
+function isEqual(left: readonly number[], right: readonly number[]): boolean {
+  if (left.length !== right.length) return false;
+  for (let index = 0; index < left.length; index++) if (left[index] !== right[index]) return false;
+  return true;
 }
 
 /** The memory's options, checked; sizes in bytes. */

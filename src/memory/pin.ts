@@ -13,9 +13,6 @@ export type PinAccess = "read" | "write";
  */
 export class Pin<D extends Dtype = Dtype> {
   readonly access: PinAccess;
-  readonly id: string | null;
-  readonly shape: readonly number[];
-  readonly dtype: D;
   /** @internal Kept alive: while its pin is in use, a tensor that nobody holds has not leaked. */
   tensor: object | null = null;
   readonly #core: ControlPlane;
@@ -27,9 +24,6 @@ export class Pin<D extends Dtype = Dtype> {
   /** @internal Pins are made by {@link Tensor.pin} and by `acquire`. */
   constructor(core: ControlPlane, record: TensorRecord, access: PinAccess, view: TensorView) {
     this.access = access;
-    this.id = record.id;
-    this.shape = record.shape;
-    this.dtype = record.dtype as D;
     this.#core = core;
     this.#record = record;
     this.#slot = record.slot;
@@ -39,6 +33,18 @@ export class Pin<D extends Dtype = Dtype> {
       record.writePinCount += 1;
       record.version += 1;
     }
+  }
+
+  get id(): string | null {
+    return this.#record.id;
+  }
+
+  get shape(): readonly number[] {
+    return this.#record.shape;
+  }
+
+  get dtype(): D {
+    return this.#record.dtype as D;
   }
 
   /**

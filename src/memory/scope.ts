@@ -1,19 +1,27 @@
 // Frees a group of tensors together.
+import type { TensorRecord } from "../cache/tensor-record.js";
 import { MisuseError } from "../errors.js";
 import type { Dtype } from "../types.js";
 import { checkObject } from "./checks.js";
 import { TENSOR_OPTION_NAMES, type TensorOptions } from "./options.js";
-import type { Tensor } from "./tensor.js";
+import { Tensor, type TensorOwner } from "./tensor.js";
 
 /** What a scope asks of the memory that it belongs to. */
-export interface ScopeOwner {
-  allocate<D extends Dtype = "u8">(options: TensorOptions<D>): Tensor<D>;
+export interface ScopeOwner extends TensorOwner {
+  allocate(options: TensorOptions): Tensor;
+  /** Frees what is not freed yet. @returns An error for each that is pinned. */
+  freeAll(records: readonly TensorRecord[]): Error[];
 }
+
+/** Tensors of a scope after which those that were freed singly are forgotten, at the earliest. */
+const SWEEP_COUNT_MIN = 256;
 
 export class Scope {
   readonly name: string;
   readonly #owner: ScopeOwner;
-  readonly #tensors = new Set<Tensor>();
+  /** The tensors, not their records: what a scope holds has not leaked. */
+  #tensors: Tensor[] = [];
+  #sweepCount = SWEEP_COUNT_MIN;
 
   /** @internal Scopes are made by `memory.scope`. */
   constructor(name: string, owner: ScopeOwner) {
@@ -24,36 +32,38 @@ export class Scope {
   /** As `memory.allocate`; the tensor is freed with the scope. Its tag defaults to the scope's name. */
   allocate<D extends Dtype = "u8">(options: TensorOptions<D>): Tensor<D> {
     checkObject(options, "allocate", TENSOR_OPTION_NAMES);
-    const tensor = this.#owner.allocate<D>({ ...options, tag: options.tag ?? this.name });
-    this.#tensors.add(tensor as unknown as Tensor);
-    return tensor;
+    const tensor = this.#owner.allocate({ ...options, tag: options.tag ?? this.name });
+    this.#tensors.push(tensor);
+    if (this.#tensors.length === this.#sweepCount) this.#sweep();
+    return tensor as Tensor<D>;
   }
 
   /** Takes a tensor out of the scope: it outlives it. @returns The tensor. */
   keep<D extends Dtype>(tensor: Tensor<D>): Tensor<D> {
-    this.#tensors.delete(tensor as unknown as Tensor);
+    const index = this.#tensors.lastIndexOf(tensor as unknown as Tensor);
+    if (index >= 0) this.#tensors.splice(index, 1);
     return tensor;
   }
 
   /**
-   * Frees what is left of the scope. May be called again.
+   * Frees what is left of the scope, in one call into the core. May be called again.
    *
    * @throws {MisuseError} `pinned` — tensors that are still pinned; they stay in the scope, the rest is
    *   freed. The cause has one error for each.
    */
   [Symbol.dispose](): void {
-    const failures: unknown[] = [];
-    for (const tensor of this.#tensors) {
-      try {
-        tensor[Symbol.dispose]();
-        this.#tensors.delete(tensor);
-      } catch (error) {
-        failures.push(error);
-      }
-    }
+    if (this.#owner.isClosed) return;
+    const failures = this.#owner.freeAll(this.#tensors.map(Tensor.recordOf));
+    this.#sweep();
     if (failures.length > 0) {
       const message = `${failures.length} tensors of scope ${this.name} are still pinned`;
       throw new MisuseError("pinned", message, { cause: new AggregateError(failures) });
     }
+  }
+
+  /** Forgets freed tensors, when there are twice as many as after the last time. */
+  #sweep(): void {
+    this.#tensors = this.#tensors.filter(({ isFreed }) => !isFreed);
+    this.#sweepCount = Math.max(SWEEP_COUNT_MIN, 2 * this.#tensors.length);
   }
 }

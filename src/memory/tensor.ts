@@ -1,13 +1,14 @@
 // A tensor as its user holds it: a handle to the one residency record.
 import type { TensorRecord } from "../cache/tensor-record.js";
 import type { Dtype, Layout, Shape, TensorKind } from "../types.js";
-import { checkPinOptions } from "./checks.js";
+import { checkObject, checkPinOptions } from "./checks.js";
 import type { Pin, PinAccess } from "./pin.js";
 
 /** What a tensor asks of the memory that it belongs to. */
 export interface TensorOwner {
   pin(record: TensorRecord, access: PinAccess): Pin;
   free(record: TensorRecord): void;
+  resize(record: TensorRecord, shape: Shape): void;
   /** After this, everything is gone already. */
   readonly isClosed: boolean;
 }
@@ -20,6 +21,11 @@ export class Tensor<D extends Dtype = Dtype> {
   constructor(record: TensorRecord, owner: TensorOwner) {
     this.#record = record;
     this.#owner = owner;
+  }
+
+  /** @internal */
+  static recordOf(tensor: Tensor): TensorRecord {
+    return tensor.#record;
   }
 
   /** null for an anonymous tensor, which no pressure demotes and nothing can acquire. */
@@ -72,6 +78,22 @@ export class Tensor<D extends Dtype = Dtype> {
     const pin = this.#owner.pin(this.#record, access);
     pin.tensor = this;
     return pin as Pin<D>;
+  }
+
+  /**
+   * Gives the tensor another shape. Its first bytes stay, as many as both shapes have; what is new is
+   * whatever the block's last owner left. The handle stays valid, views of it do not.
+   *
+   * @param options.shape 1 to 8 lengths of at least 1, outermost first.
+   * @throws {MisuseError} `freed`; `not-resident` — use `acquire`; `pinned` — also while it is saved
+   *   or swapped out; `bad-shape`, `bad-size`, `bad-option`, `closed`.
+   * @throws {OutOfMemoryError} It has to move, and there is no room for a second block.
+   * @remarks In place when its size class stays, when it shrinks, or when what follows it is free;
+   *   else it needs room for both blocks and copies. What is refused has changed nothing.
+   */
+  resize(options: { readonly shape: Shape }): void {
+    const { shape } = checkObject(options, "resize", ["shape"]);
+    this.#owner.resize(this.#record, shape as Shape);
   }
 
   /**

@@ -6,6 +6,7 @@ import { HierarchicalCache } from "../cache/hierarchical-cache.js";
 import { MemorySwapper } from "../cache/memory-swapper.js";
 import { Reclaimer } from "../cache/reclaimer.js";
 import { Staging } from "../cache/staging.js";
+import { TensorAllocator } from "../cache/tensor-allocator.js";
 import { CHUNK_BYTES_MIN, TransferEngine } from "../cache/transfer-engine.js";
 import { systemClock } from "../clock.js";
 import { rawCodec } from "../codec/raw.js";
@@ -167,16 +168,17 @@ export async function composeTensorMemory(
     const tierName = tier.name;
     const reclaimer = new Reclaimer({ ...parts, swapper, admission, tierName, isDurable });
     const cache = new HierarchicalCache({ ...parts, swapper, reclaimer });
+    const lifetimes = seams.lifetimePredictor ?? unknownLifetime;
+    const allocator = new TensorAllocator({ ...parts, swapper, reclaimer, lifetimes, isDebug });
     return new TensorMemory({
       ...parts,
       profile,
       swapper,
       cache,
       reclaimer,
+      allocator,
       predictor: seams.predictor ?? noPredictor,
-      lifetimes: seams.lifetimePredictor ?? unknownLifetime,
       isDurable,
-      isDebug,
     });
   } catch (error) {
     await tier.close();

@@ -41,6 +41,46 @@ describe("a scope", () => {
   });
 });
 
+describe("a large scope", () => {
+  it("is freed together, what is pinned, freed or cold in it apart", async () => {
+    const memory = await openMemory({ budgets: { ram: "64MiB" }, seams: { tier: memoryTier() } });
+    const scope = memory.scope("step");
+    const tensors = Array.from({ length: 10_000 }, (_, index) =>
+      scope.allocate({
+        kind: index % 2 === 0 ? "ACTIVATIONS" : "KV_CACHE",
+        byteLength: 1 + (index % 300),
+        ...(index < 10 ? { id: `t${index}` } : {}),
+      }),
+    );
+    await memory.swapOut("t3");
+    tensors[7]?.free();
+    const saving = memory.save("t5");
+    {
+      using _pin = tensors[8]?.pin();
+      using _other = tensors[9999]?.pin();
+      expect(() => scope[Symbol.dispose]()).toThrowError("2 tensors of scope step");
+    }
+    expect(tensors.filter(({ isFreed }) => !isFreed)).toEqual([tensors[8], tensors[9999]]);
+    expect(memory.stats().tensors.hotCount).toBe(2);
+    scope[Symbol.dispose]();
+    await saving;
+    expect(memory.stats().tensors).toEqual({ count: 0, hotCount: 0, hotBytes: 0 });
+    expect(memory.verify().isSound).toBe(true);
+    scope[Symbol.dispose]();
+  });
+
+  it("forgets what was freed singly", async () => {
+    const memory = await openMemory();
+    using scope = memory.scope();
+    for (let index = 0; index < 5000; index++) {
+      scope.allocate({ kind: "ACTIVATIONS", byteLength: 64 }).free();
+    }
+    const last = scope.keep(scope.allocate({ kind: "ACTIVATIONS", byteLength: 64 }));
+    scope[Symbol.dispose]();
+    expect(last.isFreed).toBe(false);
+  });
+});
+
 describe("a tensor", () => {
   it("tells what it is", async () => {
     const memory = await openMemory();

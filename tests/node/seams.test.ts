@@ -76,6 +76,7 @@ describe("clock, lifetimes and sink", () => {
     const seen: [string, number][] = [];
     const lifetimePredictor = {
       name: "test",
+      learns: true,
       expectedMs: () => Number.POSITIVE_INFINITY,
       observe: ({ tag, bytes }: { tag: string; bytes: number }, lifetimeMs: number) => {
         seen.push([`${tag} ${bytes}`, lifetimeMs]);

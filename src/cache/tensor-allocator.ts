@@ -1,0 +1,220 @@
+// Makes tensors, pins, resizes and frees them: what every step of a program does many times, so it
+// stays free of calls and objects that can be saved. Sees seams only.
+import type { Clock } from "../clock.js";
+import type { ControlPlane } from "../core/control-plane.js";
+import { MisuseError } from "../errors.js";
+import type { LifetimePredictor } from "../lifetime/lifetime-predictor.js";
+import type { ArenaShelf } from "../memory/arena-shelf.js";
+import type { EventHub } from "../memory/events.js";
+import { LeakWatch } from "../memory/leak-watch.js";
+import type { MemoryPool } from "../memory/memory-pool.js";
+import {
+  type CheckedTensor,
+  checkShape,
+  checkTensorOptions,
+  type TensorOptions,
+} from "../memory/options.js";
+import { Pin, type PinAccess } from "../memory/pin.js";
+import { Tensor, type TensorOwner } from "../memory/tensor.js";
+import type { EvictionPolicy } from "../policy/eviction-policy.js";
+import { describe, type Shape, type TensorKind } from "../types.js";
+import type { Directory } from "./directory.js";
+import type { MemorySwapper } from "./memory-swapper.js";
+import type { Reclaimer } from "./reclaimer.js";
+import type { TensorRecord } from "./tensor-record.js";
+
+export interface TensorAllocatorOptions {
+  readonly core: ControlPlane;
+  readonly shelf: ArenaShelf;
+  readonly pools: ReadonlyMap<TensorKind, MemoryPool>;
+  readonly directory: Directory;
+  readonly swapper: MemorySwapper;
+  readonly reclaimer: Reclaimer;
+  readonly policy: EvictionPolicy;
+  readonly lifetimes: LifetimePredictor;
+  readonly events: EventHub;
+  readonly clock: Clock;
+  readonly isDebug: boolean;
+}
+
+export class TensorAllocator implements TensorOwner {
+  readonly leaks: LeakWatch;
+  readonly #core: ControlPlane;
+  readonly #shelf: ArenaShelf;
+  readonly #pools: ReadonlyMap<TensorKind, MemoryPool>;
+  readonly #directory: Directory;
+  readonly #swapper: MemorySwapper;
+  readonly #reclaimer: Reclaimer;
+  readonly #policy: EvictionPolicy;
+  readonly #lifetimes: LifetimePredictor;
+  readonly #clock: Clock;
+  readonly #isDebug: boolean;
+  #isClosed = false;
+
+  constructor(options: TensorAllocatorOptions) {
+    this.#core = options.core;
+    this.#shelf = options.shelf;
+    this.#pools = options.pools;
+    this.#directory = options.directory;
+    this.#swapper = options.swapper;
+    this.#reclaimer = options.reclaimer;
+    this.#policy = options.policy;
+    this.#lifetimes = options.lifetimes;
+    this.#clock = options.clock;
+    this.#isDebug = options.isDebug;
+    this.leaks = new LeakWatch(options.isDebug, options.events, (record) => {
+      // A pin that was never disposed: a view of it may still be in use, so the block stays.
+      if (this.#core.pinCountOf(record.slot) === 0) this.#release(record);
+    });
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /** From here on every call is refused. */
+  close(): void {
+    this.#isClosed = true;
+  }
+
+  /** @throws {MisuseError} `closed`. */
+  checkOpen(): void {
+    if (this.#isClosed) throw new MisuseError("closed", "the memory is closed");
+  }
+
+  /** @throws {OutOfMemoryError} @throws {MisuseError} `bad-*`, `duplicate-id`, `closed`. */
+  allocate(options: TensorOptions): Tensor {
+    const checked = this.#check(options);
+    const pool = this.#pools.get(checked.kind) as MemoryPool;
+    const slot = this.#reclaimer.place(pool, checked.byteLength, checked.alignment);
+    return this.#adopt(checked, pool, slot);
+  }
+
+  /** As {@link allocate}, but null in place of an `OutOfMemoryError`. */
+  tryAllocate(options: TensorOptions): Tensor | null {
+    const checked = this.#check(options);
+    const pool = this.#pools.get(checked.kind) as MemoryPool;
+    const slot = this.#reclaimer.tryPlace(pool, checked.byteLength, checked.alignment);
+    return slot === 0 ? null : this.#adopt(checked, pool, slot);
+  }
+
+  pin(record: TensorRecord, access: PinAccess): Pin {
+    this.#checkResident(record);
+    const { slot } = record;
+    if (record.id !== null) this.#policy.touch(record.index);
+    const epoch = this.#core.pin(slot, record.generation);
+    if (record.view === null || record.viewEpoch !== epoch) {
+      const offset = this.#core.offsetOf(slot);
+      record.view = this.#shelf.viewOf(slot, epoch, record.dtype, offset, record.byteLength);
+      record.viewEpoch = epoch;
+    }
+    return new Pin(this.#core, record, access, record.view);
+  }
+
+  free(record: TensorRecord): void {
+    this.checkOpen();
+    if (record.isFreed) throw new MisuseError("freed", "the tensor was freed before");
+    this.#release(record);
+    if (record.id === null) this.leaks.unwatch(record);
+  }
+
+  /**
+   * Frees tensors together, in one call into the core as far as they are resident and idle. Those
+   * that were freed before are passed over.
+   *
+   * @returns An error for each that is pinned; the rest is freed.
+   */
+  freeAll(records: readonly TensorRecord[]): Error[] {
+    const errors: Error[] = [];
+    const together: TensorRecord[] = [];
+    for (const record of records) {
+      if (record.isFreed) continue;
+      if (record.isResident && record.transfer === null && !this.#isDebug) {
+        together.push(record);
+        continue;
+      }
+      try {
+        this.free(record);
+      } catch (error) {
+        errors.push(error as Error);
+      }
+    }
+    for (const { error } of this.#swapper.releaseAll(together)) errors.push(error);
+    for (const record of together) {
+      if (!record.isFreed) continue;
+      this.#forget(record);
+      if (record.id === null) this.leaks.unwatch(record);
+    }
+    return errors;
+  }
+
+  /** Gives a resident tensor another shape; its first bytes stay. */
+  resize(record: TensorRecord, shape: Shape): void {
+    this.#checkResident(record);
+    const checked = checkShape(shape, record.dtype);
+    const { slot, generation, alignment, pool } = record;
+    const { byteLength } = checked;
+    if (!this.#core.tryResize(slot, generation, byteLength, alignment)) {
+      const other = this.#placeBeside(record, byteLength);
+      const otherGeneration = this.#core.generationOf(other);
+      const keptBytes = Math.min(record.byteLength, byteLength);
+      const target = this.#shelf.arenaOf(other).bytes(this.#core.offsetOf(other), keptBytes);
+      target.set(this.#shelf.arenaOf(slot).bytes(this.#core.offsetOf(slot), keptBytes));
+      this.#core.exchange(slot, generation, other, otherGeneration);
+      pool.free(other, otherGeneration);
+    }
+    this.#swapper.reshape(record, checked.shape, byteLength);
+  }
+
+  /** A second block for a tensor. Pinned meanwhile, so that no remedy moves or evicts it. */
+  #placeBeside({ slot, generation, alignment, pool }: TensorRecord, byteLength: number): number {
+    this.#core.pin(slot, generation);
+    try {
+      return this.#reclaimer.place(pool, byteLength, alignment);
+    } finally {
+      this.#core.unpin(slot, generation);
+    }
+  }
+
+  #check(options: TensorOptions): CheckedTensor {
+    this.checkOpen();
+    const checked = checkTensorOptions(options);
+    const { id } = checked;
+    if (id !== null && this.#directory.get(id) !== undefined) {
+      throw new MisuseError("duplicate-id", `the id ${describe(id)} is in use`);
+    }
+    return checked;
+  }
+
+  #adopt(checked: CheckedTensor, pool: MemoryPool, slot: number): Tensor {
+    const allocatedMs = this.#lifetimes.learns ? this.#clock.monotonicMs() : 0;
+    const record = this.#directory.add(checked, pool, allocatedMs);
+    this.#swapper.attach(record, slot);
+    if (checked.isZeroed) {
+      this.#shelf.arenaOf(slot).bytes(this.#core.offsetOf(slot), checked.byteLength).fill(0);
+    }
+    const tensor = new Tensor(record, this);
+    if (record.id === null) this.leaks.watch(tensor, record);
+    return tensor;
+  }
+
+  #checkResident(record: TensorRecord): void {
+    this.checkOpen();
+    if (record.isFreed) throw new MisuseError("freed", "the tensor was freed");
+    if (!record.isResident) {
+      throw new MisuseError("not-resident", "the tensor was moved to a colder tier: use acquire");
+    }
+  }
+
+  #release(record: TensorRecord): void {
+    this.#swapper.release(record);
+    this.#forget(record);
+  }
+
+  #forget(record: TensorRecord): void {
+    this.#directory.remove(record);
+    if (!this.#lifetimes.learns) return;
+    const { kind, byteLength: bytes, tag } = record;
+    this.#lifetimes.observe({ kind, bytes, tag }, this.#clock.monotonicMs() - record.allocatedMs);
+  }
+}
