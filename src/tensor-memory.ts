@@ -391,16 +391,16 @@ export class TensorMemory {
    * @remarks Synchronous. Cost: as {@link verify}, and the whole metadata is written anew.
    */
   recover(): number {
-    this.#checkOpen();
+    this.#allocator.checkOpen();
     if (this.#reclaimer.reservedCount > 0) {
       throw new MisuseError("re-entrant", "a reservation is under way: await it first");
     }
-    this.#core.recover();
+    this.#parts.core.recover();
     for (const pool of this.#pools.values()) pool.reconcile();
     const gone = this.#swapper.reconcile();
     for (const record of gone) {
       this.#directory.remove(record);
-      this.#leaks.unwatch(record);
+      this.#allocator.leaks.unwatch(record);
     }
     this.#shelf.reconcile();
     return gone.length;
