@@ -2,11 +2,10 @@
 // brings it back. Keeps at most one transfer per tensor; decides nothing about who moves when.
 
 import type { Clock } from "../clock.js";
-import type { ControlPlane, FreeRefusal } from "../core/control-plane.js";
+import type { ControlPlane } from "../core/control-plane.js";
 import { CorruptionError, MisuseError, TierError } from "../errors.js";
 import type { ArenaShelf } from "../memory/arena-shelf.js";
 import type { EventHub } from "../memory/events.js";
-import type { MemoryPool } from "../memory/memory-pool.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import type { RecordHeader } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
@@ -130,25 +129,11 @@ export class MemorySwapper {
     this.#end(record);
   }
 
-  /**
-   * As {@link release} for many tensors that are resident and without a transfer, in one call into
-   * the core. What is pinned does not stop the rest.
-   *
-   * @returns The refusals; nothing has changed for those tensors.
-   */
-  releaseAll(records: readonly TensorRecord[]): FreeRefusal[] {
-    const emptied = new Map<number, MemoryPool>();
-    for (const { slot, pool } of records) emptied.set(this.#core.arenaOf(slot), pool);
-    const refusals = this.#core.freeAll(records);
-    const refused = new Set(refusals.map(({ index }) => index));
-    for (const [index, record] of records.entries()) {
-      if (refused.size > 0 && refused.has(index)) continue;
-      record.bind(0, 0);
-      this.#forget(record);
-      this.#end(record);
-    }
-    for (const [arena, pool] of emptied) pool.closeIfEmpty(arena);
-    return refusals;
+  /** As {@link release}, for a resident tensor without a transfer whose block is free already. */
+  releaseFreed(record: TensorRecord): void {
+    record.bind(0, 0);
+    this.#forget(record);
+    this.#end(record);
   }
 
   /**
@@ -507,12 +492,8 @@ export class MemorySwapper {
   }
 
   #spilled(record: TensorRecord, bytesWritten: number): void {
-    this.#events.emit({
-      type: "spill",
-      id: nameOf(record),
-      tier: this.#engine.tier.name,
-      bytesWritten,
-    });
+    const tier = this.#engine.tier.name;
+    this.#events.emit({ type: "spill", id: nameOf(record), tier, bytesWritten });
   }
 
   /** Later than every generation of this process, and of earlier ones unless the clock went back. */

@@ -139,12 +139,20 @@ export class TensorAllocator implements TensorOwner {
         errors.push(error as Error);
       }
     }
-    for (const { error } of this.#swapper.releaseAll(together)) errors.push(error);
+    const emptied = new Map<number, MemoryPool>();
+    for (const { slot, pool } of together) emptied.set(this.#core.arenaOf(slot), pool);
+    const refused = new Set<TensorRecord>();
+    for (const { index, error } of this.#core.freeAll(together)) {
+      refused.add(together[index] as TensorRecord);
+      errors.push(error);
+    }
     for (const record of together) {
-      if (!record.isFreed) continue;
+      if (refused.has(record)) continue;
+      this.#swapper.releaseFreed(record);
       this.#forget(record);
       if (record.id === null) this.leaks.unwatch(record);
     }
+    for (const [arena, pool] of emptied) pool.closeIfEmpty(arena);
     return errors;
   }
 
