@@ -1,19 +1,23 @@
 // Proofs by number: random operations on every build of the core against a model, and bad uses of
-// handles. Prints figures; fails on a divergence, or when a figure is below its floor.
+// handles; on request, whether the model notices one changed instruction. Prints figures; fails on a
+// divergence, or when a figure is below its floor.
 //
-//   node scripts/proof.mjs [--only model|misuse] [--operations N] [--bad-uses N] [--seed N] [--json FILE]
+//   node scripts/proof.mjs [--only model|misuse|mutants] [--seed N] [--json FILE]
+//     [--operations N] [--bad-uses N] [--mutants N]
 //
 // Needs the debug builds: node scripts/build.mjs --debug
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { environment, printFigures } from "../bench/support.mjs";
-import { runJobs, sumOf } from "../tests/proof/workers.mjs";
+import { mutantsOf } from "../tests/proof/mutants.mjs";
+import { attemptJobs, runJobs, sumOf } from "../tests/proof/workers.mjs";
 
 const { values } = parseArgs({
   options: {
     only: { type: "string" },
     operations: { type: "string", default: "50e6" },
     "bad-uses": { type: "string", default: "10e6" },
+    mutants: { type: "string", default: "100" },
     seed: { type: "string" },
     json: { type: "string" },
   },
@@ -32,6 +36,8 @@ const MISUSE_SHARES = [
   ["core", "buddy", 0.15],
 ];
 const JOB_OPERATION_COUNT = 1_000_000;
+const MUTANT_OPERATION_COUNT = 400_000;
+const MUTANT_LIMIT_MS = 20_000;
 
 /** Splits work into jobs with seeds of their own. */
 function split(count, jobCountMax, options) {
@@ -71,6 +77,8 @@ async function proveModel(operationCount) {
     atLeast("model-compactions", sums.plans, 20 * perMillion, "plans"),
     atLeast("model-moves", sums.moves, 200 * perMillion, "moves", `${sums.vetoes} more vetoed`),
     atLeast("model-bad-uses", sums.bad, 10_000 * perMillion, "refusals"),
+    atLeast("model-slots-retired", sums.retired, 20 * perMillion, "slots"),
+    atLeast("model-recoveries", sums.recoveries, 10 * perMillion, "recoveries"),
     atLeast("model-allocations", sums.allocations, 100_000 * perMillion, "blocks"),
   ];
 }
@@ -100,6 +108,24 @@ async function proveMisuse(badCount) {
   ];
 }
 
+async function proveMutants(count) {
+  const mutants = await mutantsOf(seed, count);
+  const jobs = mutants.map(({ bytes }) => ({
+    kind: "mutant",
+    build: "core",
+    bytes,
+    seed,
+    operationCount: MUTANT_OPERATION_COUNT,
+    episodeStepCountMax: MUTANT_OPERATION_COUNT / 25,
+    shrinkTrialCount: 0,
+  }));
+  const answers = await attemptJobs(jobs, { limitMs: MUTANT_LIMIT_MS });
+  const unnoticed = mutants.filter((_, index) => answers[index].failure === undefined);
+  for (const { title } of unnoticed) console.log(`unnoticed: ${title}`);
+  const noticed = ((mutants.length - unnoticed.length) / mutants.length) * 100;
+  return [atLeast("mutants-noticed", noticed, 60, "%", `of ${mutants.length}`)];
+}
+
 /** A proof ends with its first divergence. */
 const divergences = (name, value) => ({
   id: `proof/${name}-divergences`,
@@ -112,8 +138,9 @@ const divergences = (name, value) => ({
 const PROOFS = {
   model: () => proveModel(Number(values.operations)),
   misuse: () => proveMisuse(Number(values["bad-uses"])),
+  mutants: () => proveMutants(Number(values.mutants)),
 };
-const names = values.only === undefined ? Object.keys(PROOFS) : [values.only];
+const names = values.only === undefined ? ["model", "misuse"] : [values.only];
 const figures = [];
 console.log(`seed ${seed}`);
 for (const name of names) {

@@ -1,9 +1,10 @@
 // What the core costs beside what else a program could use, and what fits.
 //
-//   node --expose-gc bench/core/run.mjs [--json FILE] [--svg FILE] [--quick] [--only SECTION]
+//   node --expose-gc bench/core/run.mjs [--json FILE] [--svg FILE] [--quick] [--only SECTION,SECTION]
 //
 // Each section has a process of its own: the contestants of a table share it and take turns. Times are
-// the median of short chunks, the least in parentheses, in nanoseconds; trust ratios within a table.
+// the median of short chunks, the least in parentheses, in nanoseconds: less is better. Our own rows
+// have a star. Trust ratios within a table.
 // Never fails on time; exits with 1 when a section or one of our own rows breaks, or
 // an overlap is found.
 import { fork } from "node:child_process";
@@ -12,7 +13,9 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { environment, printFigures } from "../support.mjs";
 import { headline } from "./headline.mjs";
+import { mustShow } from "./must-show.mjs";
 import { barPlot } from "./svg.mjs";
+import { printTimes, tidy } from "./tables.mjs";
 
 const SECTIONS = [
   { name: "overlap", title: "Overlap check" },
@@ -55,21 +58,6 @@ function runSection({ name, group = "" }) {
   });
 }
 
-/** The collector's work falls into few chunks: there the mean tells more than the median. */
-const cell = ({ median, least, mean }, group) =>
-  `${tidy(median)} (${tidy(least)})${group === "pools" ? `, mean ${tidy(mean)}` : ""}`;
-const tidy = (value) => (value < 100 ? value.toFixed(1) : value.toFixed(0));
-
-/** Contestants by metrics: the form in which times are compared. */
-function printTimes(rows, group) {
-  const table = {};
-  for (const row of rows) {
-    table[row.title] ??= {};
-    table[row.title][row.metric] = cell(row, group);
-  }
-  console.table(table);
-}
-
 function figuresOfTimes(rows, group) {
   const floors = new Map(rows.filter(({ id }) => id === "floor").map((row) => [row.metric, row]));
   return rows.map(({ metric, id, median, least, mean }) => ({
@@ -80,10 +68,13 @@ function figuresOfTimes(rows, group) {
   }));
 }
 
+const wanted = options.only?.split(",");
+const unknown = wanted?.find((name) => !SECTIONS.some((section) => section.name === name));
+if (unknown !== undefined) throw new Error(`there is no section ${unknown}`);
 const figures = [];
 const titles = new Map();
 for (const section of SECTIONS) {
-  if (options.only !== undefined && options.only !== section.name) continue;
+  if (wanted !== undefined && !wanted.includes(section.name)) continue;
   const startMs = performance.now();
   const result = await runSection(section);
   const seconds = ((performance.now() - startMs) / 1000).toFixed(0);
@@ -97,7 +88,7 @@ for (const section of SECTIONS) {
     console.log(`not run: ${title}: ${reason}`);
     if (isOurs) process.exitCode = 1;
   }
-  if (result.rows.length > 0) printTimes(result.rows, section.group);
+  if (result.rows.length > 0) printTimes(result.rows, section.group === "pools");
   for (const table of result.tables) console.table(table);
   if (result.figures.length > 0) printFigures(result.figures);
   const times = figuresOfTimes(result.rows, section.group);
@@ -112,6 +103,13 @@ if (derived.length > 0) {
   printFigures(derived);
 }
 figures.unshift(...derived);
+for (const figure of derived) byId.set(figure.id, figure);
+const promises = mustShow((id) => byId.get(id));
+if (promises.judgedCount > 0) {
+  console.log("\nWhat must be shown");
+  console.table(promises.rows);
+  console.log(`${promises.metCount} of ${promises.judgedCount} targets met`);
+}
 if (figures.some(({ id, met }) => id === "core/overlaps" && met === false)) process.exitCode = 1;
 
 if (options.json !== undefined) {
@@ -133,6 +131,7 @@ if (options.svg !== undefined) {
     { title: "20,000 live blocks: allocate, ns", bars: bars("core/churn-allocate") },
     { title: "20,000 live blocks: free, ns", bars: bars("core/churn-free") },
     { title: "Tensor of 576 floats with a view, ns", bars: bars("core/pools-view-576") },
+    { title: "Tensor of 12,288 floats with a view, ns", bars: bars("core/pools-view-12288") },
   ];
   writeFileSync(options.svg, barPlot(panels.filter(({ bars: some }) => some.length > 0)));
 }

@@ -34,7 +34,7 @@ export function moduleOf(build) {
  *   open at a time.
  * @param {number} options.slotCount Most blocks live at once.
  * @param {WebAssembly.Module} [options.wasm] In place of the build's own.
- * @returns {Promise<{plane: any, memory: WebAssembly.Memory}>}
+ * @returns {Promise<{plane: any, memory: WebAssembly.Memory, base: number}>}
  */
 export async function openPlane({ build, arenas, slotCount, wasm }) {
   const metadataBytes = arenas.reduce(
@@ -44,6 +44,7 @@ export async function openPlane({ build, arenas, slotCount, wasm }) {
   );
   /** @type {any} */
   let memory;
+  const module = wasm ?? (await moduleOf(build));
   const plane = await ControlPlane.create({
     slotCapacity: slotCount + 1,
     arenaCapacity: arenas.length + 1,
@@ -52,7 +53,8 @@ export async function openPlane({ build, arenas, slotCount, wasm }) {
       memory = build.includes("shared") ? createShared(pages) : createUnshared(pages);
       return memory;
     },
-    wasm: wasm ?? (await moduleOf(build)),
+    wasm: module,
   });
-  return { plane, memory };
+  const core = new WebAssembly.Instance(module, { env: { memory } }).exports;
+  return { plane, memory, base: core.controlHeapBase() };
 }

@@ -187,7 +187,7 @@ const planeCalls = (plane) => [
 async function misuseTables({ seed, badCount, build, through, wrap }) {
   const random = words(seed);
   const options = { build, arenas: ARENAS, slotCount: SLOT_COUNT };
-  const { plane: opened, memory } = await openPlane(options);
+  const { plane: opened, memory, base } = await openPlane(options);
   const plane = wrap?.(opened) ?? opened;
   const world = new World(plane, random);
   const other = new World((await openPlane(options)).plane, words(seed + 1));
@@ -196,7 +196,6 @@ async function misuseTables({ seed, badCount, build, through, wrap }) {
   }
   const module = await moduleOf(build);
   const core = new WebAssembly.Instance(module, { env: { memory } }).exports;
-  const base = core.controlHeapBase();
   const calls = through === "core" ? coreCalls(core, base) : planeCalls(plane);
   const statusWord = (base + abi.CONTROL_OFF_STATUS) / 4;
   const kinds = Object.entries(KINDS);

@@ -57,6 +57,8 @@ const WEIGHTS = {
   compactStep: 30,
   compactAll: 0.1,
   reopen: 0.5,
+  age: 1,
+  recover: 0.05,
 };
 const NEVER_OFF = ["allocate", "free"];
 const ALLOCATES = new Set(["allocate", "allocateAligned"].map((name) => OPERATIONS.indexOf(name)));
@@ -96,8 +98,9 @@ function stepSource(random) {
 }
 
 async function openRun(shape, options) {
-  const { plane } = await openPlane({ ...shape, ...options });
-  return new Run(options.wrap?.(plane) ?? plane, shape);
+  const { plane, memory, base } = await openPlane({ ...shape, ...options });
+  const words = new Int32Array(memory.buffer);
+  return new Run(options.wrap?.(plane) ?? plane, { ...shape, words, base });
 }
 
 /** Replays recorded steps. @returns The error, or null. */
@@ -182,14 +185,21 @@ async function episode(seed, stepCountMax, options) {
  * Runs episodes until so many operations are done.
  *
  * @param options.build Of the core; `wasm` or `wrap` replace its module or its control plane.
+ * @param options.episodeStepCountMax Cuts episodes off, for more of them. Default: not.
  * @param options.shrinkTrialCount Replays that shorten a failing sequence. Default: 300.
  * @returns {Promise<Record<string, number>>} The sums of their counts.
  */
-export async function runModel({ seed, operationCount, ...options }) {
+export async function runModel({
+  seed,
+  operationCount,
+  episodeStepCountMax = operationCount,
+  ...options
+}) {
   const seeds = words(seed);
   const sums = { episodes: 0, operations: 0 };
   while (sums.operations < operationCount) {
-    const counts = await episode(seeds(), operationCount - sums.operations, options);
+    const rest = operationCount - sums.operations;
+    const counts = await episode(seeds(), Math.min(rest, episodeStepCountMax), options);
     sums.episodes += 1;
     for (const [name, count] of Object.entries(counts)) sums[name] = (sums[name] ?? 0) + count;
   }

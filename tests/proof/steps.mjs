@@ -1,6 +1,7 @@
 // One step of a random run: an operation on a real control plane, and what the model says about its
 // outcome. A step is an operation and three words, whose meaning depends on the state alone; so any
 // part of a failing sequence is a sequence again, and can be shrunk.
+import * as abi from "../../dist/assembly/abi.js";
 import { Model, must } from "./model.mjs";
 import { share } from "./random.mjs";
 
@@ -13,7 +14,20 @@ const SUPERBLOCK_BYTES = 2 ** 18;
 const SLAB_ARENA_BYTES_MIN = 2 ** 22;
 const UNIT_SHIFT = 6;
 const REQUESTED_BYTES_MAX = 2 ** 32 - 1;
-const COUNTS = ["operations", "allocations", "noRoom", "noSlot", "bad", "moves", "vetoes", "plans"];
+/** No more of the slots than one in so many are used up. */
+const RETIRED_PART = 4;
+const COUNTS = [
+  "operations",
+  "allocations",
+  "noRoom",
+  "noSlot",
+  "bad",
+  "moves",
+  "vetoes",
+  "plans",
+  "retired",
+  "recoveries",
+];
 
 export const OPERATIONS = [
   "allocate",
@@ -29,6 +43,8 @@ export const OPERATIONS = [
   "compactStep",
   "compactAll",
   "reopen",
+  "age",
+  "recover",
 ];
 
 export class Run {
@@ -42,11 +58,13 @@ export class Run {
   #stale = [];
   #staleCount = 0;
   #arenaIds = [];
+  #retiredCount = 0;
   #steps;
 
   /**
    * @param plane Without arenas.
-   * @param shape `arenas` to open, `slotCount`, `bytesMax` of a request.
+   * @param shape `arenas` to open, `slotCount`, `bytesMax` of a request; the `words` of the plane's
+   *   memory and its `base`.
    */
   constructor(plane, shape) {
     this.#plane = plane;
@@ -124,6 +142,10 @@ export class Run {
     this.#plane.free(slot, generation);
     model.remove(place);
     this.#stale[this.#staleCount++ % STALE_COUNT_MAX] = [slot, generation];
+    if (generation === abi.GENERATION_MAX - 1) {
+      this.#retiredCount += 1;
+      this.counts.retired += 1;
+    }
   }
 
   freeNewest(a) {
@@ -210,10 +232,30 @@ export class Run {
     this.#arenaIds[index] = this.#open(index, b % POOL_COUNT);
   }
 
+  /** Makes a slot look as if it had been used four billion times, or nearly. */
+  age(a, b) {
+    const model = this.#model;
+    const { slotCount, words, base } = this.#shape;
+    if (model.liveCount === 0 || this.#retiredCount >= slotCount / RETIRED_PART) return;
+    const place = a % model.liveCount;
+    const slot = model.slots[place];
+    if (this.#pending?.slot === slot) return;
+    const generation = abi.GENERATION_MAX - 1 - (b % 3);
+    const hot = words[(base + abi.CONTROL_OFF_HOT) / 4];
+    words[(base + hot + slot * abi.HOT_BYTES + abi.HOT_OFF_GENERATION) / 4] = generation;
+    model.generations[place] = generation;
+  }
+
+  recover() {
+    this.#dropPlan();
+    this.#plane.recover();
+    this.counts.recoveries += 1;
+  }
+
   // --- What they share -----------------------------------------------------------------------------
 
   get #hasSlot() {
-    return this.liveCount < this.#shape.slotCount;
+    return this.liveCount + this.#retiredCount < this.#shape.slotCount;
   }
 
   #open(index, pool = index % POOL_COUNT) {

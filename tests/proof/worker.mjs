@@ -3,7 +3,12 @@ import { parentPort } from "node:worker_threads";
 import { runMisuse } from "./misuse-run.mjs";
 import { runModel } from "./model-run.mjs";
 
-const RUNS = { model: runModel, misuse: runMisuse };
+/** The model on a module whose bytes came with the job. */
+async function runMutant({ bytes, ...options }) {
+  return runModel({ ...options, wasm: await WebAssembly.compile(bytes) });
+}
+
+const RUNS = { model: runModel, misuse: runMisuse, mutant: runMutant };
 
 // A stack costs more than the refusal that it is about, and a job's error has its seed.
 Error.stackTraceLimit = 0;

@@ -2,40 +2,74 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 
+/** A thread that answers one job at a time. */
+class Thread {
+  #worker = new Worker(new URL("worker.mjs", import.meta.url));
+  #answered = () => {};
+
+  constructor() {
+    this.#worker.on("message", (answer) => this.#answered(answer));
+    this.#worker.on("error", (error) => this.#answered({ failure: String(error.stack) }));
+    this.#worker.on("exit", (code) => this.#answered({ failure: `a thread ended with ${code}` }));
+  }
+
+  /** @returns `counts` or `failure`; a job that takes longer than `limitMs` ends its thread. */
+  run(job, limitMs) {
+    return new Promise((resolve) => {
+      const isLimited = Number.isFinite(limitMs);
+      const end = () => {
+        this.#answered({ failure: `no answer in ${limitMs} ms` });
+        this.end().catch(this.#answered);
+      };
+      const timer = isLimited ? setTimeout(end, limitMs) : undefined;
+      this.#answered = (answer) => {
+        clearTimeout(timer);
+        resolve(answer);
+      };
+      this.#worker.postMessage(job);
+    });
+  }
+
+  async end() {
+    await this.#worker.terminate();
+  }
+}
+
 /**
- * Runs jobs, each on the first thread that is free, until all are done or one has failed.
+ * Runs jobs, each on the first thread that is free.
  *
  * @param jobs Each with a `kind` that worker.mjs knows, and its options.
- * @returns The counts of each job, in their order. @throws {Error} Of the first job that failed.
+ * @param options.limitMs A job that takes longer has failed. Default: none.
+ * @param options.stopsAtFailure Whether the first failure ends the rest. Default: false.
+ * @returns Of each job `counts` or `failure`, in their order; nothing for jobs that did not run.
  */
-export async function runJobs(jobs) {
-  const results = [];
+export async function attemptJobs(jobs, { limitMs = Infinity, stopsAtFailure = false } = {}) {
+  const answers = new Array(jobs.length);
   let next = 0;
-  let failure;
+  let isStopped = false;
   const work = async () => {
-    const worker = new Worker(new URL("worker.mjs", import.meta.url));
-    let answered = () => {};
-    worker.on("message", (answer) => answered(answer));
-    worker.on("error", (error) => answered({ failure: String(error.stack) }));
-    worker.on("exit", (code) => answered({ failure: `a thread ended with ${code}` }));
-    try {
-      while (next < jobs.length && failure === undefined) {
-        const index = next++;
-        const answer = await new Promise((resolve) => {
-          answered = resolve;
-          worker.postMessage(jobs[index]);
-        });
-        failure ??= answer.failure;
-        results[index] = answer.counts;
-      }
-    } finally {
-      await worker.terminate();
+    let thread = new Thread();
+    while (next < jobs.length && !isStopped) {
+      const index = next++;
+      answers[index] = await thread.run(jobs[index], limitMs);
+      if (answers[index].failure === undefined) continue;
+      isStopped = stopsAtFailure;
+      await thread.end();
+      thread = new Thread();
     }
+    await thread.end();
   };
   const threadCount = Math.min(jobs.length, availableParallelism());
   await Promise.all(Array.from({ length: threadCount }, work));
-  if (failure !== undefined) throw new Error(failure);
-  return results;
+  return answers;
+}
+
+/** Runs jobs until all are done. @returns Their counts. @throws {Error} Of the first that failed. */
+export async function runJobs(jobs) {
+  const answers = await attemptJobs(jobs, { stopsAtFailure: true });
+  const failed = answers.find((answer) => answer?.failure !== undefined);
+  if (failed !== undefined) throw new Error(failed.failure);
+  return answers.map(({ counts }) => counts);
 }
 
 /** Adds counts up, name by name. */

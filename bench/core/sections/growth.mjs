@@ -65,10 +65,7 @@ export async function run({ isQuick }) {
   }));
   const liveGrowth = value("live-200k") / value("live-1k");
   const arenaGrowth = value("arena-4-gib") / value("arena-64-mib");
-  let code = 0;
-  const checkMs = timed(() => {
-    code = heaps[0].check();
-  });
+  const verified = await verifyMany();
   figures.push(
     {
       id: "core/growth-live-200k-over-1k",
@@ -80,12 +77,27 @@ export async function run({ isQuick }) {
     },
     { id: "core/growth-arena-4-gib-over-64-mib", value: arenaGrowth, unit: "ratio" },
     {
-      id: "core/verify-ms",
-      value: checkMs,
+      id: "core/verify-200k-live",
+      value: verified.milliseconds,
       unit: "ms",
-      met: code === 0,
-      beside: "six arenas, 227,000 live blocks",
+      met: verified.isSound,
+      beside: `${verified.liveCount} live blocks in one arena of 4 GiB; the middle of five`,
     },
   );
   return { figures };
+}
+
+/** Walks every invariant of an arena with 200,000 live blocks. */
+async function verifyMany() {
+  const liveCount = LIVE_COUNTS.at(-1);
+  const [heap] = await openPlane([4 * GIB], { slotCount: 2 ** 18 });
+  const { fillPlaces, fillSizes } = churn({ liveCount, burstCount: 0 });
+  compileDriver(plane.source)(heap, liveCount).fill(fillPlaces, fillSizes, 0, liveCount);
+  const codes = [];
+  const times = Array.from({ length: 5 }, () => timed(() => codes.push(heap.check())));
+  return {
+    milliseconds: times.sort((left, right) => left - right)[2],
+    isSound: codes.every((code) => code === 0),
+    liveCount: heap.counters.liveCount,
+  };
 }
