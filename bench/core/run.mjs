@@ -14,7 +14,7 @@ import { parseArgs } from "node:util";
 import { environment, printFigures } from "../support.mjs";
 import { headline } from "./headline.mjs";
 import { mustShow } from "./must-show.mjs";
-import { barPlot } from "./svg.mjs";
+import { plotOf } from "./plot.mjs";
 import { printTimes, tidy } from "./tables.mjs";
 
 const SECTIONS = [
@@ -60,7 +60,8 @@ function runSection({ name, group = "" }) {
 
 function figuresOfTimes(rows, group) {
   const floors = new Map(rows.filter(({ id }) => id === "floor").map((row) => [row.metric, row]));
-  return rows.map(({ metric, id, median, least, mean }) => ({
+  return rows.map(({ metric, id, title, median, least, mean }) => ({
+    title,
     id: `core/${group === "pools" ? "pools-" : ""}${metric}/${id}`,
     value: median,
     unit: "ns",
@@ -72,7 +73,6 @@ const wanted = options.only?.split(",");
 const unknown = wanted?.find((name) => !SECTIONS.some((section) => section.name === name));
 if (unknown !== undefined) throw new Error(`there is no section ${unknown}`);
 const figures = [];
-const titles = new Map();
 for (const section of SECTIONS) {
   if (wanted !== undefined && !wanted.includes(section.name)) continue;
   const startMs = performance.now();
@@ -93,7 +93,6 @@ for (const section of SECTIONS) {
   if (result.figures.length > 0) printFigures(result.figures);
   const times = figuresOfTimes(result.rows, section.group);
   figures.push(...times, ...result.tabledFigures, ...result.figures);
-  for (const { id, title } of result.rows) titles.set(id, title);
 }
 
 const byId = new Map(figures.map((figure) => [figure.id, figure]));
@@ -118,20 +117,4 @@ if (options.json !== undefined) {
     `${JSON.stringify({ environment: environment(), figures }, null, 2)}\n`,
   );
 }
-if (options.svg !== undefined) {
-  const bars = (prefix) =>
-    figures
-      .filter(({ id }) => id.startsWith(`${prefix}/`))
-      .map(({ id, value }) => {
-        const name = id.slice(prefix.length + 1);
-        return { label: titles.get(name) ?? name, value, isOurs: name.startsWith("tierheap") };
-      });
-  const panels = [
-    { title: "LLM trace, first 40,000 operations, ns each", bars: bars("core/llm-trace-start") },
-    { title: "20,000 live blocks: allocate, ns", bars: bars("core/churn-allocate") },
-    { title: "20,000 live blocks: free, ns", bars: bars("core/churn-free") },
-    { title: "Tensor of 576 floats with a view, ns", bars: bars("core/pools-view-576") },
-    { title: "Tensor of 12,288 floats with a view, ns", bars: bars("core/pools-view-12288") },
-  ];
-  writeFileSync(options.svg, barPlot(panels.filter(({ bars: some }) => some.length > 0)));
-}
+if (options.svg !== undefined) writeFileSync(options.svg, plotOf(figures));
