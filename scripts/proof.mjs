@@ -78,6 +78,7 @@ async function proveModel(operationCount) {
     atLeast("model-moves", sums.moves, 200 * perMillion, "moves", `${sums.vetoes} more vetoed`),
     atLeast("model-bad-uses", sums.bad, 10_000 * perMillion, "refusals"),
     atLeast("model-slots-retired", sums.retired, 20 * perMillion, "slots"),
+    atLeast("model-resized", sums.resized, 5000 * perMillion, "blocks in place"),
     atLeast("model-recoveries", sums.recoveries, 10 * perMillion, "recoveries"),
     atLeast("model-allocations", sums.allocations, 100_000 * perMillion, "blocks"),
   ];

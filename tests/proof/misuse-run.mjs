@@ -5,7 +5,7 @@ import * as abi from "../../dist/assembly/abi.js";
 import { BuddyAllocator } from "../../dist/src/buddy-allocator.js";
 import { MisuseError } from "../../dist/src/errors.js";
 import { moduleOf, openPlane } from "./builds.mjs";
-import { must } from "./model.mjs";
+import { must } from "./must.mjs";
 import { words } from "./random.mjs";
 
 const ARENAS = [

@@ -1,8 +1,9 @@
 // Random runs of a control plane against the model: episodes, each with a shape and weights of its
 // own. A divergence is reported with its seed and the shortest sequence found that shows it.
 import { openPlane } from "./builds.mjs";
+import { NEVER_OFF, OPERATIONS, WEIGHTS } from "./operations.mjs";
 import { words } from "./random.mjs";
-import { OPERATIONS, Run } from "./steps.mjs";
+import { Run } from "./steps.mjs";
 
 const MIB = 2 ** 20;
 /** Heaps of at most this many blocks are checked after each step. */
@@ -42,25 +43,6 @@ const SHAPES = [
 ];
 const DECK = SHAPES.flatMap(([weight, shape]) => new Array(weight).fill(shape));
 
-/** Highest weights; each run draws its own below them, and switches some operations off. */
-const WEIGHTS = {
-  allocate: 100,
-  allocateAligned: 12,
-  allocateWhole: 1,
-  free: 60,
-  freeNewest: 60,
-  pin: 10,
-  unpin: 10,
-  look: 10,
-  misuse: 8,
-  compactBegin: 0.3,
-  compactStep: 30,
-  compactAll: 0.1,
-  reopen: 0.5,
-  age: 1,
-  recover: 0.05,
-};
-const NEVER_OFF = ["allocate", "free"];
 const ALLOCATES = new Set(["allocate", "allocateAligned"].map((name) => OPERATIONS.indexOf(name)));
 const FREE = OPERATIONS.indexOf("free");
 

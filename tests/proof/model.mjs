@@ -1,46 +1,8 @@
 // What a control plane must do, in plain sums and one bit per unit of bytes. It knows nothing of
 // trees, slabs or caches: only that no two blocks share a byte, that a block is as long as was asked
 // and lies inside its arena, and what the counters say.
-
-/** The plane did something that the model does not allow. */
-export class Divergence extends Error {
-  name = "Divergence";
-}
-
-export function must(holds, text, ...values) {
-  if (!holds) throw new Divergence(`${text}: ${values.join(", ")}`);
-}
-
-/** One bit per unit of an arena: whether a block owns it. */
-class UnitMap {
-  #words;
-  #unitShift;
-  #unitCount;
-
-  constructor(capacityBytes, unitShift) {
-    this.#unitShift = unitShift;
-    this.#unitCount = Math.floor(capacityBytes / 2 ** unitShift);
-    this.#words = new Int32Array((this.#unitCount >>> 5) + 1);
-  }
-
-  /** Turns the units of a block from `before` to `after`, each 0 or 1; all must be `before`. */
-  turn(offset, bytes, before) {
-    const unitBytes = 2 ** this.#unitShift;
-    const first = offset / unitBytes;
-    const end = Math.ceil((offset + bytes) / unitBytes);
-    must(Number.isInteger(first) && bytes > 0 && end <= this.#unitCount, "outside", offset, bytes);
-    const words = this.#words;
-    const wanted = before === 0 ? 0 : -1;
-    const lastWord = (end - 1) >>> 5;
-    for (let at = first >>> 5; at <= lastWord; at++) {
-      let mask = -1;
-      if (at === first >>> 5) mask &= -1 << (first & 31);
-      if (at === lastWord) mask &= -1 >>> (31 - ((end - 1) & 31));
-      must(((words[at] ^ wanted) & mask) === 0, "bytes of two", offset, bytes);
-      words[at] ^= mask;
-    }
-  }
-}
+import { must } from "./must.mjs";
+import { UnitMap } from "./unit-map.mjs";
 
 export class Model {
   /** By arena: pool, capacity, unit map and sums. */
@@ -124,13 +86,30 @@ export class Model {
     if (this.pins[place] === (change > 0 ? 1 : 0)) arena.pinned += change;
   }
 
-  /** Bytes that a pending move has claimed, or gives back. */
-  claim(arena, offset, bytes) {
-    this.arenas[arena].map.turn(offset, bytes, 0);
+  /** The block has moved inside its arena, or become longer or shorter. */
+  rebind(place, offset, granted, requested) {
+    const arena = this.arenas[this.arenaOf[place]];
+    arena.map.turn(this.offsets[place], this.granted[place], 1);
+    arena.map.turn(offset, granted, 0);
+    must(granted >= requested, "shorter than asked", granted, requested);
+    const growth = requested - this.requested[place];
+    const pool = this.pools[arena.pool];
+    arena.granted += granted - this.granted[place];
+    for (const each of [arena, pool]) each.requested += growth;
+    if (growth > 0) pool.requestedTotal += growth;
+    pool.requestedPeak = Math.max(pool.requestedPeak, pool.requested);
+    this.offsets[place] = offset;
+    this.granted[place] = granted;
+    this.requested[place] = requested;
   }
 
-  release(arena, offset, bytes) {
-    this.arenas[arena].map.turn(offset, bytes, 1);
+  /** Two slots have exchanged their blocks. */
+  exchange(place, other) {
+    for (const column of [this.slots, this.generations]) {
+      [column[place], column[other]] = [column[other], column[place]];
+    }
+    this.places[this.slots[place]] = place;
+    this.places[this.slots[other]] = other;
   }
 
   /** Every counter of the plane against the model's. */

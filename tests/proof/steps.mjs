@@ -2,7 +2,9 @@
 // outcome. A step is an operation and three words, whose meaning depends on the state alone; so any
 // part of a failing sequence is a sequence again, and can be shrunk.
 import * as abi from "../../dist/assembly/abi.js";
-import { Model, must } from "./model.mjs";
+import { Model } from "./model.mjs";
+import { must } from "./must.mjs";
+import { OPERATIONS } from "./operations.mjs";
 import { share } from "./random.mjs";
 
 /** Arguments no misuse may get past, beside handles that were good once. */
@@ -27,24 +29,7 @@ const COUNTS = [
   "plans",
   "retired",
   "recoveries",
-];
-
-export const OPERATIONS = [
-  "allocate",
-  "allocateAligned",
-  "allocateWhole",
-  "free",
-  "freeNewest",
-  "pin",
-  "unpin",
-  "look",
-  "misuse",
-  "compactBegin",
-  "compactStep",
-  "compactAll",
-  "reopen",
-  "age",
-  "recover",
+  "resized",
 ];
 
 export class Run {
@@ -140,12 +125,7 @@ export class Run {
       for (; model.pins[place] > 0; model.pin(place, -1)) this.#plane.unpin(slot, generation);
     }
     this.#plane.free(slot, generation);
-    model.remove(place);
-    this.#stale[this.#staleCount++ % STALE_COUNT_MAX] = [slot, generation];
-    if (generation === abi.GENERATION_MAX - 1) {
-      this.#retiredCount += 1;
-      this.counts.retired += 1;
-    }
+    this.#forget(place);
   }
 
   freeNewest(a) {
@@ -252,10 +232,96 @@ export class Run {
     this.counts.recoveries += 1;
   }
 
+  resize(a, b, c) {
+    const model = this.#model;
+    if (model.liveCount === 0) return;
+    const place = a % model.liveCount;
+    const slot = model.slots[place];
+    const generation = model.generations[place];
+    // A little longer or shorter, or any other length.
+    const factor = 0.5 + share(b);
+    const bytes = c % 4 === 0 ? this.#draw(b) : Math.ceil(model.requested[place] * factor);
+    const requested = Math.min(bytes, REQUESTED_BYTES_MAX);
+    const resize = () => this.#plane.tryResize(slot, generation, requested, 1);
+    if (model.pins[place] > 0) {
+      this.#refuses("pinned", resize);
+      return;
+    }
+    if (resize()) {
+      model.rebind(place, model.offsets[place], this.#plane.grantedBytesOf(slot), requested);
+      if (this.#pending?.slot === slot) this.#pending.isPinned = true;
+      this.counts.resized += 1;
+    }
+    this.#look(place);
+  }
+
+  exchange(a, b) {
+    const model = this.#model;
+    if (model.liveCount === 0) return;
+    const [one, other] = [a % model.liveCount, b % model.liveCount];
+    const slots = [model.slots[one], model.slots[other]];
+    const exchange = () =>
+      this.#plane.exchange(
+        ...[slots[0], model.generations[one]],
+        ...[slots[1], model.generations[other]],
+      );
+    const poolOf = (place) => model.arenas[model.arenaOf[place]].pool;
+    if (model.pins[one] + model.pins[other] > 0) this.#refuses("pinned", exchange);
+    else if (poolOf(one) !== poolOf(other)) this.#refuses("bad-option", exchange);
+    else {
+      exchange();
+      model.exchange(one, other);
+      if (one !== other && slots.includes(this.#pending?.slot)) this.#pending.isPinned = true;
+    }
+    this.#look(one);
+    this.#look(other);
+  }
+
+  /** Some blocks in one call; a handle that is stale or of a pinned block does not stop the rest. */
+  freeMany(a, b, c) {
+    const model = this.#model;
+    const count = Math.min(model.liveCount, a % 24);
+    const handles = [];
+    let refusalCount = 0;
+    for (let index = 0; index < count; index++) {
+      const place = model.liveCount - 1 - index;
+      handles.push({ slot: model.slots[place], generation: model.generations[place] });
+      if (model.pins[place] > 0) refusalCount += 1;
+    }
+    if (handles.length > 0 && b % 4 === 0) {
+      handles.push(handles[c % handles.length]);
+      refusalCount += 1;
+    }
+    const refusals = this.#plane.freeAll(handles);
+    must(refusals.length === refusalCount, "refusals of many", refusals.length, refusalCount);
+    this.counts.bad += refusalCount;
+    for (const { slot } of handles.slice(0, count)) {
+      const place = model.places[slot];
+      if (model.pins[place] === 0) this.#forget(place);
+    }
+  }
+
   // --- What they share -----------------------------------------------------------------------------
 
   get #hasSlot() {
     return this.liveCount + this.#retiredCount < this.#shape.slotCount;
+  }
+
+  /** A block was freed: its handle is stale from now on. */
+  #forget(place) {
+    const slot = this.#model.slots[place];
+    const generation = this.#model.generations[place];
+    this.#model.remove(place);
+    this.#stale[this.#staleCount++ % STALE_COUNT_MAX] = [slot, generation];
+    if (generation !== abi.GENERATION_MAX - 1) return;
+    this.#retiredCount += 1;
+    this.counts.retired += 1;
+  }
+
+  /** Bytes of a request. */
+  #draw(word) {
+    const { bytesMax, sizes } = this.#shape;
+    return sizes === undefined ? Math.floor(bytesMax ** share(word)) : sizes[word % sizes.length];
   }
 
   #open(index, pool = index % POOL_COUNT) {
@@ -267,8 +333,7 @@ export class Run {
   }
 
   #allocate(a, b, alignment) {
-    const { bytesMax, sizes } = this.#shape;
-    const bytes = sizes === undefined ? Math.floor(bytesMax ** share(b)) : sizes[b % sizes.length];
+    const bytes = this.#draw(b);
     const index = a % this.#arenaIds.length;
     const arena = this.#arenaIds[index];
     const slot = this.#plane.allocate(arena, bytes, alignment);
@@ -349,14 +414,16 @@ export class Run {
     must(model.arenaOf[place] === this.#planArena, "a block of another arena", slot);
     must(model.offsets[place] === sourceOffset, "a move from elsewhere", slot, sourceOffset);
     must(model.requested[place] === byteLength, "a move of other bytes", slot, byteLength);
-    const pending = { slot, arena: this.#planArena, targetOffset, bytes: model.granted[place] };
-    model.claim(pending.arena, targetOffset, pending.bytes);
-    this.#pending = { ...pending, generation: model.generations[place], isPinned: false };
+    const { map } = model.arenas[this.#planArena];
+    map.turn(targetOffset, byteLength, 0);
+    const generation = model.generations[place];
+    const arena = this.#planArena;
+    this.#pending = { slot, generation, arena, map, targetOffset, byteLength, isPinned: false };
   }
 
   /** Commits the pending move, or gives it up. */
   #endMove(word) {
-    const { slot, generation, arena, targetOffset, bytes, isPinned } = this.#pending;
+    const { slot, generation, targetOffset, isPinned } = this.#pending;
     if (word % 8 === 0) {
       this.#giveUp();
       this.#plane.vetoMove();
@@ -368,21 +435,18 @@ export class Run {
     const isThere = place >= 0 && model.generations[place] === generation;
     const isMoved = this.#plane.commitMove();
     must(isMoved === (isThere && !isPinned), "a commit", slot, isMoved);
-    if (!isMoved) {
-      this.#giveUp();
-      return;
-    }
-    this.#pending = null;
-    model.release(arena, model.offsets[place], bytes);
-    model.offsets[place] = targetOffset;
+    this.#giveUp();
+    if (!isMoved) return;
+    // At its new place a block may be rounded up to another length.
+    model.rebind(place, targetOffset, this.#plane.grantedBytesOf(slot), model.requested[place]);
     this.counts.moves += 1;
     this.#look(place);
   }
 
   #giveUp() {
     if (this.#pending === null) return;
-    const { arena, targetOffset, bytes } = this.#pending;
-    this.#model.release(arena, targetOffset, bytes);
+    const { map, targetOffset, byteLength } = this.#pending;
+    map.turn(targetOffset, byteLength, 1);
     this.#pending = null;
   }
 
