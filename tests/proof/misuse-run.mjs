@@ -173,6 +173,8 @@ function coreCalls(core, base) {
     (slot, generation) => core.slotPin(base, slot, generation) === 0,
     (slot, generation) => isRefusal(core.slotUnpin(base, slot, generation)),
     (slot, generation) => isRefusal(core.slotResolve(base, slot, generation)),
+    (slot, generation) => isRefusal(core.slotResize(base, slot, generation, 64, 1)),
+    (slot, generation) => isRefusal(core.slotExchange(base, slot, generation, slot, generation)),
   ];
 }
 
@@ -181,6 +183,8 @@ const planeCalls = (plane) => [
   (slot, generation) => throwsMisuse(() => plane.pin(slot, generation)),
   (slot, generation) => throwsMisuse(() => plane.unpin(slot, generation)),
   (slot, generation) => throwsMisuse(() => plane.resolve(slot, generation)),
+  (slot, generation) => throwsMisuse(() => plane.tryResize(slot, generation, 64, 1)),
+  (slot, generation) => throwsMisuse(() => plane.exchange(slot, generation, slot, generation)),
 ];
 
 /** Misuse through slots and generations. @returns Bad uses by kind. */
@@ -275,6 +279,7 @@ async function misuseBuddy({ seed, badCount }) {
     (handle) => buddy.free(handle),
     (handle) => buddy.offsetOf(handle),
     (handle) => buddy.grantedBytesOf(handle),
+    (handle) => buddy.tryResize(handle, 64),
   ];
   const names = Object.keys(kinds);
   const counts = Object.fromEntries(names.map((name) => [name, 0]));

@@ -23,7 +23,7 @@ export class Model {
     this.#columns = [slots, generations, arenaOf, offsets, granted, requested, pins];
     /** By slot: place, or -1. */
     this.places = new Int32Array(slotCount + 1).fill(-1);
-    const zeros = { requested: 0, requestedPeak: 0, requestedTotal: 0, allocations: 0, live: 0 };
+    const zeros = { requested: 0, requestedPeak: 0, allocations: 0, live: 0 };
     this.pools = Array.from({ length: poolCount }, () => ({ ...zeros }));
   }
 
@@ -76,7 +76,6 @@ export class Model {
     }
     if (sign < 0) return;
     pool.allocations += 1;
-    pool.requestedTotal += requested;
     pool.requestedPeak = Math.max(pool.requestedPeak, pool.requested);
   }
 
@@ -96,7 +95,6 @@ export class Model {
     const pool = this.pools[arena.pool];
     arena.granted += granted - this.granted[place];
     for (const each of [arena, pool]) each.requested += growth;
-    if (growth > 0) pool.requestedTotal += growth;
     pool.requestedPeak = Math.max(pool.requestedPeak, pool.requested);
     this.offsets[place] = offset;
     this.granted[place] = granted;
@@ -128,7 +126,6 @@ export class Model {
       const counters = plane.poolCounters(id);
       same("pool requested", counters.requestedBytes, pool.requested);
       same("pool requested peak", counters.requestedBytesPeak, pool.requestedPeak);
-      same("pool requested total", counters.requestedBytesTotal, pool.requestedTotal);
       same("pool allocations", counters.allocationCount, pool.allocations);
       same("pool frees", counters.freeCount, pool.allocations - pool.live);
       same("pool live", counters.liveCount, pool.live);
