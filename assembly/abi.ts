@@ -32,11 +32,19 @@ export const SUPERBLOCK_UNITS = 4096;
 /** Runs longer than this many granules are a multiple of RUN_STEP_GRANULES, which is 64 KiB. */
 export const RUN_FINE_GRANULES_MAX = 512;
 export const RUN_STEP_GRANULES = 16;
-/** A class cache holds at most this many blocks. */
-export const CACHE_BLOCKS_MAX = 32;
-/** A class cache holds at most this part of its arena, given as log2; all together that part. */
-export const CACHE_CLASS_SHIFT = 7;
+/**
+ * Budget of class caches, in parts of the arena given as log2: a class takes a share at a time, and
+ * blocks longer than a share are not cached; all classes together hold up to the total.
+ */
+export const CACHE_SHARE_SHIFT = 7;
 export const CACHE_TOTAL_SHIFT = 5;
+/** The same in parts of what the tree has free: the larger number counts. */
+export const CACHE_FREE_SHARE_SHIFT = 3;
+export const CACHE_FREE_TOTAL_SHIFT = 2;
+/** A share is at most this many blocks, and at least one. */
+export const CACHE_SHARE_BLOCKS = 32;
+/** A request that finds its cache empty claims at most this many pages at once. */
+export const CACHE_REFILL_PAGES = 16;
 /** Bitmap levels of one order: 64^5 exceeds the largest block count. */
 export const LEVEL_COUNT_MAX = 5;
 /** Granules of 16 bytes to 1 MiB, given as log2 of their bytes. */
@@ -147,12 +155,12 @@ export const HOT_OFF_GENERATION = 8;
 /** How long the block is: an order in a plain arena, else a size class, or SIZING_EXACT. */
 export const HOT_OFF_SIZING = 12;
 export const HOT_OFF_STATE = 13;
-export const HOT_OFF_PINS = 14;
+export const HOT_OFF_ARENA = 14; // u16
 
 export const COLD_BYTES = 12;
-export const COLD_OFF_ARENA = 0;
 /** Starts at 1 and changes whenever the slot is bound to another block. Never 0. */
-export const COLD_OFF_EPOCH = 4;
+export const COLD_OFF_EPOCH = 0;
+export const COLD_OFF_PINS = 4;
 /** Entry of the sorted candidate array during compaction and check; not this slot's own field. */
 export const COLD_OFF_SCRATCH = 8;
 
@@ -161,6 +169,8 @@ export const SLOT_STATE_LIVE = 1;
 export const SLOT_STATE_RETIRED = 2;
 /** Freed by its owner, but still bound to its block, which waits in a class cache. */
 export const SLOT_STATE_CACHED = 3;
+/** Live, and pinned at least once. */
+export const SLOT_STATE_PINNED = 4;
 
 // --- Arena rows ---------------------------------------------------------------------------------
 
@@ -173,10 +183,14 @@ export const ARENA_OFF_GRANULE_SHIFT = 8;
 export const ARENA_OFF_CAPACITY = 12; // granules
 export const ARENA_OFF_TREE = 16; // offset from `base`
 export const ARENA_OFF_METADATA_BYTES = 20; // of the tree and all that follows it
-export const ARENA_OFF_LIVE_COUNT = 24;
-export const ARENA_OFF_PINNED_COUNT = 28;
-export const ARENA_OFF_GRANTED = 32; // u64, bytes
-export const ARENA_OFF_REQUESTED = 40; // u64, bytes
+/** u64: the number of live blocks, shifted by USAGE_COUNT_SHIFT, plus their requested bytes. */
+export const ARENA_OFF_USAGE = 24;
+export const USAGE_COUNT_SHIFT = 40;
+/** Granted bytes of live and cached blocks, u64. */
+export const ARENA_OFF_CLAIMED = 32;
+export const ARENA_OFF_PINNED_COUNT = 40;
+/** Bytes of the budgets of all class caches. */
+export const ARENA_OFF_CACHE_BUDGET = 44;
 /** Slot that owns the whole arena, 0 if none. */
 export const ARENA_OFF_WHOLE_SLOT = 48;
 /** Offsets from `base`: cache rows, partial sets, superblock rows, page maps; 0 in a plain arena. */
@@ -190,8 +204,6 @@ export const ARENA_OFF_SUPERBLOCKS = 68;
 export const ARENA_OFF_PAGE_MAPS = 72;
 export const ARENA_OFF_SUPERBLOCK_COUNT = 76;
 export const ARENA_OFF_SLAB_COUNT = 80;
-/** Bytes of cache budget that no class has yet. */
-export const ARENA_OFF_CACHE_RESERVE = 84;
 
 export const ARENA_STATE_CLOSED = 0;
 export const ARENA_STATE_OPEN = 1;
@@ -200,12 +212,14 @@ export const ARENA_STATE_OPEN = 1;
 
 export const CACHE_BYTES = 16;
 export const CACHE_OFF_HEAD = 0;
-/** Blocks that may still be added; `limit` minus this are inside. */
-export const CACHE_OFF_CREDIT = 4;
-/** Granted bytes of one block of the class. */
-export const CACHE_OFF_GRANTED = 8;
 /** Blocks for which the class holds cache budget. */
-export const CACHE_OFF_LIMIT = 12;
+export const CACHE_OFF_LIMIT = 4;
+/**
+ * u64: the blocks ever taken, shifted by TALLY_TAKEN_SHIFT, plus the credit: blocks that may still
+ * be added. `limit` minus the credit are inside.
+ */
+export const CACHE_OFF_TALLY = 8;
+export const TALLY_TAKEN_SHIFT = 24;
 
 // --- Batches: handles to free in one call, outside of the control plane --------------------------
 
@@ -229,12 +243,14 @@ export const PAGE_MAP_BYTES = 512;
 
 // --- Order tree: header, then one row per order, then the bitmap words ---------------------------
 
-export const TREE_HEADER_BYTES = 16;
+export const TREE_HEADER_BYTES = 24;
 /** Bit k is 1 exactly when order k has a free block. */
 export const TREE_OFF_MASK = 0;
 export const TREE_OFF_ORDER_MAX = 4;
 export const TREE_OFF_CAPACITY = 8; // granules
 export const TREE_OFF_FREE = 12; // granules
+/** Offset of the short map from the tree, 0 in a tree without runs. */
+export const TREE_OFF_SHORT_MAP = 16;
 
 export const ORDER_BYTES = 32;
 export const ORDER_OFF_LEVELS = 0; // LEVEL_COUNT_MAX x u32: offsets from the tree
@@ -247,16 +263,14 @@ export const ORDER_OFF_FREE_COUNT = 28;
 export const POOL_BYTES = 64;
 /** The pool rows, from `base`: they follow the header. */
 export const POOLS_OFFSET = 192;
-export const POOL_OFF_REQUESTED = 0;
+/** Requested bytes below their peak: the current ones are the peak minus this. */
+export const POOL_OFF_HEADROOM = 0;
 export const POOL_OFF_REQUESTED_PEAK = 8;
-export const POOL_OFF_REQUESTED_TOTAL = 16;
-export const POOL_OFF_GRANTED = 24;
-export const POOL_OFF_GRANTED_PEAK = 32;
-export const POOL_OFF_GRANTED_TOTAL = 40;
-/** Allocations ever made; frees ever made = this minus the live count. */
-export const POOL_OFF_ALLOCATIONS = 48;
-export const POOL_OFF_LIVE_COUNT = 56; // u32
-export const POOL_OFF_LIVE_COUNT_PEAK = 60; // u32
+/** Granted bytes of live and cached blocks. */
+export const POOL_OFF_CLAIMED = 16;
+export const POOL_OFF_CLAIMED_PEAK = 24;
+/** Allocations ever made that no open arena's class cache counts. */
+export const POOL_OFF_ALLOCATIONS = 32;
 
 // --- Invariants: `check` returns one of these, or 0. The number is <module><n>. ------------------
 
@@ -264,6 +278,7 @@ export const INV_TREE_1 = 101;
 export const INV_TREE_2 = 102;
 export const INV_TREE_3 = 103;
 export const INV_TREE_4 = 104;
+export const INV_TREE_5 = 105;
 export const INV_SLOT_1 = 201;
 export const INV_SLOT_2 = 202;
 export const INV_SLOT_3 = 203;

@@ -4,18 +4,23 @@
 //   plain  blocks of the order tree, from one granule on; slot offsets count in granules
 //   slab   pages of slabs up to 32 KiB, runs of 4 KiB granules above; slot offsets count in units
 //
-//   byte 0       4      8              12         16     20              24          28            32
-//        ┌───────┬──────┬──────────────┬──────────┬──────┬───────────────┬───────────┬─────────────┐
-//        │ state │ pool │ granuleShift │ capacity │ tree │ metadataBytes │ liveCount │ pinnedCount │
-//        └───────┴──────┴──────────────┴──────────┴──────┴───────────────┴───────────┴─────────────┘
-//   byte 32        40          48          52       56                60          64
-//        ┌─────────┬───────────┬───────────┬────────┬─────────────────┬───────────┐
-//        │ granted │ requested │ wholeSlot │ caches │ cacheClassCount │ unitShift │
-//        └─────────┴───────────┴───────────┴────────┴─────────────────┴───────────┘
-//   byte 64         68            72         76                80          84             88         128
-//        ┌──────────┬─────────────┬──────────┬─────────────────┬───────────┬──────────────┬──────────┐
-//        │ partials │ superblocks │ pageMaps │ superblockCount │ slabCount │ cacheReserve │ reserved │
-//        └──────────┴─────────────┴──────────┴─────────────────┴───────────┴──────────────┴──────────┘
+//   byte 0       4      8              12         16     20              24      32        40
+//        ┌───────┬──────┬──────────────┬──────────┬──────┬───────────────┬───────┬─────────┐
+//        │ state │ pool │ granuleShift │ capacity │ tree │ metadataBytes │ usage │ claimed │
+//        └───────┴──────┴──────────────┴──────────┴──────┴───────────────┴───────┴─────────┘
+//   byte 40            44            48          52       56                60          64
+//        ┌─────────────┬─────────────┬───────────┬────────┬─────────────────┬───────────┐
+//        │ pinnedCount │ cacheBudget │ wholeSlot │ caches │ cacheClassCount │ unitShift │
+//        └─────────────┴─────────────┴───────────┴────────┴─────────────────┴───────────┘
+//   byte 64         68            72         76                80          84         128
+//        ┌──────────┬─────────────┬──────────┬─────────────────┬───────────┬──────────┐
+//        │ partials │ superblocks │ pageMaps │ superblockCount │ slabCount │ reserved │
+//        └──────────┴─────────────┴──────────┴─────────────────┴───────────┴──────────┘
+//
+//   usage   bit 0                40          64     one word, so that the short way of allocation
+//           ┌────────────────────┬───────────┐      and free counts both at once
+//           │ requested          │ liveCount │
+//           └────────────────────┴───────────┘
 //
 // Metadata: a plain arena has the tree alone.
 //
@@ -42,11 +47,13 @@ export class ArenaRow {
   /** Offset of the order tree from `base`. */
   tree: u32;
   metadataBytes: u32;
-  liveCount: u32;
+  /** Live blocks, and their requested bytes. */
+  usage: u64;
+  /** Granted bytes of live and cached blocks. */
+  claimed: u64;
   pinnedCount: u32;
-  /** Bytes in blocks handed out, not bytes requested; cached blocks do not count. */
-  granted: u64;
-  requested: u64;
+  /** Bytes of the budgets of all class caches. */
+  cacheBudget: u32;
   /** Slot that owns the whole arena, 0 if none. */
   wholeSlot: u32;
   caches: u32;
@@ -58,8 +65,6 @@ export class ArenaRow {
   pageMaps: u32;
   superblockCount: u32;
   slabCount: u32;
-  /** Bytes of cache budget that no class has yet. */
-  cacheReserve: u32;
 }
 
 if (offsetof<ArenaRow>("state") != abi.ARENA_OFF_STATE) ERROR("ArenaRow.state");
@@ -68,10 +73,10 @@ if (offsetof<ArenaRow>("granuleShift") != abi.ARENA_OFF_GRANULE_SHIFT) ERROR("Ar
 if (offsetof<ArenaRow>("capacity") != abi.ARENA_OFF_CAPACITY) ERROR("ArenaRow.capacity");
 if (offsetof<ArenaRow>("tree") != abi.ARENA_OFF_TREE) ERROR("ArenaRow.tree");
 if (offsetof<ArenaRow>("metadataBytes") != abi.ARENA_OFF_METADATA_BYTES) ERROR("metadataBytes");
-if (offsetof<ArenaRow>("liveCount") != abi.ARENA_OFF_LIVE_COUNT) ERROR("ArenaRow.liveCount");
+if (offsetof<ArenaRow>("usage") != abi.ARENA_OFF_USAGE) ERROR("ArenaRow.usage");
+if (offsetof<ArenaRow>("claimed") != abi.ARENA_OFF_CLAIMED) ERROR("ArenaRow.claimed");
 if (offsetof<ArenaRow>("pinnedCount") != abi.ARENA_OFF_PINNED_COUNT) ERROR("ArenaRow.pinnedCount");
-if (offsetof<ArenaRow>("granted") != abi.ARENA_OFF_GRANTED) ERROR("ArenaRow.granted");
-if (offsetof<ArenaRow>("requested") != abi.ARENA_OFF_REQUESTED) ERROR("ArenaRow.requested");
+if (offsetof<ArenaRow>("cacheBudget") != abi.ARENA_OFF_CACHE_BUDGET) ERROR("ArenaRow.cacheBudget");
 if (offsetof<ArenaRow>("wholeSlot") != abi.ARENA_OFF_WHOLE_SLOT) ERROR("ArenaRow.wholeSlot");
 if (offsetof<ArenaRow>("caches") != abi.ARENA_OFF_CACHES) ERROR("ArenaRow.caches");
 if (offsetof<ArenaRow>("cacheClassCount") != abi.ARENA_OFF_CACHE_CLASS_COUNT)
@@ -83,7 +88,6 @@ if (offsetof<ArenaRow>("pageMaps") != abi.ARENA_OFF_PAGE_MAPS) ERROR("ArenaRow.p
 if (offsetof<ArenaRow>("superblockCount") != abi.ARENA_OFF_SUPERBLOCK_COUNT)
   ERROR("ArenaRow.superblockCount");
 if (offsetof<ArenaRow>("slabCount") != abi.ARENA_OFF_SLAB_COUNT) ERROR("ArenaRow.slabCount");
-if (offsetof<ArenaRow>("cacheReserve") != abi.ARENA_OFF_CACHE_RESERVE) ERROR("cacheReserve");
 if (offsetof<ArenaRow>() > <usize>abi.ARENA_BYTES) ERROR("ArenaRow size");
 
 /** log2 of the units of a slab arena's granule. */
@@ -110,6 +114,21 @@ export function arenaHasSlabs(row: ArenaRow): bool {
   return row.superblocks != 0;
 }
 
+/** What one more live block of `requested` bytes adds to the usage of its arena. */
+export function arenaUsageOf(requested: u32): u64 {
+  return ((<u64>1) << abi.USAGE_COUNT_SHIFT) + requested;
+}
+
+/** Number of live blocks. */
+export function arenaLiveCount(row: ArenaRow): u32 {
+  return <u32>(row.usage >> abi.USAGE_COUNT_SHIFT);
+}
+
+/** Requested bytes of the live blocks. */
+export function arenaRequested(row: ArenaRow): u64 {
+  return row.usage & (((<u64>1) << abi.USAGE_COUNT_SHIFT) - 1);
+}
+
 /** Bytes that the arena manages. */
 export function arenaCapacityBytes(row: ArenaRow): u64 {
   return (<u64>row.capacity) << row.granuleShift;
@@ -120,14 +139,14 @@ export function arenaTakesSlabs(capacity: u32, granuleShift: u32): bool {
   return granuleShift == <u32>abi.UNIT_SHIFT && capacity >= <u32>abi.SLAB_ARENA_UNITS_MIN;
 }
 
-/** Most bytes that one class may keep in the cache of an arena of `capacity` granules. */
-export function arenaCacheClassBytes(capacity: u32): u32 {
-  return <u32>(((<u64>capacity) << abi.SLAB_GRANULE_SHIFT) >> abi.CACHE_CLASS_SHIFT);
+/** Bytes of the longest block that is cached in an arena of `capacity` granules. */
+function cachedBytesMax(capacity: u32): u32 {
+  return <u32>(((<u64>capacity) << abi.SLAB_GRANULE_SHIFT) >> abi.CACHE_SHARE_SHIFT);
 }
 
-/** Classes that have a cache in a slab arena of `capacity` granules: one block must fit. */
+/** Classes that have a cache in a slab arena of `capacity` granules. */
 export function arenaCacheClassCount(capacity: u32): u32 {
-  const units = arenaCacheClassBytes(capacity) >> abi.UNIT_SHIFT;
+  const units = cachedBytesMax(capacity) >> abi.UNIT_SHIFT;
   const sizeClass = sizeClassOf(units - 1);
   const classCount = sizeClassUnits(sizeClass) == units ? sizeClass + 1 : sizeClass;
   // The numbers above are taken: they say that a block is a run, or the whole arena.
@@ -136,7 +155,7 @@ export function arenaCacheClassCount(capacity: u32): u32 {
 
 /** Bytes of the metadata of an arena of `capacity` granules, 1 to ARENA_GRANULES_MAX. */
 export function arenaLayoutBytes(capacity: u32, hasSlabs: bool): u32 {
-  if (!hasSlabs) return treeEnd(capacity);
+  if (!hasSlabs) return treeEnd(capacity, false);
   return pageMapsStart(capacity) + (capacity >> abi.SUPERBLOCK_ORDER) * abi.PAGE_MAP_BYTES;
 }
 
@@ -146,7 +165,7 @@ export function arenaLayOut(row: ArenaRow, hasSlabs: bool): void {
   row.metadataBytes = arenaLayoutBytes(capacity, hasSlabs);
   row.unitShift = hasSlabs ? <u32>abi.UNIT_SHIFT : row.granuleShift;
   if (!hasSlabs) return;
-  row.partials = row.tree + treeEnd(capacity);
+  row.partials = row.tree + treeEnd(capacity, true);
   row.caches = row.tree + cachesStart(capacity);
   row.superblocks = row.tree + superblocksStart(capacity);
   row.pageMaps = row.tree + pageMapsStart(capacity);
@@ -168,7 +187,7 @@ export function arenaIsLaidOut(row: ArenaRow): bool {
   }
   return (
     row.unitShift == abi.UNIT_SHIFT &&
-    row.partials == row.tree + treeEnd(capacity) &&
+    row.partials == row.tree + treeEnd(capacity, true) &&
     row.caches == row.tree + cachesStart(capacity) &&
     row.superblocks == row.tree + superblocksStart(capacity) &&
     row.pageMaps == row.tree + pageMapsStart(capacity) &&
@@ -177,13 +196,13 @@ export function arenaIsLaidOut(row: ArenaRow): bool {
   );
 }
 
-function treeEnd(capacity: u32): u32 {
-  return <u32>bitsAlignUp(orderTreeBytes(capacity));
+function treeEnd(capacity: u32, hasSlabs: bool): u32 {
+  return <u32>bitsAlignUp(orderTreeBytes(capacity, hasSlabs));
 }
 
 function cachesStart(capacity: u32): u32 {
   const setBytes = abi.ORDER_BYTES + bitmapBytes(capacity >> abi.SUPERBLOCK_ORDER);
-  return treeEnd(capacity) + <u32>bitsAlignUp(abi.SLAB_CLASS_COUNT * setBytes);
+  return treeEnd(capacity, true) + <u32>bitsAlignUp(abi.SLAB_CLASS_COUNT * setBytes);
 }
 
 function superblocksStart(capacity: u32): u32 {

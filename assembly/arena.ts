@@ -1,10 +1,9 @@
-// Arena: joins blocks, slots, caches and counters into allocate, free, pin and unpin. Layer 7.
+// Arena: joins blocks, slots, caches and counters into allocate, free, pin and unpin. Layer 8.
 // Every function leaves them in step or changes nothing.
 //
-// INV-ARENA-1  granted = sum of the granted bytes of the arena's live slots.
-// INV-ARENA-2  requested = sum of their requested bytes.
-// INV-ARENA-3  liveCount = their number.
-// INV-ARENA-4  pinnedCount = the number of them with pins above 0.
+// INV-ARENA-2  The requested bytes in `usage` are the sum of those of the arena's live slots.
+// INV-ARENA-3  The live count in `usage` is their number.
+// INV-ARENA-4  pinnedCount is the number of them that are pinned.
 import * as abi from "./abi";
 import {
   ArenaRow,
@@ -12,11 +11,14 @@ import {
   arenaIsOpen,
   arenaLayOut,
   arenaLayoutBytes,
+  arenaLiveCount,
   arenaRow,
   arenaTakesSlabs,
   arenaTree,
+  arenaUsageOf,
   GRANULE_UNIT_SHIFT,
 } from "./arena-row";
+import { bindingAdd, bindingRemove } from "./binding";
 import { bitsIsPowerOfTwo } from "./bits";
 import {
   BLOCK_ALIGNMENT_MAX,
@@ -24,7 +26,6 @@ import {
   blockBytes,
   blockClaim,
   blockOtherSizing,
-  blockRelease,
   blockSizingOf,
 } from "./block";
 import {
@@ -34,6 +35,8 @@ import {
   classCacheFormat,
   classCacheHasCredit,
   classCachePut,
+  classCacheRefill,
+  classCacheSettle,
   classCacheTake,
 } from "./class-cache";
 import { controlAt, controlRefuse } from "./control";
@@ -42,15 +45,15 @@ import { regionClaim, regionExtentBytes, regionRelease } from "./region";
 import { sizeClassLastUnit, sizeClassOf } from "./size-class";
 import { slabFormat, NO_UNIT } from "./slab";
 import {
-  slotsAcquire,
+  HotRow,
   slotsCold,
   slotsHasRoom,
   slotsHot,
   slotsIsSpent,
-  slotsRecycle,
+  slotsSetState,
   slotsVerify,
 } from "./slots";
-import { statsCharge, statsDischarge } from "./stats";
+import { statsCharge, statsDischarge, statsPool } from "./stats";
 
 /**
  * Bytes of control memory that opening an arena takes, or 0 if `capacity` granules are out of
@@ -95,7 +98,7 @@ export function arenaOpen(base: usize, pool: u32, capacity: u32, granuleShift: u
   row.capacity = hasSlabs ? capacity >> GRANULE_UNIT_SHIFT : capacity;
   row.tree = metadata;
   arenaLayOut(row, hasSlabs);
-  orderTreeFormat(arenaTree(base, row), row.capacity);
+  orderTreeFormat(arenaTree(base, row), row.capacity, hasSlabs);
   if (hasSlabs) {
     slabFormat(base, row);
     classCacheFormat(base, row);
@@ -109,8 +112,9 @@ export function arenaOpen(base: usize, pool: u32, capacity: u32, granuleShift: u
 export function arenaClose(base: usize, arena: u32): u32 {
   if (!arenaIsOpen(base, arena)) return abi.STATUS_NO_ARENA;
   const row = arenaRow(base, arena);
-  if (row.liveCount != 0) return abi.STATUS_NOT_EMPTY;
+  if (arenaLiveCount(row) != 0) return abi.STATUS_NOT_EMPTY;
   classCacheDrain(base, row);
+  classCacheSettle(base, row);
   // First, so that an open arena is a whole one.
   row.state = abi.ARENA_STATE_CLOSED;
   row.cacheClassCount = 0;
@@ -134,7 +138,7 @@ export function arenaAllocate(base: usize, arena: u32, requested: u32, alignment
   }
   if (!arenaIsOpen(base, arena)) return controlRefuse(base, abi.STATUS_NO_ARENA);
   const row = arenaRow(base, arena);
-  const cached = takeCached(base, row, requested, alignment);
+  const cached = takeCached(base, arena, requested, alignment);
   if (cached != 0) return cached;
   if (!slotsHasRoom(base)) classCacheDrainAll(base);
   if (!slotsHasRoom(base)) return controlRefuse(base, abi.STATUS_NO_SLOT);
@@ -167,10 +171,10 @@ export function arenaAllocateWhole(base: usize, arena: u32, requested: u32): u32
   const row = arenaRow(base, arena);
   if (!slotsHasRoom(base)) classCacheDrainAll(base);
   if (!slotsHasRoom(base)) return controlRefuse(base, abi.STATUS_NO_SLOT);
-  if (row.liveCount == 0) classCacheDrain(base, row);
+  if (arenaLiveCount(row) == 0) classCacheDrain(base, row);
   const tree = arenaTree(base, row);
   // A pending move holds its target without a slot, so the live count alone does not tell.
-  const isFree = row.liveCount == 0 && tree.free == tree.capacity;
+  const isFree = arenaLiveCount(row) == 0 && tree.free == tree.capacity;
   if (!isFree || requested > arenaCapacityBytes(row)) {
     return controlRefuse(base, abi.STATUS_NO_ROOM);
   }
@@ -184,28 +188,28 @@ export function arenaFree(base: usize, slot: u32, generation: u32): u32 {
   const status = slotsVerify(base, slot, generation);
   if (status != abi.STATUS_OK) return status;
   const hot = slotsHot(base, slot);
-  if (hot.pins != 0) return abi.STATUS_PINNED;
+  if (hot.state == abi.SLOT_STATE_PINNED) return abi.STATUS_PINNED;
 
-  const row = arenaRow(base, slotsCold(base, slot).arena);
+  const row = arenaRow(base, hot.arena);
   const sizing = <u32>hot.sizing;
   const requested = hot.requested;
-  discharge(base, row, requested, blockBytes(row, sizing, requested));
+  row.usage -= arenaUsageOf(requested);
+  statsDischarge(base, row.pool, requested);
   if (sizing < row.cacheClassCount && !slotsIsSpent(generation)) {
     const cache = classCacheAt(base, row, sizing);
-    if (classCacheHasCredit(base, row, cache)) {
-      classCachePut(cache, hot, sizing, slot);
+    if (classCacheHasCredit(base, row, cache, sizing)) {
+      classCachePut(cache, hot, slot);
       return abi.STATUS_OK;
     }
   }
-  blockRelease(base, row, sizing, requested, hot.offset);
-  slotsRecycle(base, slot);
+  bindingRemove(base, slot, requested);
   return abi.STATUS_OK;
 }
 
 /** Length of the block of a bound slot, in the slot units of its arena. */
 export function arenaUnits(base: usize, slot: u32): u32 {
   const hot = slotsHot(base, slot);
-  const row = arenaRow(base, slotsCold(base, slot).arena);
+  const row = arenaRow(base, hot.arena);
   return <u32>(blockBytes(row, hot.sizing, hot.requested) >> row.unitShift);
 }
 
@@ -220,10 +224,15 @@ export function arenaPin(base: usize, slot: u32, generation: u32): u32 {
   const status = slotsVerify(base, slot, generation);
   if (status != abi.STATUS_OK) return controlRefuse(base, status);
   const hot = slotsHot(base, slot);
-  if (hot.pins == abi.PIN_COUNT_MAX) return controlRefuse(base, abi.STATUS_PIN_LIMIT);
   const cold = slotsCold(base, slot);
-  if (hot.pins == 0) arenaRow(base, cold.arena).pinnedCount += 1;
-  hot.pins += 1;
+  if (hot.state == abi.SLOT_STATE_LIVE) {
+    cold.pins = 1;
+    setState(hot, abi.SLOT_STATE_PINNED);
+    arenaRow(base, hot.arena).pinnedCount += 1;
+  } else {
+    if (cold.pins == abi.PIN_COUNT_MAX) return controlRefuse(base, abi.STATUS_PIN_LIMIT);
+    cold.pins += 1;
+  }
   const control = controlAt(base);
   if (control.planSlot == slot) control.planGeneration = 0;
   return cold.epoch;
@@ -234,42 +243,44 @@ export function arenaUnpin(base: usize, slot: u32, generation: u32): u32 {
   const status = slotsVerify(base, slot, generation);
   if (status != abi.STATUS_OK) return status;
   const hot = slotsHot(base, slot);
-  if (hot.pins == 0) return abi.STATUS_NOT_PINNED;
-  hot.pins -= 1;
-  if (hot.pins == 0) arenaRow(base, slotsCold(base, slot).arena).pinnedCount -= 1;
+  if (hot.state == abi.SLOT_STATE_LIVE) return abi.STATUS_NOT_PINNED;
+  const cold = slotsCold(base, slot);
+  if (cold.pins == 1) {
+    setState(hot, abi.SLOT_STATE_LIVE);
+    arenaRow(base, hot.arena).pinnedCount -= 1;
+  } else {
+    cold.pins -= 1;
+  }
   return abi.STATUS_OK;
 }
 
 /** Slot of a cached block of the request's class, live again and counted, or 0. */
-function takeCached(base: usize, row: ArenaRow, requested: u32, alignment: u32): u32 {
+function takeCached(base: usize, arena: u32, requested: u32, alignment: u32): u32 {
+  const row = arenaRow(base, arena);
   if (alignment > BLOCK_ALIGNMENT_MAX) return 0;
   const sizeClass = sizeClassOf(sizeClassLastUnit(requested, alignment));
   if (sizeClass >= row.cacheClassCount) return 0;
   const cache = classCacheAt(base, row, sizeClass);
-  if (cache.head == 0) return 0;
-  charge(base, row, requested, cache.granted);
-  return classCacheTake(base, cache, sizeClass, requested);
+  if (cache.head == 0 && !classCacheRefill(base, arena, cache, sizeClass)) return 0;
+  charge(base, row, requested);
+  return classCacheTake(base, cache, requested);
 }
 
 /** Binds a slot to a claimed block and counts it. */
 function bind(base: usize, arena: u32, offset: u32, sizing: u32, requested: u32): u32 {
   const row = arenaRow(base, arena);
-  charge(base, row, requested, blockBytes(row, sizing, requested));
-  return slotsAcquire(base, arena, offset, sizing, requested);
+  charge(base, row, requested);
+  statsPool(base, row.pool).allocations += 1;
+  return bindingAdd(base, arena, offset, sizing, requested, abi.SLOT_STATE_LIVE);
 }
 
-function charge(base: usize, row: ArenaRow, requested: u64, granted: u64): void {
-  row.liveCount += 1;
-  row.granted += granted;
-  row.requested += requested;
-  statsCharge(base, row.pool, requested, granted);
+function charge(base: usize, row: ArenaRow, requested: u32): void {
+  row.usage += arenaUsageOf(requested);
+  statsCharge(base, row.pool, requested);
 }
 
-function discharge(base: usize, row: ArenaRow, requested: u64, granted: u64): void {
-  row.liveCount -= 1;
-  row.granted -= granted;
-  row.requested -= requested;
-  statsDischarge(base, row.pool, requested, granted);
+function setState(hot: HotRow, state: u32): void {
+  slotsSetState(hot, hot.sizing, state, hot.arena);
 }
 
 /** Lowest arena that is not open, or 0 if all are. */

@@ -127,26 +127,34 @@ export function bitmapRemove(bitmap: Bitmap, origin: usize, index: u32): void {
 /** Lowest member. The set is not empty; not checked in a release build. */
 export function bitmapLowest(bitmap: Bitmap, origin: usize): u32 {
   assert(bitmap.setCount != 0);
-  let index: u32 = 0;
-  for (let level = bitmap.levelCount; level > 0; level--) {
+  return lowestBelow(bitmap, origin, bitmap.levelCount, 0);
+}
+
+/**
+ * Lowest member from `index` on, or NO_INDEX. `index` is at most bitCount. Cost: at most two steps
+ * per level: up to a word that has a member, and down to it.
+ */
+export function bitmapNext(bitmap: Bitmap, origin: usize, index: u32): u32 {
+  let bitCount = bitmap.bitCount;
+  const levelCount = bitmap.levelCount;
+  for (let level: u32 = 0; level < levelCount; level++) {
+    if (index >= bitCount) return NO_INDEX;
+    const address = wordAddress(origin + bitmapLevel(bitmap, level), index);
+    const word = load<u64>(address) >> (index & 63);
+    if (word != 0) return lowestBelow(bitmap, origin, level, index + <u32>ctz(word));
+    index = (index >> 6) + 1;
+    bitCount = bitmapWordCount(bitCount);
+  }
+  return NO_INDEX;
+}
+
+/** Lowest member beneath `index` of `level`, whose bit is set. */
+function lowestBelow(bitmap: Bitmap, origin: usize, level: u32, index: u32): u32 {
+  for (; level > 0; level--) {
     const word = load<u64>(origin + bitmapLevel(bitmap, level - 1) + (index << 3));
     index = (index << 6) | <u32>ctz(word);
   }
   return index;
-}
-
-/**
- * Lowest member from `index` on, or NO_INDEX. `index` is at most bitCount. Cost: one step per word
- * without a member.
- */
-export function bitmapNext(bitmap: Bitmap, origin: usize, index: u32): u32 {
-  const bitCount = bitmap.bitCount;
-  while (index < bitCount) {
-    const word = load<u64>(wordAddress(origin + bitmap.level0, index)) >> (index & 63);
-    if (word != 0) return index + <u32>ctz(word);
-    index = (index | 63) + 1;
-  }
-  return NO_INDEX;
 }
 
 /**

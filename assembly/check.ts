@@ -14,20 +14,25 @@ import {
   arenaHasSlabs,
   arenaIsLaidOut,
   arenaIsOpen,
+  arenaRequested,
   arenaRow,
   arenaTree,
+  arenaUsageOf,
 } from "./arena-row";
 import { bitmapBytes, bitmapHas, bitmapIsExact, bitmapWordCount } from "./bitmap";
 import { CONTROL_ALIGNMENT, bitsFloorLog2 } from "./bits";
 import { blockBytes, blockGranules, blockIsPage } from "./block";
-import { classCacheAt, classCacheBudget, classCacheShare } from "./class-cache";
+import { classCacheAt, classCacheCredit } from "./class-cache";
 import { controlAt } from "./control";
 import {
   OrderTree,
   orderTreeFreeAt,
+  orderTreeIsFree,
   orderTreeRow,
   orderTreeRowsEnd,
   orderTreeRunStep,
+  orderTreeShortWord,
+  orderTreeShortWordCount,
 } from "./order-tree";
 import { FreeExtent, regionExtentBytes } from "./region";
 import { sizeClassUnits } from "./size-class";
@@ -39,9 +44,9 @@ import {
   slabPartials,
   slabRow,
 } from "./slab";
-import { HotRow, slotsCold, slotsHot, slotsIsBound } from "./slots";
+import { HotRow, slotsCold, slotsHot, slotsIsBound, slotsIsLive } from "./slots";
 import { sortedSlotsAt, sortedSlotsBuild } from "./sorted-slots";
-import { statsPool } from "./stats";
+import { statsPool, statsRequested } from "./stats";
 
 /** What a check answers if its invariants hold; anything else is the code of a broken one. */
 const HOLDS: u32 = 0;
@@ -125,7 +130,7 @@ function openCount(base: usize): u32 {
   return count;
 }
 
-/** INV-TREE-1 to INV-TREE-3, and the part of INV-TREE-4 that the tree knows alone. */
+/** INV-TREE-1 to INV-TREE-3, INV-TREE-5, and the part of INV-TREE-4 that the tree knows alone. */
 function checkTree(base: usize, row: ArenaRow): u32 {
   const tree = arenaTree(base, row);
   const orderMax = bitsFloorLog2(row.capacity);
@@ -152,7 +157,29 @@ function checkTree(base: usize, row: ArenaRow): u32 {
     offset += bitmapBytes(blockCount);
   }
   if (mask != tree.mask) return abi.INV_TREE_3;
-  return free == tree.free ? HOLDS : abi.INV_TREE_4;
+  if (free != tree.free) return abi.INV_TREE_4;
+  if (tree.shortMap != (arenaHasSlabs(row) ? offset : 0)) return abi.INV_TREE_2;
+  return tree.shortMap == 0 ? HOLDS : checkShortMap(tree);
+}
+
+/** INV-TREE-5: the map has every granule of those blocks, and no more granules than they have. */
+function checkShortMap(tree: OrderTree): u32 {
+  let blockGranuleCount: u32 = 0;
+  for (let order: u32 = 0; order < <u32>abi.SUPERBLOCK_ORDER && order <= tree.orderMax; order++) {
+    const block = ((<u64>1) << ((<u64>1) << order)) - 1;
+    for (let index: u32 = 0; index < tree.capacity >> order; index++) {
+      if (!orderTreeIsFree(tree, order, index)) continue;
+      const offset = index << order;
+      const word = orderTreeShortWord(tree, offset >> abi.SUPERBLOCK_ORDER) >> (offset & 63);
+      if ((word & block) != block) return abi.INV_TREE_5;
+      blockGranuleCount += (<u32>1) << order;
+    }
+  }
+  let mapGranuleCount: u32 = 0;
+  for (let index: u32 = 0; index < orderTreeShortWordCount(tree.capacity); index++) {
+    mapGranuleCount += <u32>popcnt(orderTreeShortWord(tree, index));
+  }
+  return mapGranuleCount == blockGranuleCount ? HOLDS : abi.INV_TREE_5;
 }
 
 /** INV-SLOT-1: every row below slotFresh has a state, and the header counts each state rightly. */
@@ -199,12 +226,13 @@ function checkSlotBlocks(base: usize): u32 {
     const hot = slotsHot(base, slot);
     if (!slotsIsBound(hot)) continue;
     const cold = slotsCold(base, slot);
-    if (!arenaIsOpen(base, cold.arena)) return abi.INV_SLOT_2;
+    if (!arenaIsOpen(base, hot.arena)) return abi.INV_SLOT_2;
     if (hot.generation == 0 || hot.generation == <u32>abi.GENERATION_MAX) return abi.INV_SLOT_2;
     if (cold.epoch == 0) return abi.INV_SLOT_2;
-    const row = arenaRow(base, cold.arena);
-    const isLive = hot.state == abi.SLOT_STATE_LIVE;
-    if (!isLive && (hot.pins != 0 || hot.sizing >= row.cacheClassCount)) return abi.INV_SLOT_2;
+    const row = arenaRow(base, hot.arena);
+    const isLive = slotsIsLive(hot);
+    if (!isLive && hot.sizing >= row.cacheClassCount) return abi.INV_SLOT_2;
+    if (hot.state == abi.SLOT_STATE_PINNED && !isPinCount(cold.pins)) return abi.INV_SLOT_2;
     if (isLive && hot.requested == 0) return abi.INV_SLOT_2;
     if (!isInArena(row, slot, hot)) return abi.INV_SLOT_2;
     if (isLive && hot.requested > blockBytes(row, hot.sizing, hot.requested)) {
@@ -212,6 +240,10 @@ function checkSlotBlocks(base: usize): u32 {
     }
   }
   return HOLDS;
+}
+
+function isPinCount(pins: u32): bool {
+  return pins != 0 && pins <= <u32>abi.PIN_COUNT_MAX;
 }
 
 /** Whether the arena of `row` has a block of this sizing where `hot` says, which `slot` may own. */
@@ -240,27 +272,27 @@ function checkArena(base: usize, arena: u32): u32 {
   const control = controlAt(base);
   const row = arenaRow(base, arena);
   const tree = arenaTree(base, row);
-  let granted: u64 = 0;
-  let requested: u64 = 0;
-  let liveCount: u32 = 0;
+  let claimedBytes: u64 = 0;
+  let usage: u64 = 0;
   let pinnedCount: u32 = 0;
   let pageCount: u32 = 0;
   let claimed = (<u64>row.slabCount) << abi.SUPERBLOCK_ORDER;
   for (let slot: u32 = 1; slot < control.slotFresh; slot++) {
     const hot = slotsHot(base, slot);
-    if (!slotsIsBound(hot) || slotsCold(base, slot).arena != arena) continue;
+    if (!slotsIsBound(hot) || hot.arena != arena) continue;
     if (!blockIsPage(row, hot.sizing)) claimed += blockGranules(row, hot.sizing, hot.requested);
     else if (isClaimedPage(base, row, hot.sizing, hot.offset)) pageCount += 1;
     else return abi.INV_SLAB_3;
-    if (hot.state != abi.SLOT_STATE_LIVE) continue;
-    granted += blockBytes(row, hot.sizing, hot.requested);
-    requested += hot.requested;
-    liveCount += 1;
-    if (hot.pins != 0) pinnedCount += 1;
+    claimedBytes += blockBytes(row, hot.sizing, hot.requested);
+    if (!slotsIsLive(hot)) continue;
+    usage += arenaUsageOf(hot.requested);
+    if (hot.state == abi.SLOT_STATE_PINNED) pinnedCount += 1;
   }
-  if (granted != row.granted) return abi.INV_ARENA_1;
-  if (requested != row.requested) return abi.INV_ARENA_2;
-  if (liveCount != row.liveCount) return abi.INV_ARENA_3;
+  if (claimedBytes != row.claimed) return abi.INV_ARENA_1;
+  if (usage != row.usage) {
+    const isCounted = usage >> abi.USAGE_COUNT_SHIFT == row.usage >> abi.USAGE_COUNT_SHIFT;
+    return isCounted ? abi.INV_ARENA_2 : abi.INV_ARENA_3;
+  }
   if (pinnedCount != row.pinnedCount) return abi.INV_ARENA_4;
 
   if (control.planArena == arena && control.planSlot != 0) {
@@ -408,30 +440,28 @@ function checkCaches(base: usize, arena: u32): u32 {
   const control = controlAt(base);
   const row = arenaRow(base, arena);
   if (!arenaHasSlabs(row)) return HOLDS;
-  let budget: u64 = row.cacheReserve;
+  let budget: u64 = 0;
   let cachedCount: u32 = 0;
   for (let sizeClass: u32 = 0; sizeClass < row.cacheClassCount; sizeClass++) {
     const cache = classCacheAt(base, row, sizeClass);
-    if (cache.granted != blockBytes(row, sizeClass, 0)) return abi.INV_CACHE_2;
-    const share = classCacheShare(row, cache.granted);
-    if (cache.limit != 0 && cache.limit != share) return abi.INV_CACHE_2;
-    if (cache.credit > cache.limit) return abi.INV_CACHE_1;
-    budget += <u64>cache.limit * cache.granted;
+    const credit = classCacheCredit(cache);
+    if (credit > cache.limit) return abi.INV_CACHE_1;
+    budget += cache.limit * blockBytes(row, sizeClass, 0);
     let slot = cache.head;
-    for (let rest = cache.limit - cache.credit; rest > 0; rest--) {
+    for (let rest = cache.limit - credit; rest > 0; rest--) {
       if (slot == 0 || slot >= control.slotFresh) return abi.INV_CACHE_1;
       const hot = slotsHot(base, slot);
       if (hot.state != abi.SLOT_STATE_CACHED || hot.sizing != sizeClass) return abi.INV_CACHE_1;
-      if (slotsCold(base, slot).arena != arena) return abi.INV_CACHE_1;
+      if (hot.arena != arena) return abi.INV_CACHE_1;
       slot = hot.requested;
       cachedCount += 1;
     }
     if (slot != 0) return abi.INV_CACHE_1;
   }
-  if (budget != classCacheBudget(row)) return abi.INV_CACHE_2;
+  if (budget != row.cacheBudget) return abi.INV_CACHE_2;
   for (let slot: u32 = 1; slot < control.slotFresh; slot++) {
-    if (slotsHot(base, slot).state != abi.SLOT_STATE_CACHED) continue;
-    if (slotsCold(base, slot).arena == arena) cachedCount -= 1;
+    const hot = slotsHot(base, slot);
+    if (hot.state == abi.SLOT_STATE_CACHED && hot.arena == arena) cachedCount -= 1;
   }
   return cachedCount == 0 ? HOLDS : abi.INV_CACHE_1;
 }
@@ -439,26 +469,18 @@ function checkCaches(base: usize, arena: u32): u32 {
 /** INV-POOL-1 of one pool; that an arena's pool exists is checked with the first. */
 function checkPool(base: usize, pool: u32): u32 {
   const arenaCapacity = controlAt(base).arenaCapacity;
-  let granted: u64 = 0;
+  let claimed: u64 = 0;
   let requested: u64 = 0;
-  let liveCount: u64 = 0;
   for (let arena: u32 = 1; arena < arenaCapacity; arena++) {
     if (!arenaIsOpen(base, arena)) continue;
     const row = arenaRow(base, arena);
     if (row.pool >= <u32>abi.POOL_COUNT) return abi.INV_POOL_1;
     if (row.pool != pool) continue;
-    granted += row.granted;
-    requested += row.requested;
-    liveCount += row.liveCount;
+    claimed += row.claimed;
+    requested += arenaRequested(row);
   }
   const row = statsPool(base, pool);
-  const isSum = row.granted == granted && row.requested == requested && row.liveCount == liveCount;
-  const isOrdered =
-    granted <= row.grantedPeak &&
-    row.grantedPeak <= row.grantedTotal &&
-    requested <= row.requestedPeak &&
-    row.requestedPeak <= row.requestedTotal &&
-    liveCount <= row.liveCountPeak &&
-    row.liveCountPeak <= row.allocations;
-  return isSum && isOrdered ? HOLDS : abi.INV_POOL_1;
+  const isSum = row.claimed == claimed && statsRequested(row) == requested;
+  const isOrdered = row.headroom >= 0 && claimed <= row.claimedPeak;
+  return isSum && isOrdered && requested <= row.requestedPeak ? HOLDS : abi.INV_POOL_1;
 }

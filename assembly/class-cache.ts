@@ -1,139 +1,154 @@
 // Class cache: freed blocks of one size class in front of slabs and tree, last in, first out. Layer
-// 6. A cached block keeps its slot, its place and its class; only its owner is gone. The next
+// 7. A cached block keeps its slot, its place and its class; only its owner is gone. The next
 // request of the class gets it back for a handful of loads and stores.
 //
-//   byte 0      4        8         12      16
-//        ┌──────┬────────┬─────────┬───────┐
-//        │ head │ credit │ granted │ limit │   one row per class, in the metadata of a slab arena
-//        └──────┴────────┴─────────┴───────┘
+//   byte 0      4       8       16      one row per class, in the metadata of a slab arena
+//        ┌──────┬───────┬───────┐
+//        │ head │ limit │ tally │       tally   bit 0      24      64
+//        └──────┴───────┴───────┘               ┌────────┬───────┐
+//                                               │ credit │ taken │
+//                                               └────────┴───────┘
 //
-// A class has no budget (limit 0) until a block of it is freed; then it takes its share out of the
-// arena's reserve. When the reserve is spent, all caches are drained and every class starts again.
-// So what is cached never exceeds the total budget, and no free pays for more than what its class
-// once saved.
+// A class has no budget (limit 0) until a block of it is freed; then it takes a share, and another
+// one whenever that is used up, as long as the budgets stay below a part of what the tree has free:
+// in an empty arena nearly everything is cached, in a full one little. When there is nothing left for
+// a class that has no budget, all caches are drained and every class starts again.
+//
+// Pages come from their slab several at a time, because who asks for one asks for more.
 //
 // INV-CACHE-1  A list visits limit - credit cached slots of its class and arena, and the lists of
 //              an arena visit all of them.
-// INV-CACHE-2  limit is 0 or the share of the class; the limits, in bytes, and the reserve add up
-//              to the total budget.
+// INV-CACHE-2  cacheBudget is the sum of the limits, in bytes.
 import * as abi from "./abi";
-import {
-  ArenaRow,
-  arenaCacheClassBytes,
-  arenaCapacityBytes,
-  arenaHasSlabs,
-  arenaRow,
-} from "./arena-row";
-import { blockBytes, blockRelease } from "./block";
+import { ArenaRow, arenaCapacityBytes, arenaHasSlabs, arenaRow, arenaTree } from "./arena-row";
+import { bindingAdd, bindingRemove } from "./binding";
+import { blockBytes } from "./block";
 import { controlAt } from "./control";
-import { HotRow, slotsHot, slotsSetState, slotsSetTenure, slotsUnbind } from "./slots";
+import { slabClaim, slabHasPage, NO_UNIT } from "./slab";
+import { HotRow, slotsHot, slotsRoom, slotsSetState, slotsSetTenure } from "./slots";
+import { statsPool } from "./stats";
 
 @unmanaged
 export class ClassCache {
   /** Slot of the block freed last, 0 if there is none. */
   head: u32;
-  /** Blocks that may still be added. */
-  credit: u32;
-  /** Bytes of one block. */
-  granted: u32;
   /** Blocks that the budget of the class pays for. */
   limit: u32;
+  /** Blocks ever taken; blocks that may still be added. */
+  tally: u64;
 }
 
 if (offsetof<ClassCache>("head") != abi.CACHE_OFF_HEAD) ERROR("ClassCache.head");
-if (offsetof<ClassCache>("credit") != abi.CACHE_OFF_CREDIT) ERROR("ClassCache.credit");
-if (offsetof<ClassCache>("granted") != abi.CACHE_OFF_GRANTED) ERROR("ClassCache.granted");
 if (offsetof<ClassCache>("limit") != abi.CACHE_OFF_LIMIT) ERROR("ClassCache.limit");
+if (offsetof<ClassCache>("tally") != abi.CACHE_OFF_TALLY) ERROR("ClassCache.tally");
 if (offsetof<ClassCache>() != abi.CACHE_BYTES) ERROR("ClassCache size");
+
+/** What a block that is taken adds to the tally: one taken, one credit. */
+export const TALLY_TAKE: u64 = ((<u64>1) << abi.TALLY_TAKEN_SHIFT) + 1;
+/** The bits of the credit. */
+export const TALLY_CREDIT_MASK: u64 = ((<u64>1) << abi.TALLY_TAKEN_SHIFT) - 1;
+
+if (abi.SLOT_CAPACITY_MAX >> abi.TALLY_TAKEN_SHIFT != 0) ERROR("a credit fits its bits");
 
 /** Cache of `sizeClass`, which is below cacheClassCount; not checked. */
 export function classCacheAt(base: usize, row: ArenaRow, sizeClass: u32): ClassCache {
   return changetype<ClassCache>(base + row.caches + sizeClass * abi.CACHE_BYTES);
 }
 
-/** Bytes that the caches of a slab arena may hold together. */
-export function classCacheBudget(row: ArenaRow): u32 {
-  return <u32>(arenaCapacityBytes(row) >> abi.CACHE_TOTAL_SHIFT);
+/** Blocks that may still be added to `cache`. */
+export function classCacheCredit(cache: ClassCache): u32 {
+  return <u32>(cache.tally & TALLY_CREDIT_MASK);
 }
 
-/** Blocks of `granted` bytes that one class may cache. */
+/** Blocks of `granted` bytes by which the budget of a class grows. */
 export function classCacheShare(row: ArenaRow, granted: u32): u32 {
-  const blockCount = arenaCacheClassBytes(row.capacity) / granted;
-  return min(max(blockCount, 1), <u32>abi.CACHE_BLOCKS_MAX);
+  const blockCount = <u32>(arenaCapacityBytes(row) >> abi.CACHE_SHARE_SHIFT) / granted;
+  return min(max(blockCount, 1), <u32>abi.CACHE_SHARE_BLOCKS);
+}
+
+/** Counts what was ever taken from the caches of an arena with its pool, before they are formatted. */
+export function classCacheSettle(base: usize, row: ArenaRow): void {
+  const pool = statsPool(base, row.pool);
+  for (let sizeClass: u32 = 0; sizeClass < row.cacheClassCount; sizeClass++) {
+    pool.allocations += classCacheAt(base, row, sizeClass).tally >> abi.TALLY_TAKEN_SHIFT;
+  }
 }
 
 /** Formats the caches of a slab arena as empty. */
 export function classCacheFormat(base: usize, row: ArenaRow): void {
-  row.cacheReserve = classCacheBudget(row);
-  for (let sizeClass: u32 = 0; sizeClass < row.cacheClassCount; sizeClass++) {
-    const cache = classCacheAt(base, row, sizeClass);
-    cache.head = 0;
-    cache.credit = 0;
-    cache.granted = <u32>blockBytes(row, sizeClass, 0);
-    cache.limit = 0;
-  }
+  memory.fill(base + row.caches, 0, row.cacheClassCount * abi.CACHE_BYTES);
 }
 
-/**
- * Takes the block freed last out of `cache`, the one of `sizeClass`, and makes it live. Its list is
- * not empty.
- */
-export function classCacheTake(
-  base: usize,
-  cache: ClassCache,
-  sizeClass: u32,
-  requested: u32,
-): u32 {
+/** Takes the block freed last out of `cache`, which has one, and makes it live. Returns its slot. */
+export function classCacheTake(base: usize, cache: ClassCache, requested: u32): u32 {
   const slot = cache.head;
   const hot = slotsHot(base, slot);
   cache.head = hot.requested;
-  cache.credit += 1;
+  cache.tally += TALLY_TAKE;
   hot.requested = requested;
-  slotsSetState(hot, sizeClass, abi.SLOT_STATE_LIVE);
+  slotsSetState(hot, hot.sizing, abi.SLOT_STATE_LIVE, hot.arena);
   return slot;
 }
 
 /**
- * Puts the block of a live slot, whose row is `hot`, into `cache`, the one of `sizeClass`, which has
- * credit, and makes the slot's handles stale.
+ * Puts the block of a live slot, whose row is `hot`, into `cache`, which has credit, and makes the
+ * slot's handles stale.
  */
-export function classCachePut(cache: ClassCache, hot: HotRow, sizeClass: u32, slot: u32): void {
-  slotsSetTenure(hot, hot.generation + 1, sizeClass, abi.SLOT_STATE_CACHED);
+export function classCachePut(cache: ClassCache, hot: HotRow, slot: u32): void {
+  assert(classCacheCredit(cache) != 0);
+  slotsSetTenure(hot, hot.generation + 1, hot.sizing, abi.SLOT_STATE_CACHED, hot.arena);
   hot.requested = cache.head;
   cache.head = slot;
-  cache.credit -= 1;
+  cache.tally -= 1;
 }
 
-/** Whether `cache` has credit, after giving it a budget if it has none. */
-export function classCacheHasCredit(base: usize, row: ArenaRow, cache: ClassCache): bool {
-  if (cache.credit != 0) return true;
-  if (cache.limit != 0) return false;
-  const share = classCacheShare(row, cache.granted);
-  const bytes = share * cache.granted;
-  if (bytes > row.cacheReserve) classCacheDrain(base, row);
-  row.cacheReserve -= bytes;
-  cache.limit = share;
-  cache.credit = share;
-  return true;
+/** Whether `cache`, the one of `sizeClass`, can take a block, after raising its budget if need be. */
+export function classCacheHasCredit(
+  base: usize,
+  row: ArenaRow,
+  cache: ClassCache,
+  sizeClass: u32,
+): bool {
+  return classCacheCredit(cache) != 0 || hasGrown(base, row, cache, sizeClass);
+}
+
+/**
+ * Claims pages of `sizeClass` into `cache`, which is empty: as many as one slab has and the budget
+ * pays for. False if it got none.
+ */
+export function classCacheRefill(base: usize, arena: u32, cache: ClassCache, sizeClass: u32): bool {
+  if (sizeClass >= <u32>abi.SLAB_CLASS_COUNT) return false;
+  const row = arenaRow(base, arena);
+  const credit = min(classCacheCredit(cache), slotsRoom(base));
+  let last: u32 = 0;
+  for (let rest = min(credit, <u32>abi.CACHE_REFILL_PAGES); rest != 0; rest--) {
+    if (last != 0 && !slabHasPage(base, row, sizeClass)) break;
+    const offset = slabClaim(base, row, sizeClass);
+    if (offset == NO_UNIT) break;
+    const slot = bindingAdd(base, arena, offset, sizeClass, 0, abi.SLOT_STATE_CACHED);
+    cache.tally -= 1;
+    // The lowest page is to be taken first.
+    if (last == 0) cache.head = slot;
+    else slotsHot(base, last).requested = slot;
+    last = slot;
+  }
+  return last != 0;
 }
 
 /** Releases every cached block of an arena and takes the budgets back. False if there was none. */
 export function classCacheDrain(base: usize, row: ArenaRow): bool {
-  if (!arenaHasSlabs(row) || row.cacheReserve == classCacheBudget(row)) return false;
+  if (row.cacheBudget == 0) return false;
   let isDrained = false;
   for (let sizeClass: u32 = 0; sizeClass < row.cacheClassCount; sizeClass++) {
     const cache = classCacheAt(base, row, sizeClass);
-    for (let slot = cache.head; slot != 0; slot = cache.head) {
-      const hot = slotsHot(base, slot);
-      cache.head = hot.requested;
-      blockRelease(base, row, sizeClass, 0, hot.offset);
-      slotsUnbind(base, slot);
-      isDrained = true;
-    }
-    cache.credit = 0;
+    if (cache.limit == 0) continue;
+    isDrained = isDrained || cache.head != 0;
+    // The list ends: it has as many members as the class has budget.
+    while (cache.head != 0) releaseHead(base, cache);
+    cache.tally -= cache.limit;
     cache.limit = 0;
   }
-  row.cacheReserve = classCacheBudget(row);
+  row.cacheBudget = 0;
   return isDrained;
 }
 
@@ -142,6 +157,38 @@ export function classCacheDrainAll(base: usize): void {
   const arenaCapacity = controlAt(base).arenaCapacity;
   for (let arena: u32 = 1; arena < arenaCapacity; arena++) {
     const row = arenaRow(base, arena);
-    if (row.state == abi.ARENA_STATE_OPEN) classCacheDrain(base, row);
+    if (row.state == abi.ARENA_STATE_OPEN && arenaHasSlabs(row)) classCacheDrain(base, row);
   }
+}
+
+/**
+ * Raises the budget of `cache`, the one of `sizeClass`, by a share, if there is enough. For a class
+ * that has none, the others give theirs back.
+ */
+function hasGrown(base: usize, row: ArenaRow, cache: ClassCache, sizeClass: u32): bool {
+  const granted = <u32>blockBytes(row, sizeClass, 0);
+  const blockCount = classCacheShare(row, granted);
+  const bytes = <u64>blockCount * granted;
+  const capacity = arenaCapacityBytes(row);
+  const free = (<u64>arenaTree(base, row).free) << row.granuleShift;
+  const total = max(capacity >> abi.CACHE_TOTAL_SHIFT, free >> abi.CACHE_FREE_TOTAL_SHIFT);
+  const isOver = row.cacheBudget + bytes > total;
+  if (cache.limit != 0) {
+    const most = max(capacity >> abi.CACHE_SHARE_SHIFT, free >> abi.CACHE_FREE_SHARE_SHIFT);
+    if (isOver || <u64>cache.limit * granted + bytes > most) return false;
+  } else if (isOver) {
+    classCacheDrain(base, row);
+  }
+  row.cacheBudget += <u32>bytes;
+  cache.limit += blockCount;
+  cache.tally += blockCount;
+  return true;
+}
+
+/** Gives the block freed last back to its slab or tree. */
+function releaseHead(base: usize, cache: ClassCache): void {
+  const slot = cache.head;
+  cache.head = slotsHot(base, slot).requested;
+  cache.tally += 1;
+  bindingRemove(base, slot, 0);
 }

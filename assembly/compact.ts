@@ -16,7 +16,7 @@ import { blockBytes, blockClaimBelow, blockIsPage, blockRelease } from "./block"
 import { classCacheDrain } from "./class-cache";
 import { controlAt, controlRefuse } from "./control";
 import { NO_UNIT, SUPERBLOCK_UNIT_SHIFT, slabOpenBelow, slabRow } from "./slab";
-import { HotRow, slotsCold, slotsHot, slotsRebind, slotsVerify } from "./slots";
+import { HotRow, slotsHot, slotsRebind, slotsVerify } from "./slots";
 import { sortedSlotsAt, sortedSlotsBuild } from "./sorted-slots";
 
 /**
@@ -111,9 +111,8 @@ export function compactDiscard(base: usize): void {
 /** Whether `slot`, a candidate of the plan, is still a block that may move. */
 function isMovable(base: usize, slot: u32): bool {
   const hot = slotsHot(base, slot);
-  if (hot.state != abi.SLOT_STATE_LIVE || hot.pins != 0) return false;
-  if (hot.sizing == abi.ORDER_WHOLE) return false;
-  return slotsCold(base, slot).arena == controlAt(base).planArena;
+  if (hot.state != abi.SLOT_STATE_LIVE || hot.sizing == abi.ORDER_WHOLE) return false;
+  return hot.arena == controlAt(base).planArena;
 }
 
 /** Claims a lower place for the block of `hot`, the candidate before the cursor, or NO_UNIT. */

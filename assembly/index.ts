@@ -31,14 +31,14 @@ import {
 } from "./compact";
 import { ArenaRow } from "./arena-row";
 import { BLOCK_ALIGNMENT_MAX } from "./block";
-import { ClassCache } from "./class-cache";
+import { ClassCache, TALLY_CREDIT_MASK, TALLY_TAKE } from "./class-cache";
 import { ControlHeader, controlAt, controlRefuse } from "./control";
 import { formatAttach, formatBytes, formatInit } from "./format";
 import { lockLeave, lockTakeOver, lockTryEnter } from "./lock";
 import { recoverAll } from "./recover";
 import { resizeExchange, resizeInPlace } from "./resize";
-import { ColdRow, HotRow, slotsHot, slotsIsBound, slotsVerify } from "./slots";
-import { PoolRow } from "./stats";
+import { HotRow, slotsHot, slotsIsBound, slotsVerify } from "./slots";
+import { PoolRow, statsRaise } from "./stats";
 // A debug build replaces `abort` by a function of this file, which must be part of the program.
 import "./panic";
 
@@ -127,30 +127,18 @@ export function arenaAllocate(base: u32, arena: u32, requestedBytes: u32, alignm
 
   // classCacheTake
   const hot = changetype<HotRow>(base + control.hot + slot * abi.HOT_BYTES);
-  const granted: u64 = cache.granted;
   cache.head = hot.requested;
-  cache.credit += 1;
+  cache.tally += TALLY_TAKE;
   hot.requested = requestedBytes;
-  const state = sizeClass | (abi.SLOT_STATE_LIVE << 8);
+  const state = sizeClass | (abi.SLOT_STATE_LIVE << 8) | (arena << 16);
   store<u32>(changetype<usize>(hot), state, abi.HOT_OFF_SIZING);
 
   // charge and statsCharge
-  row.liveCount += 1;
-  row.granted += granted;
-  row.requested += requestedBytes;
+  row.usage += ((<u64>1) << abi.USAGE_COUNT_SHIFT) + requestedBytes;
   const pool = changetype<PoolRow>(base + abi.POOLS_OFFSET + row.pool * abi.POOL_BYTES);
-  const poolRequested = pool.requested + requestedBytes;
-  pool.requested = poolRequested;
-  pool.requestedTotal += requestedBytes;
-  if (poolRequested > pool.requestedPeak) pool.requestedPeak = poolRequested;
-  const poolGranted = pool.granted + granted;
-  pool.granted = poolGranted;
-  pool.grantedTotal += granted;
-  if (poolGranted > pool.grantedPeak) pool.grantedPeak = poolGranted;
-  const liveCount = pool.liveCount + 1;
-  pool.liveCount = liveCount;
-  pool.allocations += 1;
-  if (liveCount > pool.liveCountPeak) pool.liveCountPeak = liveCount;
+  const headroom = pool.headroom - requestedBytes;
+  pool.headroom = headroom;
+  if (headroom < 0) statsRaise(pool);
   return slot;
 }
 
@@ -180,41 +168,35 @@ export function slotFree(base: u32, slot: u32, generation: u32): u32 {
   if (ASC_FEATURE_THREADS || control.guard != 0 || slot >= control.slotFresh) {
     return freeGuarded(base, slot, generation);
   }
-  // slotsVerify; state and pins in one comparison: live, and no pin.
+  // slotsVerify, and no pin.
   const hot = changetype<HotRow>(base + control.hot + slot * abi.HOT_BYTES);
-  const cold = changetype<ColdRow>(base + control.cold + slot * abi.COLD_BYTES);
   const state = load<u32>(changetype<usize>(hot), abi.HOT_OFF_SIZING);
-  if (hot.generation != generation || state >> 8 != abi.SLOT_STATE_LIVE) {
+  if (hot.generation != generation || (state & 0xff00) != abi.SLOT_STATE_LIVE << 8) {
     return freeGuarded(base, slot, generation);
   }
-  const row = changetype<ArenaRow>(base + abi.ARENAS_OFFSET + cold.arena * abi.ARENA_BYTES);
+  const row = changetype<ArenaRow>(base + abi.ARENAS_OFFSET + (state >> 16) * abi.ARENA_BYTES);
   const sizeClass = state & 0xff;
   // slotsIsSpent
   if (sizeClass >= row.cacheClassCount || generation == <u32>abi.GENERATION_MAX - 1) {
     return freeGuarded(base, slot, generation);
   }
   const cache = changetype<ClassCache>(base + row.caches + sizeClass * abi.CACHE_BYTES);
-  const credit = cache.credit;
-  if (credit == 0) return freeGuarded(base, slot, generation);
+  const tally = cache.tally;
+  if ((tally & TALLY_CREDIT_MASK) == 0) return freeGuarded(base, slot, generation);
 
-  // discharge and statsDischarge
-  const granted: u64 = cache.granted;
+  // the counters of arenaFree, and statsDischarge
   const requested: u64 = hot.requested;
-  row.liveCount -= 1;
-  row.granted -= granted;
-  row.requested -= requested;
+  row.usage -= ((<u64>1) << abi.USAGE_COUNT_SHIFT) + requested;
   const pool = changetype<PoolRow>(base + abi.POOLS_OFFSET + row.pool * abi.POOL_BYTES);
-  pool.requested -= requested;
-  pool.granted -= granted;
-  pool.liveCount -= 1;
+  pool.headroom += requested;
 
   // classCachePut
-  const cachedState = <u64>(sizeClass | (abi.SLOT_STATE_CACHED << 8));
-  const tenure = <u64>(generation + 1) | (cachedState << 32);
+  const cachedState = state ^ ((abi.SLOT_STATE_LIVE ^ abi.SLOT_STATE_CACHED) << 8);
+  const tenure = <u64>(generation + 1) | ((<u64>cachedState) << 32);
   store<u64>(changetype<usize>(hot), tenure, abi.HOT_OFF_GENERATION);
   hot.requested = cache.head;
   cache.head = slot;
-  cache.credit = credit - 1;
+  cache.tally = tally - 1;
   return abi.STATUS_OK;
 }
 

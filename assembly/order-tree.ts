@@ -2,10 +2,11 @@
 // outside the arena and never touches the bytes it manages; who owns a block is not its business.
 // Source: Kenneth C. Knowlton, "A fast storage allocator", CACM 1965 — split and coalesce by buddies.
 //
-//   byte 0      4          8          12     16                        16 + 32 × (orderMax + 1)
-//        ┌──────┬──────────┬──────────┬──────┬─────────────┬─ ─ ┬──────────────┬─ ─
-//        │ mask │ orderMax │ capacity │ free │ order 0 row │ …  │ bitmap words │ …
-//        └──────┴──────────┴──────────┴──────┴─────────────┴─ ─ ┴──────────────┴─ ─
+//   byte 0      4          8          12     16         20         24
+//        ┌──────┬──────────┬──────────┬──────┬──────────┬──────────┬─────────────┬─ ─
+//        │ mask │ orderMax │ capacity │ free │ shortMap │ reserved │ order 0 row │ …
+//        └──────┴──────────┴──────────┴──────┴──────────┴──────────┴─────────────┴─ ─
+//   then, behind the rows: the bitmap words of each order, and the short map
 //
 // A block is (order, index): the granules index << order to (index + 1) << order, of which only
 // those inside the capacity exist. The row of an order is the bitmap of its free blocks. A capacity
@@ -17,12 +18,16 @@
 // blocks it is made of. A run starts at a multiple of the largest power of two that divides its
 // length, as far as RUN_STEP_GRANULES.
 //
+// A tree with runs has a short map: a word per superblock, whose bits are its granules that lie in
+// free blocks shorter than a superblock. It tells in one step how far such blocks touch.
+//
 // INV-TREE-1  A block and its buddy are never both free.
 // INV-TREE-2  Each row has the levels its order implies; a summary bit is 1 exactly when its word
 //             is not 0, and bits past the end are 0.
 // INV-TREE-3  A row counts its bits; mask bit k is 1 exactly when row k counts any.
 // INV-TREE-4  Free blocks and live blocks (with the target of a pending move) tile the capacity,
 //             and `free` is the sum of the free blocks.
+// INV-TREE-5  The short map has the granules of the free blocks below SUPERBLOCK_ORDER, and no other.
 import * as abi from "./abi";
 import { bitsCeilLog2, bitsFloorLog2, bitsIsPowerOfTwo } from "./bits";
 import {
@@ -38,8 +43,12 @@ import {
 
 /** Refusal value in place of a granule offset. */
 export const NO_GRANULE: u32 = u32.MAX_VALUE;
-/** Stretches of each order that claimStretch compares. */
+/** Stretches of each order that claimStretch looks at. */
 const LOOK_COUNT_MAX: u32 = 8;
+const SUPERBLOCK_GRANULES: u32 = 1 << abi.SUPERBLOCK_ORDER;
+const WITHIN_SUPERBLOCK: u32 = SUPERBLOCK_GRANULES - 1;
+
+if (SUPERBLOCK_GRANULES != 64) ERROR("a word of the short map is a superblock");
 
 @unmanaged
 export class OrderTree {
@@ -49,21 +58,38 @@ export class OrderTree {
   capacity: u32;
   /** Granules in free blocks. */
   free: u32;
+  shortMap: u32;
 }
 
 if (offsetof<OrderTree>("mask") != abi.TREE_OFF_MASK) ERROR("OrderTree.mask");
 if (offsetof<OrderTree>("orderMax") != abi.TREE_OFF_ORDER_MAX) ERROR("OrderTree.orderMax");
 if (offsetof<OrderTree>("capacity") != abi.TREE_OFF_CAPACITY) ERROR("OrderTree.capacity");
 if (offsetof<OrderTree>("free") != abi.TREE_OFF_FREE) ERROR("OrderTree.free");
-if (offsetof<OrderTree>() != abi.TREE_HEADER_BYTES) ERROR("OrderTree size");
+if (offsetof<OrderTree>("shortMap") != abi.TREE_OFF_SHORT_MAP) ERROR("OrderTree.shortMap");
+if (offsetof<OrderTree>() > <usize>abi.TREE_HEADER_BYTES) ERROR("OrderTree size");
 
 /** Bytes of the tree's header and rows, where its bitmap words begin. */
 export function orderTreeRowsEnd(orderMax: u32): u32 {
   return abi.TREE_HEADER_BYTES + (orderMax + 1) * abi.ORDER_BYTES;
 }
 
-/** Bytes of a tree of `capacity` granules, 1 to ARENA_GRANULES_MAX. */
-export function orderTreeBytes(capacity: u32): u32 {
+/** Bytes of a tree of `capacity` granules, 1 to ARENA_GRANULES_MAX, with runs or without. */
+export function orderTreeBytes(capacity: u32, hasRuns: bool): u32 {
+  return shortMapStart(capacity) + (hasRuns ? orderTreeShortWordCount(capacity) << 3 : 0);
+}
+
+/** Words of the short map of a tree of `capacity` granules. */
+export function orderTreeShortWordCount(capacity: u32): u32 {
+  return (capacity + WITHIN_SUPERBLOCK) >> abi.SUPERBLOCK_ORDER;
+}
+
+/** The granules of superblock `index` that lie in shorter free blocks. The tree has runs. */
+export function orderTreeShortWord(tree: OrderTree, index: u32): u64 {
+  return load<u64>(changetype<usize>(tree) + tree.shortMap + (index << 3));
+}
+
+/** Offset of what follows the bitmap words from the tree. */
+function shortMapStart(capacity: u32): u32 {
   const orderMax = bitsFloorLog2(capacity);
   let bytes = orderTreeRowsEnd(orderMax);
   for (let order: u32 = 0; order <= orderMax; order++) bytes += bitmapBytes(capacity >> order);
@@ -83,8 +109,11 @@ export function orderTreeIsFree(tree: OrderTree, order: u32, index: u32): bool {
   return ((load<u64>(words + ((index >> 6) << 3)) >> (index & 63)) & 1) != 0;
 }
 
-/** Formats `tree` with all `capacity` granules free. The memory may hold anything before. */
-export function orderTreeFormat(tree: OrderTree, capacity: u32): void {
+/**
+ * Formats `tree`, with runs or without, with all `capacity` granules free. The memory may hold
+ * anything before.
+ */
+export function orderTreeFormat(tree: OrderTree, capacity: u32, hasRuns: bool): void {
   const orderMax = bitsFloorLog2(capacity);
   tree.mask = 0;
   tree.orderMax = orderMax;
@@ -95,6 +124,11 @@ export function orderTreeFormat(tree: OrderTree, capacity: u32): void {
     const blockCount = capacity >> order;
     bitmapFormat(orderTreeRow(tree, order), changetype<usize>(tree), offset, blockCount);
     offset += bitmapBytes(blockCount);
+  }
+  tree.shortMap = hasRuns ? offset : 0;
+  if (hasRuns) {
+    const words = changetype<usize>(tree) + offset;
+    memory.fill(words, 0, orderTreeShortWordCount(capacity) << 3);
   }
   orderTreeReleaseWhole(tree);
 }
@@ -134,10 +168,12 @@ export function orderTreeClaimBelow(tree: OrderTree, order: u32, limit: u32): u3
 export function orderTreeClaimRun(tree: OrderTree, granules: u32): u32 {
   const order = bitsCeilLog2(granules);
   const candidates = (tree.mask >> order) << order;
+  const step = orderTreeRunStep(granules);
   const isExact = bitsIsPowerOfTwo(granules) && ((tree.mask >> order) & 1) != 0;
-  if (!isExact) {
-    const step = orderTreeRunStep(granules);
-    const offset = claimStretch(tree, granules, step, u32.MAX_VALUE, false, tree.capacity);
+  // A run that starts at a multiple of its own length lies in one block.
+  if (!isExact && step != granules) {
+    const from = order > 2 ? order - 2 : 0;
+    const offset = claimStretch(tree, from, granules, step, u32.MAX_VALUE, false, tree.capacity);
     if (offset != NO_GRANULE) return offset;
   }
   return candidates == 0 ? NO_GRANULE : claimLowest(tree, ctz(candidates), granules);
@@ -145,17 +181,20 @@ export function orderTreeClaimRun(tree: OrderTree, granules: u32): u32 {
 
 /** Claims a superblock at a tight place if there is one, else at the lowest; or NO_GRANULE. */
 export function orderTreeClaimSuperblock(tree: OrderTree): u32 {
-  const granules: u32 = 1 << abi.SUPERBLOCK_ORDER;
-  const offset = claimStretch(tree, granules, granules, granules << 1, false, tree.capacity);
+  const granules = SUPERBLOCK_GRANULES;
+  const from: u32 = abi.SUPERBLOCK_ORDER;
+  const offset = claimStretch(tree, from, granules, granules, granules << 1, false, tree.capacity);
   if (offset != NO_GRANULE) return offset;
   return orderTreeClaimBelow(tree, abi.SUPERBLOCK_ORDER, tree.capacity);
 }
 
 /** Claims a run of `granules` at a low place below `limit`, or NO_GRANULE. */
 export function orderTreeClaimRunBelow(tree: OrderTree, granules: u32, limit: u32): u32 {
-  const offset = claimStretch(tree, granules, orderTreeRunStep(granules), limit, true, limit);
+  const order = bitsCeilLog2(granules);
+  const from = order > 2 ? order - 2 : 0;
+  const offset = claimStretch(tree, from, granules, orderTreeRunStep(granules), limit, true, limit);
   if (offset != NO_GRANULE) return offset;
-  return claimBelow(tree, bitsCeilLog2(granules), granules, limit);
+  return claimBelow(tree, order, granules, limit);
 }
 
 /**
@@ -290,17 +329,19 @@ function claimBelow(tree: OrderTree, order: u32, granules: u32, limit: u32): u32
  * the one where the run starts lowest.
  *
  * A stretch that is long enough and not twice as long has a block of a quarter, a half or all of the
- * run's order in it. Only those are looked at, up to LOOK_COUNT_MAX of each order that fit.
+ * run's order in it. Only those are looked at, LOOK_COUNT_MAX stretches of each order at most.
  *
+ * @param from Lowest order of the blocks that are looked at.
  * @param step What the start is to be a multiple of: a power of two.
  * @param rankEnd A stretch whose length or start is not below this is not good enough.
  * @param isByStart Whether starts are compared, not lengths.
  * @param limit The run starts below this granule.
- * @returns Granule offset of the run, or NO_GRANULE. Cost: one look at each of those blocks and at
- *   its neighbours, as far as twice the run.
+ * @returns Granule offset of the run, or NO_GRANULE. Cost: at most 3 × LOOK_COUNT_MAX looks; for
+ *   each a descent in the bitmap, and up to two steps per order to where the stretch ends.
  */
 function claimStretch(
   tree: OrderTree,
+  from: u32,
   granules: u32,
   step: u32,
   rankEnd: u32,
@@ -312,59 +353,93 @@ function claimStretch(
   const orderEnd = min(order + 1, tree.orderMax + 1);
   let bestStart = NO_GRANULE;
   let bestRank = rankEnd;
-  for (let from = order > 2 ? order - 2 : 0; from < orderEnd; from++) {
+  for (; from < orderEnd; from++) {
     const row = orderTreeRow(tree, from);
-    let lookCount: u32 = 0;
+    if (((tree.mask >> from) & 1) == 0) continue;
     let high: u32 = 0;
-    let index = bitmapNext(row, changetype<usize>(tree), 0);
-    while (index != NO_INDEX && lookCount < LOOK_COUNT_MAX) {
+    for (let lookCount: u32 = 0; lookCount < LOOK_COUNT_MAX; lookCount++) {
       // The next of one stretch is no other stretch.
-      if (index << from >= high) {
-        const low = stretchStart(tree, index << from, granules << 1);
-        high = stretchEnd(tree, index << from, granules << 1);
-        const start = (low + step - 1) & ~(step - 1);
-        if (start + granules <= high && start < limit) {
-          lookCount += 1;
-          const rank = isByStart ? start : high - low;
-          if (rank < bestRank) {
-            bestStart = start;
-            bestRank = rank;
-          }
-        }
+      const mask = ((<u32>1) << from) - 1;
+      const index = bitmapNext(
+        row,
+        changetype<usize>(tree),
+        min((high + mask) >> from, row.bitCount),
+      );
+      if (index == NO_INDEX) break;
+      const low = stretchStart(tree, index << from, granules << 1);
+      high = stretchEnd(tree, (index + 1) << from, granules << 1);
+      const start = (low + step - 1) & ~(step - 1);
+      if (start + granules > high || start >= limit) continue;
+      const rank = isByStart ? start : high - low;
+      if (rank < bestRank) {
+        bestStart = start;
+        bestRank = rank;
       }
-      index = bitmapNext(row, changetype<usize>(tree), index + 1);
     }
   }
   if (bestStart != NO_GRANULE) claimFree(tree, bestStart, granules);
   return bestStart;
 }
 
-/** First granule of the free blocks that touch the one at `offset`, or one `reach` below it. */
+/** First granule of the free blocks that end at `offset`, or one `reach` below it. */
 function stretchStart(tree: OrderTree, offset: u32, reach: u32): u32 {
   const end = offset > reach ? offset - reach : 0;
-  let order: u32 = 0;
-  while (offset > end && order <= tree.orderMax) {
-    const index = offset >> order;
-    if (index << order != offset) break;
-    if (index <= tree.capacity >> order && orderTreeIsFree(tree, order, index - 1)) {
-      offset -= (<u32>1) << order;
-      order = 0;
-    } else {
-      order += 1;
+  // Each step but the last two reaches the end of a superblock: a short block never fills one.
+  while (offset > end) {
+    const within = offset & WITHIN_SUPERBLOCK;
+    const granules = within == 0 ? longBlockBelow(tree, offset) : 0;
+    if (granules != 0) {
+      offset -= granules;
+      continue;
     }
+    const word = orderTreeShortWord(tree, (offset - 1) >> abi.SUPERBLOCK_ORDER);
+    const touching = <u32>clz(~(word << (<u64>(SUPERBLOCK_GRANULES - within) & 63)));
+    offset -= touching;
+    if (touching == 0 || touching != within) break;
   }
   return offset;
 }
 
-/** First granule behind the free blocks from the one at `offset` on, or one `reach` behind it. */
+/** First granule behind the free blocks that start at `offset`, or one `reach` behind it. */
 function stretchEnd(tree: OrderTree, offset: u32, reach: u32): u32 {
-  const end = offset + reach;
-  let freeGranules = orderTreeFreeAt(tree, offset);
-  while (freeGranules != 0) {
-    offset += freeGranules;
-    freeGranules = offset < end ? orderTreeFreeAt(tree, offset) : 0;
+  const end = min(offset + reach, tree.capacity);
+  while (offset < end) {
+    const within = offset & WITHIN_SUPERBLOCK;
+    const granules = within == 0 ? longBlockAt(tree, offset) : 0;
+    if (granules != 0) {
+      offset += granules;
+      continue;
+    }
+    const word = orderTreeShortWord(tree, offset >> abi.SUPERBLOCK_ORDER);
+    const touching = <u32>ctz(~(word >> within));
+    offset += touching;
+    if (touching == 0 || touching != SUPERBLOCK_GRANULES - within) break;
   }
   return offset;
+}
+
+/** Granules of the free block of whole superblocks that ends at `offset`, or 0. */
+function longBlockBelow(tree: OrderTree, offset: u32): u32 {
+  const mask = (tree.mask >> abi.SUPERBLOCK_ORDER) << abi.SUPERBLOCK_ORDER;
+  for (let rest = mask; rest != 0; rest &= rest - 1) {
+    const order = ctz(rest);
+    const index = offset >> order;
+    if (index << order != offset) return 0;
+    if (orderTreeIsFree(tree, order, index - 1)) return (<u32>1) << order;
+  }
+  return 0;
+}
+
+/** Granules of the free block of whole superblocks that starts at `offset`, or 0. */
+function longBlockAt(tree: OrderTree, offset: u32): u32 {
+  const mask = (tree.mask >> abi.SUPERBLOCK_ORDER) << abi.SUPERBLOCK_ORDER;
+  for (let rest = mask; rest != 0; rest &= rest - 1) {
+    const order = ctz(rest);
+    const index = offset >> order;
+    if (index << order != offset || index >= tree.capacity >> order) return 0;
+    if (orderTreeIsFree(tree, order, index)) return (<u32>1) << order;
+  }
+  return 0;
 }
 
 /** Claims a run that lies in free blocks, wherever in the first of them it starts. */
@@ -407,10 +482,21 @@ function claimFront(tree: OrderTree, from: u32, index: u32, granules: u32): u32 
 function addFree(tree: OrderTree, order: u32, index: u32): void {
   bitmapAdd(orderTreeRow(tree, order), changetype<usize>(tree), index);
   tree.mask |= (<u32>1) << order;
+  if (order < <u32>abi.SUPERBLOCK_ORDER) flipShort(tree, order, index);
 }
 
 function removeFree(tree: OrderTree, order: u32, index: u32): void {
   const row = orderTreeRow(tree, order);
   bitmapRemove(row, changetype<usize>(tree), index);
   if (row.setCount == 0) tree.mask &= ~((<u32>1) << order);
+  if (order < <u32>abi.SUPERBLOCK_ORDER) flipShort(tree, order, index);
+}
+
+/** Notes in the short map, if there is one, that a block below SUPERBLOCK_ORDER became free or not. */
+function flipShort(tree: OrderTree, order: u32, index: u32): void {
+  if (tree.shortMap == 0) return;
+  const offset = index << order;
+  const address = changetype<usize>(tree) + tree.shortMap + ((offset >> abi.SUPERBLOCK_ORDER) << 3);
+  const granules = (((<u64>1) << ((<u64>1) << order)) - 1) << (offset & WITHIN_SUPERBLOCK);
+  store<u64>(address, load<u64>(address) ^ granules);
 }

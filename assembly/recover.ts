@@ -16,18 +16,21 @@ import {
   arenaHasSlabs,
   arenaIsLaidOut,
   arenaIsOpen,
+  arenaLiveCount,
+  arenaRequested,
   arenaRow,
   arenaTree,
+  arenaUsageOf,
 } from "./arena-row";
 import { CONTROL_ALIGNMENT } from "./bits";
 import { blockBytes, blockRestore } from "./block";
 import { checkAll } from "./check";
-import { classCacheFormat } from "./class-cache";
+import { classCacheFormat, classCacheSettle } from "./class-cache";
 import { controlAt } from "./control";
 import { orderTreeFormat } from "./order-tree";
 import { regionExtentBytes, regionRelease } from "./region";
 import { slabFormat } from "./slab";
-import { slotsCold, slotsHot, slotsRenew } from "./slots";
+import { slotsHot, slotsIsLive, slotsRenew } from "./slots";
 import { statsPool } from "./stats";
 
 /** What a step answers if it found no damage; anything else is the code of a broken invariant. */
@@ -101,14 +104,15 @@ function formatArenas(base: usize): u32 {
       continue;
     }
     if (row.pool >= <u32>abi.POOL_COUNT) return abi.INV_POOL_1;
-    row.liveCount = 0;
+    row.usage = 0;
+    row.claimed = 0;
     row.pinnedCount = 0;
-    row.granted = 0;
-    row.requested = 0;
+    row.cacheBudget = 0;
     row.wholeSlot = 0;
-    orderTreeFormat(arenaTree(base, row), row.capacity);
+    orderTreeFormat(arenaTree(base, row), row.capacity, arenaHasSlabs(row));
     if (!arenaHasSlabs(row)) continue;
     slabFormat(base, row);
+    classCacheSettle(base, row);
     classCacheFormat(base, row);
   }
   return HOLDS;
@@ -125,8 +129,7 @@ function recoverSlots(base: usize): u32 {
   control.slotRetiredCount = 0;
   // Downwards, so that the lowest slot is the first one in the list.
   for (let slot = slotFresh - 1; slot > 0; slot--) {
-    const state = <u32>slotsHot(base, slot).state;
-    if (state == abi.SLOT_STATE_LIVE) {
+    if (slotsIsLive(slotsHot(base, slot))) {
       const broken = recoverBlock(base, slot);
       if (broken != HOLDS) return broken;
     }
@@ -138,44 +141,37 @@ function recoverSlots(base: usize): u32 {
 /** Claims the block of one live slot and counts it. */
 function recoverBlock(base: usize, slot: u32): u32 {
   const hot = slotsHot(base, slot);
-  const arena = slotsCold(base, slot).arena;
-  if (!arenaIsOpen(base, arena) || hot.requested == 0) return abi.INV_SLOT_2;
-  const row = arenaRow(base, arena);
+  if (!arenaIsOpen(base, hot.arena) || hot.requested == 0) return abi.INV_SLOT_2;
+  const row = arenaRow(base, hot.arena);
   if (!blockRestore(base, row, hot.sizing, hot.requested, hot.offset)) return abi.INV_TREE_4;
   const granted = blockBytes(row, hot.sizing, hot.requested);
   if (hot.requested > granted) return abi.INV_SLOT_2;
   if (hot.sizing == abi.ORDER_WHOLE) row.wholeSlot = slot;
-  row.liveCount += 1;
-  row.granted += granted;
-  row.requested += hot.requested;
-  if (hot.pins != 0) row.pinnedCount += 1;
+  row.usage += arenaUsageOf(hot.requested);
+  row.claimed += granted;
+  if (hot.state == abi.SLOT_STATE_PINNED) row.pinnedCount += 1;
   return HOLDS;
 }
 
 /** Counts what the arenas hold. */
 function recoverPools(base: usize): void {
-  for (let pool: u32 = 0; pool < <u32>abi.POOL_COUNT; pool++) {
-    const counters = statsPool(base, pool);
-    counters.requested = 0;
-    counters.granted = 0;
-    counters.liveCount = 0;
-  }
   const arenaCapacity = controlAt(base).arenaCapacity;
-  for (let arena: u32 = 1; arena < arenaCapacity; arena++) {
-    if (!arenaIsOpen(base, arena)) continue;
-    const row: ArenaRow = arenaRow(base, arena);
-    const counters = statsPool(base, row.pool);
-    counters.requested += row.requested;
-    counters.granted += row.granted;
-    counters.liveCount += row.liveCount;
-  }
   for (let pool: u32 = 0; pool < <u32>abi.POOL_COUNT; pool++) {
     const counters = statsPool(base, pool);
-    counters.requestedPeak = max(counters.requestedPeak, counters.requested);
-    counters.requestedTotal = max(counters.requestedTotal, counters.requestedPeak);
-    counters.grantedPeak = max(counters.grantedPeak, counters.granted);
-    counters.grantedTotal = max(counters.grantedTotal, counters.grantedPeak);
-    counters.liveCountPeak = max(counters.liveCountPeak, counters.liveCount);
-    counters.allocations = max(counters.allocations, <u64>counters.liveCountPeak);
+    let requested: u64 = 0;
+    let liveCount: u64 = 0;
+    counters.claimed = 0;
+    for (let arena: u32 = 1; arena < arenaCapacity; arena++) {
+      if (!arenaIsOpen(base, arena)) continue;
+      const row: ArenaRow = arenaRow(base, arena);
+      if (row.pool != pool) continue;
+      requested += arenaRequested(row);
+      liveCount += arenaLiveCount(row);
+      counters.claimed += row.claimed;
+    }
+    counters.requestedPeak = max(counters.requestedPeak, requested);
+    counters.headroom = counters.requestedPeak - requested;
+    counters.claimedPeak = max(counters.claimedPeak, counters.claimed);
+    counters.allocations = max(counters.allocations, liveCount);
   }
 }

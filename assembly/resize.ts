@@ -14,14 +14,7 @@ import { bitsIsPowerOfTwo } from "./bits";
 import { NO_SIZING, blockBytes, blockGranules, blockIsPage, blockSizingOf } from "./block";
 import { controlAt } from "./control";
 import { orderTreeClaimAt, orderTreeReleaseRun, orderTreeRunStep } from "./order-tree";
-import {
-  slotsCold,
-  slotsExchange,
-  slotsHot,
-  slotsRebind,
-  slotsSetLength,
-  slotsVerify,
-} from "./slots";
+import { slotsExchange, slotsHot, slotsRebind, slotsSetLength, slotsVerify } from "./slots";
 import { statsRecharge } from "./stats";
 
 /** Size classes per doubling. */
@@ -47,7 +40,7 @@ export function resizeInPlace(
   const status = verifyUnpinned(base, slot, generation);
   if (status != abi.STATUS_OK) return status;
   const hot = slotsHot(base, slot);
-  const row = arenaRow(base, slotsCold(base, slot).arena);
+  const row = arenaRow(base, hot.arena);
   const requestedBefore = hot.requested;
   const sizingBefore = <u32>hot.sizing;
   const sizing = sizingInPlace(row, sizingBefore, requested, alignment);
@@ -62,8 +55,8 @@ export function resizeInPlace(
   const requestedGrowth = <u64>requested - requestedBefore;
   const grantedBefore = blockBytes(row, sizingBefore, requestedBefore);
   const grantedGrowth = blockBytes(row, sizing, requested) - grantedBefore;
-  row.requested += requestedGrowth;
-  row.granted += grantedGrowth;
+  row.usage += requestedGrowth;
+  row.claimed += grantedGrowth;
   statsRecharge(base, row.pool, requestedGrowth, grantedGrowth);
   slotsSetLength(hot, requested, sizing);
   slotsRebind(base, slot, hot.offset);
@@ -88,8 +81,8 @@ export function resizeExchange(
   let status = verifyUnpinned(base, slot, generation);
   if (status == abi.STATUS_OK) status = verifyUnpinned(base, other, otherGeneration);
   if (status != abi.STATUS_OK) return status;
-  const row = arenaRow(base, slotsCold(base, slot).arena);
-  const otherRow = arenaRow(base, slotsCold(base, other).arena);
+  const row = arenaRow(base, slotsHot(base, slot).arena);
+  const otherRow = arenaRow(base, slotsHot(base, other).arena);
   if (row.pool != otherRow.pool) return abi.STATUS_BAD_ARGUMENT;
   if (slot == other) return abi.STATUS_OK;
   if (row.wholeSlot == slot) row.wholeSlot = other;
@@ -103,7 +96,7 @@ export function resizeExchange(
 function verifyUnpinned(base: usize, slot: u32, generation: u32): u32 {
   const status = slotsVerify(base, slot, generation);
   if (status != abi.STATUS_OK) return status;
-  return slotsHot(base, slot).pins == 0 ? abi.STATUS_OK : abi.STATUS_PINNED;
+  return slotsHot(base, slot).state == abi.SLOT_STATE_LIVE ? abi.STATUS_OK : abi.STATUS_PINNED;
 }
 
 /** Sizing of a block of `before` after it was resized where it is, or NO_SIZING if it has to move. */

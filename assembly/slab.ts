@@ -110,6 +110,11 @@ export function slabClaim(base: usize, row: ArenaRow, sizeClass: u32): u32 {
   return claimSlab(base, row, sizeClass, orderTreeClaimSuperblock(arenaTree(base, row)));
 }
 
+/** Whether a slab of `sizeClass` has a free page. */
+export function slabHasPage(base: usize, row: ArenaRow, sizeClass: u32): bool {
+  return slabPartials(base, row, sizeClass).setCount != 0;
+}
+
 /**
  * Claims a page of `sizeClass` in a slab below superblock `limit` that has one, or NO_UNIT.
  */

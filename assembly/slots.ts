@@ -5,21 +5,23 @@
 // A slot has two rows in two tables, so that the fields of the hot path share few cache lines.
 //
 //   hot  byte 0        4                  8            12       13      14     16
-//             ┌────────┬──────────────────┬────────────┬────────┬───────┬──────┐
-//             │ offset │ requested / next │ generation │ sizing │ state │ pins │
-//             └────────┴──────────────────┴────────────┴────────┴───────┴──────┘
-//                                         └──────────── tenure ─────────────┘
-//   cold byte 0       4       8         12
-//             ┌───────┬───────┬─────────┐
-//             │ arena │ epoch │ scratch │
-//             └───────┴───────┴─────────┘
+//             ┌────────┬──────────────────┬────────────┬────────┬───────┬───────┐
+//             │ offset │ requested / next │ generation │ sizing │ state │ arena │
+//             └────────┴──────────────────┴────────────┴────────┴───────┴───────┘
+//                                         └───────────── tenure ─────────────┘
+//   cold byte 0       4      8         12
+//             ┌───────┬──────┬─────────┐
+//             │ epoch │ pins │ scratch │
+//             └───────┴──────┴─────────┘
 //
-//   live     all, with `requested`
-//   cached   all, with `next` in its place; generation is the next one to hand out
+//   live     all but `pins`, with `requested`
+//   pinned   all, with `requested`: a live slot that has pins
+//   cached   all but `pins`, with `next`; generation is the next one to hand out
 //   free     state, generation (the next one to hand out), epoch, next
 //   retired  state, generation (GENERATION_MAX)
 //
-// Live and cached slots are bound to a block. `scratch` is an entry of the array of sorted-slots.ts
+// A slot is live whether it is pinned or not: that pins are a state keeps the cold row out of the
+// short way. Live and cached slots are bound to a block. `scratch` is an entry of the array of sorted-slots.ts
 // and does not belong to the slot of its row. Rows from slotFresh on were never written and hold
 // anything: a large table costs no resident memory before it is used.
 //
@@ -29,8 +31,8 @@
 //
 // INV-SLOT-1  free + bound + retired + never used + row 0 = slotCapacity, as the rows' states say.
 // INV-SLOT-2  A bound block lies in an open arena where its sizing may lie (or owns the arena
-//             whole); 1 <= requested <= granted if live, no pins if cached; its generation and
-//             epoch are handed out ones.
+//             whole); 1 <= requested <= granted if live, 1 to PIN_COUNT_MAX pins if pinned; its
+//             generation and epoch are handed out ones.
 // INV-SLOT-3  The free list visits each free slot once, and no other.
 import * as abi from "./abi";
 import { controlAt } from "./control";
@@ -44,7 +46,7 @@ export class HotRow {
   generation: u32;
   sizing: u8;
   state: u8;
-  pins: u16;
+  arena: u16;
 }
 
 if (offsetof<HotRow>("offset") != abi.HOT_OFF_OFFSET) ERROR("HotRow.offset");
@@ -52,18 +54,19 @@ if (offsetof<HotRow>("generation") != abi.HOT_OFF_GENERATION) ERROR("HotRow.gene
 if (offsetof<HotRow>("requested") != abi.HOT_OFF_REQUESTED) ERROR("HotRow.requested");
 if (offsetof<HotRow>("sizing") != abi.HOT_OFF_SIZING) ERROR("HotRow.sizing");
 if (offsetof<HotRow>("state") != abi.HOT_OFF_STATE) ERROR("HotRow.state");
-if (offsetof<HotRow>("pins") != abi.HOT_OFF_PINS) ERROR("HotRow.pins");
+if (offsetof<HotRow>("arena") != abi.HOT_OFF_ARENA) ERROR("HotRow.arena");
 if (offsetof<HotRow>() != abi.HOT_BYTES) ERROR("HotRow size");
+if (abi.ARENA_CAPACITY_MAX > 0x10000) ERROR("every arena fits HotRow.arena");
 
 @unmanaged
 export class ColdRow {
-  arena: u32;
   epoch: u32;
+  pins: u32;
   scratch: u32;
 }
 
-if (offsetof<ColdRow>("arena") != abi.COLD_OFF_ARENA) ERROR("ColdRow.arena");
 if (offsetof<ColdRow>("epoch") != abi.COLD_OFF_EPOCH) ERROR("ColdRow.epoch");
+if (offsetof<ColdRow>("pins") != abi.COLD_OFF_PINS) ERROR("ColdRow.pins");
 if (offsetof<ColdRow>("scratch") != abi.COLD_OFF_SCRATCH) ERROR("ColdRow.scratch");
 if (offsetof<ColdRow>() != abi.COLD_BYTES) ERROR("ColdRow size");
 
@@ -80,17 +83,29 @@ export function slotsCold(base: usize, slot: u32): ColdRow {
   return changetype<ColdRow>(base + controlAt(base).cold + slot * abi.COLD_BYTES);
 }
 
-/**
- * Sizing, state and no pins, in one word: a free that follows reads them as one, and a load that
- * spans several younger stores has to wait for them.
- */
-export function slotsSetState(hot: HotRow, sizing: u32, state: u32): void {
-  store<u32>(changetype<usize>(hot), sizing | (state << 8), abi.HOT_OFF_SIZING);
+/** Sizing, state and arena as the upper half of a tenure. */
+export function slotsStateWord(sizing: u32, state: u32, arena: u32): u32 {
+  return sizing | (state << 8) | (arena << 16);
 }
 
-/** Generation, sizing, state and no pins, in one store. */
-export function slotsSetTenure(hot: HotRow, generation: u32, sizing: u32, state: u32): void {
-  const tenure = <u64>generation | ((<u64>(sizing | (state << 8))) << 32);
+/**
+ * Sizing, state and arena in one word: a free that follows reads them as one, and a load that spans
+ * several younger stores has to wait for them.
+ */
+export function slotsSetState(hot: HotRow, sizing: u32, state: u32, arena: u32): void {
+  const word = slotsStateWord(sizing, state, arena);
+  store<u32>(changetype<usize>(hot), word, abi.HOT_OFF_SIZING);
+}
+
+/** Generation, sizing, state and arena, in one store. */
+export function slotsSetTenure(
+  hot: HotRow,
+  generation: u32,
+  sizing: u32,
+  state: u32,
+  arena: u32,
+): void {
+  const tenure = <u64>generation | ((<u64>slotsStateWord(sizing, state, arena)) << 32);
   store<u64>(changetype<usize>(hot), tenure, abi.HOT_OFF_GENERATION);
 }
 
@@ -101,13 +116,18 @@ export function slotsSetTenure(hot: HotRow, generation: u32, sizing: u32, state:
 export function slotsSetLength(hot: HotRow, requested: u32, sizing: u32): void {
   const isShorter = requested < hot.requested;
   if (isShorter) hot.requested = requested;
-  slotsSetState(hot, sizing, abi.SLOT_STATE_LIVE);
+  slotsSetState(hot, sizing, abi.SLOT_STATE_LIVE, hot.arena);
   if (!isShorter) hot.requested = requested;
+}
+
+/** Whether a slot belongs to somebody, pinned or not. */
+export function slotsIsLive(hot: HotRow): bool {
+  return hot.state == abi.SLOT_STATE_LIVE || hot.state == abi.SLOT_STATE_PINNED;
 }
 
 /** Whether a slot is bound to a block: live, or waiting in a class cache. */
 export function slotsIsBound(hot: HotRow): bool {
-  return hot.state == abi.SLOT_STATE_LIVE || hot.state == abi.SLOT_STATE_CACHED;
+  return slotsIsLive(hot) || hot.state == abi.SLOT_STATE_CACHED;
 }
 
 /** Whether slotsAcquire will find a slot. */
@@ -116,11 +136,18 @@ export function slotsHasRoom(base: usize): bool {
   return control.slotFreeHead != 0 || control.slotFresh < control.slotCapacity;
 }
 
+/** Slots that slotsAcquire will find, one after the other. */
+export function slotsRoom(base: usize): u32 {
+  const control = controlAt(base);
+  return control.slotFreeCount + (control.slotCapacity - control.slotFresh);
+}
+
 /**
  * Binds a slot to a block and changes its epoch. The slot freed last is reused first.
  *
  * @param offset In the slot units of the arena.
- * @param requested Bytes.
+ * @param requested Bytes; or the next slot, of a block that is cached.
+ * @param state SLOT_STATE_LIVE or SLOT_STATE_CACHED.
  * @returns The slot. There is room for one; not checked in a release build.
  */
 export function slotsAcquire(
@@ -129,6 +156,7 @@ export function slotsAcquire(
   offset: u32,
   sizing: u32,
   requested: u32,
+  state: u32,
 ): u32 {
   assert(slotsHasRoom(base));
   const control = controlAt(base);
@@ -138,7 +166,7 @@ export function slotsAcquire(
     control.slotFreeCount -= 1;
   } else {
     slot = control.slotFresh;
-    slotsSetTenure(slotsHot(base, slot), GENERATION_FIRST, 0, abi.SLOT_STATE_FREE);
+    slotsSetTenure(slotsHot(base, slot), GENERATION_FIRST, 0, abi.SLOT_STATE_FREE, 0);
     slotsCold(base, slot).epoch = 0;
     control.slotFresh = slot + 1;
   }
@@ -146,9 +174,8 @@ export function slotsAcquire(
 
   const hot = slotsHot(base, slot);
   hot.requested = requested;
-  slotsCold(base, slot).arena = arena;
   slotsRebind(base, slot, offset);
-  slotsSetState(hot, sizing, abi.SLOT_STATE_LIVE);
+  slotsSetState(hot, sizing, state, arena);
   return slot;
 }
 
@@ -163,7 +190,7 @@ export function slotsIsSpent(generation: u32): bool {
  */
 export function slotsRecycle(base: usize, slot: u32): void {
   const hot = slotsHot(base, slot);
-  assert(hot.state == abi.SLOT_STATE_LIVE && hot.pins == 0);
+  assert(hot.state == abi.SLOT_STATE_LIVE);
   unbind(base, slot, hot.generation + 1);
 }
 
@@ -181,7 +208,7 @@ export function slotsRenew(base: usize, slot: u32): bool {
   const control = controlAt(base);
   const hot = slotsHot(base, slot);
   const state = <u32>hot.state;
-  if (state == abi.SLOT_STATE_LIVE) {
+  if (slotsIsLive(hot)) {
     if (hot.generation == 0 || hot.generation == GENERATION_RETIRED) return false;
     slotsRebind(base, slot, hot.offset);
     control.slotBoundCount += 1;
@@ -200,11 +227,11 @@ function unbind(base: usize, slot: u32, generation: u32): void {
   const hot = slotsHot(base, slot);
   control.slotBoundCount -= 1;
   if (generation == GENERATION_RETIRED) {
-    slotsSetTenure(hot, generation, 0, abi.SLOT_STATE_RETIRED);
+    slotsSetTenure(hot, generation, 0, abi.SLOT_STATE_RETIRED, 0);
     control.slotRetiredCount += 1;
     return;
   }
-  slotsSetTenure(hot, generation, 0, abi.SLOT_STATE_FREE);
+  slotsSetTenure(hot, generation, 0, abi.SLOT_STATE_FREE, 0);
   hot.requested = control.slotFreeHead;
   control.slotFreeHead = slot;
   control.slotFreeCount += 1;
@@ -227,19 +254,18 @@ export function slotsExchange(base: usize, slot: u32, other: u32): void {
   const otherHot = slotsHot(base, other);
   const sizing = <u32>hot.sizing;
   const otherSizing = <u32>otherHot.sizing;
-  slotsSetState(otherHot, otherSizing, abi.SLOT_STATE_FREE);
-  slotsSetState(hot, sizing, abi.SLOT_STATE_FREE);
+  const arena = <u32>hot.arena;
+  const otherArena = <u32>otherHot.arena;
+  slotsSetState(otherHot, otherSizing, abi.SLOT_STATE_FREE, otherArena);
+  slotsSetState(hot, sizing, abi.SLOT_STATE_FREE, arena);
   const offset = hot.offset;
   const requested = hot.requested;
-  const arena = slotsCold(base, slot).arena;
   hot.requested = otherHot.requested;
   otherHot.requested = requested;
-  slotsCold(base, slot).arena = slotsCold(base, other).arena;
-  slotsCold(base, other).arena = arena;
   slotsRebind(base, slot, otherHot.offset);
   slotsRebind(base, other, offset);
-  slotsSetState(hot, otherSizing, abi.SLOT_STATE_LIVE);
-  slotsSetState(otherHot, sizing, abi.SLOT_STATE_LIVE);
+  slotsSetState(hot, otherSizing, abi.SLOT_STATE_LIVE, otherArena);
+  slotsSetState(otherHot, sizing, abi.SLOT_STATE_LIVE, arena);
 }
 
 /**
@@ -251,7 +277,6 @@ export function slotsExchange(base: usize, slot: u32, other: u32): void {
 export function slotsVerify(base: usize, slot: u32, generation: u32): u32 {
   if (slot == 0 || slot >= controlAt(base).slotFresh) return abi.STATUS_FOREIGN;
   const hot = slotsHot(base, slot);
-  if (hot.state != abi.SLOT_STATE_LIVE) return abi.STATUS_STALE;
-  if (hot.generation != generation) return abi.STATUS_STALE;
+  if (!slotsIsLive(hot) || hot.generation != generation) return abi.STATUS_STALE;
   return abi.STATUS_OK;
 }

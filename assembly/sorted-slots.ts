@@ -19,8 +19,8 @@ export function sortedSlotsBuild(base: usize, arena: u32): u32 {
   let count: u32 = 0;
   const slotFresh = controlAt(base).slotFresh;
   for (let slot: u32 = 1; slot < slotFresh; slot++) {
-    if (!slotsIsBound(slotsHot(base, slot))) continue;
-    if (slotsCold(base, slot).arena != arena) continue;
+    const hot = slotsHot(base, slot);
+    if (!slotsIsBound(hot) || hot.arena != arena) continue;
     put(base, count, slot);
     count += 1;
   }

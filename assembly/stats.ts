@@ -1,81 +1,85 @@
 // Stats: the counters of each pool, over all arenas it ever had. Layer 2. Only counting happens
-// here; ratios and trends are the host's.
+// here; ratios and trends are the host's. What can be summed over the pool's arenas and their class
+// caches is not counted a second time: live blocks, granted bytes, allocations from a cache.
 //
-//   byte 0           8               16               24        32            40             48
-//        ┌───────────┬───────────────┬────────────────┬─────────┬─────────────┬──────────────┐
-//        │ requested │ requestedPeak │ requestedTotal │ granted │ grantedPeak │ grantedTotal │
-//        └───────────┴───────────────┴────────────────┴─────────┴─────────────┴──────────────┘
-//   byte 48            56          60              64
-//        ┌─────────────┬───────────┬───────────────┐
-//        │ allocations │ liveCount │ liveCountPeak │
-//        └─────────────┴───────────┴───────────────┘
+//   byte 0          8               16        24            32            40         64
+//        ┌──────────┬───────────────┬─────────┬─────────────┬─────────────┬──────────┐
+//        │ headroom │ requestedPeak │ claimed │ claimedPeak │ allocations │ reserved │
+//        └──────────┴───────────────┴─────────┴─────────────┴─────────────┴──────────┘
 //
-// INV-POOL-1  Current counters are the sums over the pool's open arenas, and
-//             current <= peak <= total for each of them.
+// A block is claimed while it is live or cached, so granted bytes are claimed bytes less what the
+// caches hold. Only the long way of allocation and free changes claimed bytes.
+//
+// INV-POOL-1  requestedPeak - headroom, and claimed, are the sums over the pool's open arenas;
+//             headroom <= requestedPeak and claimed <= claimedPeak.
 import * as abi from "./abi";
 
 @unmanaged
 export class PoolRow {
-  /** Bytes, like the five fields after it. */
-  requested: u64;
+  /** Requested bytes below their peak. Negative only inside statsCharge. */
+  headroom: i64;
   requestedPeak: u64;
-  requestedTotal: u64;
-  granted: u64;
-  grantedPeak: u64;
-  grantedTotal: u64;
+  /** Granted bytes of live and cached blocks. */
+  claimed: u64;
+  claimedPeak: u64;
+  /** Allocations ever made, but for those that the cache rows of open arenas count. */
   allocations: u64;
-  liveCount: u32;
-  liveCountPeak: u32;
 }
 
-if (offsetof<PoolRow>("requested") != abi.POOL_OFF_REQUESTED) ERROR("PoolRow.requested");
+if (offsetof<PoolRow>("headroom") != abi.POOL_OFF_HEADROOM) ERROR("PoolRow.headroom");
 if (offsetof<PoolRow>("requestedPeak") != abi.POOL_OFF_REQUESTED_PEAK) ERROR("PoolRow peak");
-if (offsetof<PoolRow>("requestedTotal") != abi.POOL_OFF_REQUESTED_TOTAL) ERROR("PoolRow total");
-if (offsetof<PoolRow>("granted") != abi.POOL_OFF_GRANTED) ERROR("PoolRow.granted");
-if (offsetof<PoolRow>("grantedPeak") != abi.POOL_OFF_GRANTED_PEAK) ERROR("PoolRow.grantedPeak");
-if (offsetof<PoolRow>("grantedTotal") != abi.POOL_OFF_GRANTED_TOTAL) ERROR("PoolRow.grantedTotal");
+if (offsetof<PoolRow>("claimed") != abi.POOL_OFF_CLAIMED) ERROR("PoolRow.claimed");
+if (offsetof<PoolRow>("claimedPeak") != abi.POOL_OFF_CLAIMED_PEAK) ERROR("PoolRow.claimedPeak");
 if (offsetof<PoolRow>("allocations") != abi.POOL_OFF_ALLOCATIONS) ERROR("PoolRow.allocations");
-if (offsetof<PoolRow>("liveCount") != abi.POOL_OFF_LIVE_COUNT) ERROR("PoolRow.liveCount");
-if (offsetof<PoolRow>("liveCountPeak") != abi.POOL_OFF_LIVE_COUNT_PEAK) ERROR("liveCountPeak");
-if (offsetof<PoolRow>() != abi.POOL_BYTES) ERROR("PoolRow size");
+if (offsetof<PoolRow>() > <usize>abi.POOL_BYTES) ERROR("PoolRow size");
 
 /** Counters of `pool`, below POOL_COUNT; not checked. */
 export function statsPool(base: usize, pool: u32): PoolRow {
   return changetype<PoolRow>(base + abi.POOLS_OFFSET + pool * abi.POOL_BYTES);
 }
 
-/** Counts a block of `granted` bytes, handed out for `requested` bytes. */
-export function statsCharge(base: usize, pool: u32, requested: u64, granted: u64): void {
+/** Counts `requested` bytes that a block was handed out for. */
+export function statsCharge(base: usize, pool: u32, requested: u32): void {
   const row = statsPool(base, pool);
-  row.requested += requested;
-  row.requestedTotal += requested;
-  if (row.requested > row.requestedPeak) row.requestedPeak = row.requested;
-  row.granted += granted;
-  row.grantedTotal += granted;
-  if (row.granted > row.grantedPeak) row.grantedPeak = row.granted;
-  row.allocations += 1;
-  row.liveCount += 1;
-  if (row.liveCount > row.liveCountPeak) row.liveCountPeak = row.liveCount;
+  row.headroom -= requested;
+  if (row.headroom < 0) statsRaise(row);
+}
+
+/** Makes the requested bytes of this moment their peak: there is no headroom left. */
+export function statsRaise(row: PoolRow): void {
+  row.requestedPeak -= row.headroom;
+  row.headroom = 0;
 }
 
 /**
  * Counts that a block has become longer, or shorter: then the growth is negative, in two's
- * complement. Totals count growth alone.
+ * complement.
  */
 export function statsRecharge(base: usize, pool: u32, requested: u64, granted: u64): void {
   const row = statsPool(base, pool);
-  row.requested += requested;
-  if (<i64>requested > 0) row.requestedTotal += requested;
-  if (row.requested > row.requestedPeak) row.requestedPeak = row.requested;
-  row.granted += granted;
-  if (<i64>granted > 0) row.grantedTotal += granted;
-  if (row.granted > row.grantedPeak) row.grantedPeak = row.granted;
+  row.headroom -= requested;
+  if (row.headroom < 0) statsRaise(row);
+  statsClaim(base, pool, granted);
 }
 
-/** Takes back what statsCharge counted for a block. Peaks and totals stay. */
-export function statsDischarge(base: usize, pool: u32, requested: u64, granted: u64): void {
+/** Takes back what statsCharge counted for a block. */
+export function statsDischarge(base: usize, pool: u32, requested: u32): void {
+  statsPool(base, pool).headroom += requested;
+}
+
+/** Counts a block of `granted` bytes as claimed. */
+export function statsClaim(base: usize, pool: u32, granted: u64): void {
   const row = statsPool(base, pool);
-  row.requested -= requested;
-  row.granted -= granted;
-  row.liveCount -= 1;
+  row.claimed += granted;
+  if (row.claimed > row.claimedPeak) row.claimedPeak = row.claimed;
+}
+
+/** Takes back what statsClaim counted for a block. */
+export function statsRelease(base: usize, pool: u32, granted: u64): void {
+  statsPool(base, pool).claimed -= granted;
+}
+
+/** Requested bytes of the live blocks of a pool. */
+export function statsRequested(row: PoolRow): u64 {
+  return row.requestedPeak - row.headroom;
 }

@@ -45,7 +45,8 @@ export interface BuddyStats {
   readonly requestedBytes: number;
   readonly requestedBytesPeak: number;
   readonly grantedBytes: number;
-  readonly grantedBytesPeak: number;
+  /** Highest sum of granted bytes, with those of freed blocks that were kept for reuse. */
+  readonly claimedBytesPeak: number;
   readonly freeBytes: number;
   readonly largestFreeBlockBytes: number;
   readonly allocationCount: number;
@@ -216,7 +217,7 @@ export class BuddyAllocator {
       requestedBytes: pool.requestedBytes,
       requestedBytesPeak: pool.requestedBytesPeak,
       grantedBytes: pool.grantedBytes,
-      grantedBytesPeak: pool.grantedBytesPeak,
+      claimedBytesPeak: pool.claimedBytesPeak,
       freeBytes,
       largestFreeBlockBytes,
       allocationCount: pool.allocationCount,

@@ -26,14 +26,13 @@ export interface ControlPlaneOptions {
 export interface PoolCounters {
   readonly requestedBytes: number;
   readonly requestedBytesPeak: number;
-  readonly requestedBytesTotal: number;
   readonly grantedBytes: number;
-  readonly grantedBytesPeak: number;
-  readonly grantedBytesTotal: number;
+  /** Granted bytes, those of cached blocks included: what nobody else can have. */
+  readonly claimedBytes: number;
+  readonly claimedBytesPeak: number;
   readonly allocationCount: number;
   readonly freeCount: number;
   readonly liveCount: number;
-  readonly liveCountPeak: number;
 }
 
 /** Figures of one arena. */
@@ -122,6 +121,16 @@ export function arenaMetadataBytesMax(
   }
   const superblockBytes = abi.SUPERBLOCK_UNITS * unitBytes;
   return Math.ceil(capacityBytes / superblockBytes) * SUPERBLOCK_METADATA_BYTES + fixedBytes;
+}
+
+/** Granted bytes of a block of a size class: a page, or a run of whole granules. */
+function classBytes(sizeClass: number): number {
+  const shift = Math.max(Math.floor(sizeClass / 16) - 1, 0);
+  const units = sizeClass < 16 ? sizeClass + 1 : ((sizeClass % 16) + 17) * 2 ** shift;
+  const bytes = units * 2 ** abi.UNIT_SHIFT;
+  if (sizeClass < abi.SLAB_CLASS_COUNT) return bytes;
+  const granuleBytes = 2 ** abi.SLAB_GRANULE_SHIFT;
+  return Math.ceil(bytes / granuleBytes) * granuleBytes;
 }
 
 export class ControlPlane {
@@ -297,7 +306,7 @@ export class ControlPlane {
   }
 
   arenaOf(slot: number): number {
-    return this.#words[this.#coldWord + (slot * abi.COLD_BYTES + abi.COLD_OFF_ARENA) / 4] as number;
+    return this.#stateWord(slot) >>> 16;
   }
 
   /** Bytes from the arena's base to the block. */
@@ -311,11 +320,13 @@ export class ControlPlane {
   }
 
   pinCountOf(slot: number): number {
-    return (this.#stateWord(slot) >>> 16) & 0xffff;
+    if (this.#stateOf(slot) !== abi.SLOT_STATE_PINNED) return 0;
+    return this.#words[this.#coldWord + (slot * abi.COLD_BYTES + abi.COLD_OFF_PINS) / 4] as number;
   }
 
   isLive(slot: number): boolean {
-    return ((this.#stateWord(slot) >>> 8) & 0xff) === abi.SLOT_STATE_LIVE;
+    const state = this.#stateOf(slot);
+    return state === abi.SLOT_STATE_LIVE || state === abi.SLOT_STATE_PINNED;
   }
 
   /** Bytes of the block, requested and rounded up. */
@@ -361,26 +372,34 @@ export class ControlPlane {
   poolCounters(pool: number): PoolCounters {
     const address = this.#base + this.#header(abi.CONTROL_OFF_POOLS) + pool * abi.POOL_BYTES;
     const wide = (offset: number) => this.#wide(address + offset);
-    const allocationCount = wide(abi.POOL_OFF_ALLOCATIONS);
-    const liveCount = this.#word(address + abi.POOL_OFF_LIVE_COUNT);
+    let allocationCount = wide(abi.POOL_OFF_ALLOCATIONS);
+    let cachedBytes = 0;
+    let liveCount = 0;
+    for (let arena = 1; arena < this.arenaCapacity; arena++) {
+      if (!this.isArenaOpen(arena) || this.#arena(arena, abi.ARENA_OFF_POOL) !== pool) continue;
+      const cached = this.#cached(arena);
+      allocationCount += cached.takenCount;
+      cachedBytes += cached.bytes;
+      liveCount += this.arenaLiveCount(arena);
+    }
+    const requestedBytesPeak = wide(abi.POOL_OFF_REQUESTED_PEAK);
+    const claimedBytes = wide(abi.POOL_OFF_CLAIMED);
     return {
-      requestedBytes: wide(abi.POOL_OFF_REQUESTED),
-      requestedBytesPeak: wide(abi.POOL_OFF_REQUESTED_PEAK),
-      requestedBytesTotal: wide(abi.POOL_OFF_REQUESTED_TOTAL),
-      grantedBytes: wide(abi.POOL_OFF_GRANTED),
-      grantedBytesPeak: wide(abi.POOL_OFF_GRANTED_PEAK),
-      grantedBytesTotal: wide(abi.POOL_OFF_GRANTED_TOTAL),
+      requestedBytes: requestedBytesPeak - wide(abi.POOL_OFF_HEADROOM),
+      requestedBytesPeak,
+      grantedBytes: claimedBytes - cachedBytes,
+      claimedBytes,
+      claimedBytesPeak: wide(abi.POOL_OFF_CLAIMED_PEAK),
       allocationCount,
       freeCount: allocationCount - liveCount,
       liveCount,
-      liveCountPeak: this.#word(address + abi.POOL_OFF_LIVE_COUNT_PEAK),
     };
   }
 
   arenaCounters(arena: number): ArenaCounters {
     const granuleBytes = 2 ** this.#arena(arena, abi.ARENA_OFF_GRANULE_SHIFT);
     const capacityBytes = this.#arena(arena, abi.ARENA_OFF_CAPACITY) * granuleBytes;
-    const liveCount = this.#arena(arena, abi.ARENA_OFF_LIVE_COUNT);
+    const liveCount = this.arenaLiveCount(arena);
     const tree = this.#base + this.#arena(arena, abi.ARENA_OFF_TREE);
     // What an empty arena has cached is given back before a request is refused.
     const orders =
@@ -388,11 +407,11 @@ export class ControlPlane {
         ? this.#arena(arena, abi.ARENA_OFF_CAPACITY)
         : this.#word(tree + abi.TREE_OFF_MASK);
     const row = this.#arenaAddress(arena);
-    const grantedBytes = this.#wide(row + abi.ARENA_OFF_GRANTED);
+    const grantedBytes = this.#wide(row + abi.ARENA_OFF_CLAIMED) - this.#cached(arena).bytes;
     return {
       capacityBytes,
       grantedBytes,
-      requestedBytes: this.#wide(row + abi.ARENA_OFF_REQUESTED),
+      requestedBytes: this.#wide(row + abi.ARENA_OFF_USAGE) % 2 ** abi.USAGE_COUNT_SHIFT,
       freeBytes: capacityBytes - grantedBytes,
       largestFreeBlockBytes: orders === 0 ? 0 : 2 ** (31 - Math.clz32(orders)) * granuleBytes,
       slabCount: this.#arena(arena, abi.ARENA_OFF_SLAB_COUNT),
@@ -402,7 +421,7 @@ export class ControlPlane {
   }
 
   arenaLiveCount(arena: number): number {
-    return this.#arena(arena, abi.ARENA_OFF_LIVE_COUNT);
+    return this.#arena(arena, abi.ARENA_OFF_USAGE + 4) >>> (abi.USAGE_COUNT_SHIFT - 32);
   }
 
   isHandleLive(slot: number, generation: number): boolean {
@@ -433,9 +452,8 @@ export class ControlPlane {
 
   get liveCount(): number {
     let liveCount = 0;
-    for (let pool = 0; pool < abi.POOL_COUNT; pool++) {
-      const row = this.#base + abi.POOLS_OFFSET + pool * abi.POOL_BYTES;
-      liveCount += this.#word(row + abi.POOL_OFF_LIVE_COUNT);
+    for (let arena = 1; arena < this.arenaCapacity; arena++) {
+      if (this.isArenaOpen(arena)) liveCount += this.arenaLiveCount(arena);
     }
     return liveCount;
   }
@@ -521,6 +539,27 @@ export class ControlPlane {
 
   #stateWord(slot: number): number {
     return this.#words[this.#hotWord + slot * 4 + abi.HOT_OFF_SIZING / 4] as number;
+  }
+
+  #stateOf(slot: number): number {
+    return (this.#stateWord(slot) >>> 8) & 0xff;
+  }
+
+  /** What the class caches of an arena hold, and how many blocks were ever taken from them. */
+  #cached(arena: number): { readonly bytes: number; readonly takenCount: number } {
+    const classCount = this.#arena(arena, abi.ARENA_OFF_CACHE_CLASS_COUNT);
+    let address = this.#base + this.#arena(arena, abi.ARENA_OFF_CACHES);
+    let bytes = 0;
+    let takenCount = 0;
+    for (let sizeClass = 0; sizeClass < classCount; sizeClass++, address += abi.CACHE_BYTES) {
+      const limit = this.#word(address + abi.CACHE_OFF_LIMIT);
+      const low = this.#word(address + abi.CACHE_OFF_TALLY);
+      const high = this.#word(address + abi.CACHE_OFF_TALLY + 4);
+      const cachedCount = limit - (low & (2 ** abi.TALLY_TAKEN_SHIFT - 1));
+      takenCount += (low >>> abi.TALLY_TAKEN_SHIFT) + high * 2 ** (32 - abi.TALLY_TAKEN_SHIFT);
+      if (cachedCount !== 0) bytes += cachedCount * classBytes(sizeClass);
+    }
+    return { bytes, takenCount };
   }
 
   /** Bytes in which the offsets of an arena's slots count. */

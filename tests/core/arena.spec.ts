@@ -16,6 +16,7 @@ import {
   GRANULE_SHIFT,
   Random,
   arenaAddress,
+  coldAddress,
   epochOf,
   generationOf,
   hotAddress,
@@ -160,7 +161,7 @@ describe("arena: allocate and free", () => {
     expect<u32>(slot).toBe(1);
     expect<u32>(load<u8>(hotAddress(base, slot), abi.HOT_OFF_SIZING)).toBe(abi.ORDER_WHOLE);
     expect<u32>(load<u32>(arenaAddress(base, 1), abi.ARENA_OFF_WHOLE_SLOT)).toBe(slot);
-    expect<u64>(load<u64>(poolAddress(base, 0), abi.POOL_OFF_GRANTED)).toBe(bytes);
+    expect<u64>(load<u64>(poolAddress(base, 0), abi.POOL_OFF_CLAIMED)).toBe(bytes);
     expect<u32>(arenaAllocate(base, 1, 1, 1)).toBe(0);
     expect<u32>(arenaAllocateWhole(base, 1, 1)).toBe(0);
     expect<u32>(status(base)).toBe(abi.STATUS_NO_ROOM);
@@ -197,9 +198,9 @@ describe("arena: allocate and free", () => {
         expect<u32>(slotFree(base, slot, generationOf(base, slot))).toBe(abi.STATUS_OK);
       }
       const row = arenaAddress(base, 1);
-      expect<u64>(load<u64>(row, abi.ARENA_OFF_GRANTED)).toBe(granted);
-      expect<u64>(load<u64>(row, abi.ARENA_OFF_REQUESTED)).toBe(requested);
-      expect<u32>(load<u32>(row, abi.ARENA_OFF_LIVE_COUNT)).toBe(live.length);
+      expect<u64>(load<u64>(row, abi.ARENA_OFF_CLAIMED)).toBe(granted);
+      const usage = ((<u64>live.length) << abi.USAGE_COUNT_SHIFT) + requested;
+      expect<u64>(load<u64>(row, abi.ARENA_OFF_USAGE)).toBe(usage);
       expect<u32>(check(base)).toBe(0);
     }
   });
@@ -237,7 +238,7 @@ describe("arena: pin and unpin", () => {
     for (let i = 0; i < abi.PIN_COUNT_MAX; i++) slotPin(base, slot, 1);
     expect<u32>(slotPin(base, slot, 1)).toBe(0);
     expect<u32>(status(base)).toBe(abi.STATUS_PIN_LIMIT);
-    expect<u32>(load<u16>(hotAddress(base, slot), abi.HOT_OFF_PINS)).toBe(abi.PIN_COUNT_MAX);
+    expect<u32>(load<u32>(coldAddress(base, slot), abi.COLD_OFF_PINS)).toBe(abi.PIN_COUNT_MAX);
   });
 });
 
@@ -248,8 +249,8 @@ describe("arena: pools", () => {
     expect<u32>(arenaOpen(base, 2, 16, GRANULE_SHIFT)).toBe(2);
     expect<u32>(arenaOpen(base, 5, 16, GRANULE_SHIFT)).toBe(3);
     for (let arena: u32 = 1; arena <= 3; arena++) arenaAllocate(base, arena, 100, 1);
-    expect<u64>(load<u64>(poolAddress(base, 2), abi.POOL_OFF_REQUESTED)).toBe(200);
-    expect<u64>(load<u64>(poolAddress(base, 5), abi.POOL_OFF_REQUESTED)).toBe(100);
+    expect<u64>(load<u64>(poolAddress(base, 2), abi.POOL_OFF_REQUESTED_PEAK)).toBe(200);
+    expect<u64>(load<u64>(poolAddress(base, 5), abi.POOL_OFF_REQUESTED_PEAK)).toBe(100);
     expect<u32>(check(base)).toBe(0);
   });
 });

@@ -1,6 +1,13 @@
 import * as abi from "../../assembly/abi";
 import { arenaAllocate, check, slotFreeBatch, slotPin } from "../../assembly/index";
-import { arenaAddress, garbage, generationOf, planeWithSlabs, status } from "./support";
+import {
+  arenaAddress,
+  garbage,
+  generationOf,
+  planeWithSlabs,
+  status,
+  liveCountOf,
+} from "./support";
 
 function put(entries: u32, index: u32, slot: u32, generation: u32): void {
   store<u32>(entries + index * abi.BATCH_ENTRY_BYTES, slot, abi.BATCH_OFF_SLOT);
@@ -23,7 +30,7 @@ describe("batch", () => {
     for (let index: u32 = 0; index < 1000; index++) {
       expect<u32>(statusAt(entries, index)).toBe(abi.STATUS_OK);
     }
-    expect<u32>(load<u32>(arenaAddress(base, 1), abi.ARENA_OFF_LIVE_COUNT)).toBe(0);
+    expect<u32>(liveCountOf(base, 1)).toBe(0);
     expect<u32>(check(base)).toBe(0);
   });
 

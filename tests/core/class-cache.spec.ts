@@ -1,6 +1,6 @@
 import * as abi from "../../assembly/abi";
 import { arenaRow } from "../../assembly/arena-row";
-import { classCacheBudget, classCacheDrain, classCacheShare } from "../../assembly/class-cache";
+import { classCacheDrain, classCacheShare } from "../../assembly/class-cache";
 import {
   arenaAllocate,
   arenaAllocateWhole,
@@ -19,6 +19,7 @@ import {
   hotAddress,
   offsetOf,
   planeWithSlabs,
+  poolAddress,
   stateOf,
 } from "./support";
 
@@ -40,9 +41,19 @@ function isCached(slot: u32): bool {
   return stateOf(base, slot) == abi.SLOT_STATE_CACHED;
 }
 
+/** Allocates and frees as many pages. Returns how many of them are cached then. */
+function cachedAfterFreeing(count: i32): i32 {
+  const slots = new Array<u32>();
+  for (let i = 0; i < count; i++) slots.push(allocate(PAGE_BYTES));
+  for (let i = 0; i < count; i++) free(slots[i]);
+  let cachedCount = 0;
+  for (let i = 0; i < count; i++) cachedCount += isCached(slots[i]) ? 1 : 0;
+  return cachedCount;
+}
+
 describe("class cache", () => {
   beforeEach(() => {
-    base = planeWithSlabs(4096, 32); // 8 MiB: 64 KiB per class, 256 KiB in total
+    base = planeWithSlabs(4096, 32); // 8 MiB: a share is 64 KiB, the total at least 256 KiB
   });
 
   afterEach(() => {
@@ -73,27 +84,51 @@ describe("class cache", () => {
     expect<u32>(arenaAllocate(base, 1, PAGE_BYTES, 4096)).toBe(1);
   });
 
-  test("holds no more than the share of a class", () => {
+  test("keeps what is freed while much of the arena is free, and a share when little is", () => {
     const share = classCacheShare(arenaRow(base, 1), PAGE_BYTES);
     expect<u32>(share).toBe(5);
-    const slots = new Array<u32>();
-    for (let i = 0; i < 20; i++) slots.push(allocate(PAGE_BYTES));
-    for (let i = 0; i < 20; i++) free(slots[i]);
-    let cachedCount = 0;
-    for (let i = 0; i < 20; i++) cachedCount += isCached(slots[i]) ? 1 : 0;
-    expect<i32>(cachedCount).toBe(share);
-    expect<u32>(classCacheShare(arenaRow(base, 1), 64)).toBe(abi.CACHE_BLOCKS_MAX);
+    expect<u32>(classCacheShare(arenaRow(base, 1), 64)).toBe(abi.CACHE_SHARE_BLOCKS);
+    expect<i32>(cachedAfterFreeing(20)).toBe(20);
+    expect<bool>(classCacheDrain(base, arenaRow(base, 1))).toBe(true);
+    allocate(7 << 20);
+    expect<i32>(cachedAfterFreeing(20)).toBe(share);
   });
 
-  test("drains every class once the total budget is spent", () => {
+  test("drains every class when no budget is left for one that has none", () => {
+    allocate(7 << 20);
     const first = allocate(65536);
     free(first);
     for (let i: u32 = 1; i <= 3; i++) free(allocate(65536 - i * 4096));
     expect<bool>(isCached(first)).toBe(true);
     free(allocate(32768));
     expect<bool>(isCached(first)).toBe(false);
-    const reserve = load<u32>(arenaAddress(base, 1), abi.ARENA_OFF_CACHE_RESERVE);
-    expect<u32>(reserve).toBe(classCacheBudget(arenaRow(base, 1)) - 2 * 32768);
+    const budget = load<u32>(arenaAddress(base, 1), abi.ARENA_OFF_CACHE_BUDGET);
+    expect<u32>(budget).toBe(2 * 32768);
+  });
+
+  test("claims pages ahead for a class that has budget, the lowest one first", () => {
+    expect<i32>(cachedAfterFreeing(3)).toBe(3);
+    const slots = new Array<u32>();
+    for (let i = 0; i < 4; i++) slots.push(allocate(PAGE_BYTES));
+    const cache = cacheAddress(base, PAGE);
+    let next = load<u32>(cache, abi.CACHE_OFF_HEAD);
+    expect<u32>(next).not.toBe(0, "a page that nobody has freed");
+    let page = offsetOf(base, slots[3]);
+    for (; next != 0; next = load<u32>(hotAddress(base, next), abi.HOT_OFF_REQUESTED)) {
+      expect<u32>(offsetOf(base, next)).toBe(page + PAGE_BYTES / 64);
+      expect<bool>(isCached(next)).toBe(true);
+      page = offsetOf(base, next);
+    }
+    expect<u32>(slotResolve(base, load<u32>(cache, abi.CACHE_OFF_HEAD), 1)).toBe(abi.STATUS_STALE);
+  });
+
+  test("counts what is taken from it with the pool, also when the arena is closed", () => {
+    for (let i = 0; i < 7; i++) free(allocate(PAGE_BYTES));
+    const taken = load<u64>(cacheAddress(base, PAGE), abi.CACHE_OFF_TALLY) >> abi.TALLY_TAKEN_SHIFT;
+    expect<u64>(taken).toBe(6);
+    expect<u64>(load<u64>(poolAddress(base, 0), abi.POOL_OFF_ALLOCATIONS)).toBe(1);
+    arenaClose(base, 1);
+    expect<u64>(load<u64>(poolAddress(base, 0), abi.POOL_OFF_ALLOCATIONS)).toBe(7);
   });
 
   test("is drained before a refusal, so that all its bytes can be had", () => {

@@ -217,7 +217,7 @@ describe("compact", () => {
     compactAll();
     expect<u32>(check(base)).toBe(0);
     const free = load<u32>(treeAddress(base, 1), abi.TREE_OFF_FREE);
-    const granted = load<u64>(arenaAddress(base, 1), abi.ARENA_OFF_GRANTED);
+    const granted = load<u64>(arenaAddress(base, 1), abi.ARENA_OFF_CLAIMED);
     expect<u64>(free * GRANULE_BYTES + granted).toBe(150 * GRANULE_BYTES);
   });
 

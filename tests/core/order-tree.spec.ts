@@ -19,8 +19,8 @@ import {
 import { Random, garbage } from "./support";
 
 function create(capacity: u32): OrderTree {
-  const tree = changetype<OrderTree>(garbage(orderTreeBytes(capacity)));
-  orderTreeFormat(tree, capacity);
+  const tree = changetype<OrderTree>(garbage(orderTreeBytes(capacity, true)));
+  orderTreeFormat(tree, capacity, true);
   return tree;
 }
 

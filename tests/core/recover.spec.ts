@@ -17,13 +17,13 @@ import {
   Random,
   SLAB_UNITS,
   arenaAddress,
-  coldAddress,
   epochOf,
   generationOf,
   hotAddress,
   plane,
   planeWithSlabs,
   stateOf,
+  liveCountOf,
 } from "./support";
 
 const MIB: u32 = 1 << 20;
@@ -59,19 +59,17 @@ describe("recover", () => {
   });
 
   test("rebuilds trees, slabs, caches and counters from the slots alone", () => {
-    const live = load<u32>(arenaAddress(base, 1), abi.ARENA_OFF_LIVE_COUNT);
-    const granted = load<u64>(arenaAddress(base, 1), abi.ARENA_OFF_GRANTED);
+    const live = liveCountOf(base, 1);
     ruin();
     store<u32>(base, 0, abi.CONTROL_OFF_SLOT_FREE_HEAD);
     store<u32>(base, 12345, abi.CONTROL_OFF_SLOT_BOUND_COUNT);
     store<u32>(base, 0, abi.CONTROL_OFF_REGION_FREE_HEAD);
-    store<u32>(arenaAddress(base, 1), 99999, abi.ARENA_OFF_LIVE_COUNT);
+    store<u64>(arenaAddress(base, 1), 99999, abi.ARENA_OFF_USAGE);
     store<u32>(base, 1, abi.CONTROL_OFF_GUARD);
     expect<u32>(check(base)).toBe(abi.STATUS_BUSY);
     expect<u32>(recover(base)).toBe(0);
     expect<u32>(check(base)).toBe(0);
-    expect<u32>(load<u32>(arenaAddress(base, 1), abi.ARENA_OFF_LIVE_COUNT)).toBe(live);
-    expect<u64>(load<u64>(arenaAddress(base, 1), abi.ARENA_OFF_GRANTED)).toBe(granted);
+    expect<u32>(liveCountOf(base, 1)).toBe(live);
     expect<u32>(load<u32>(arenaAddress(base, 1), abi.ARENA_OFF_PINNED_COUNT)).toBe(1);
   });
 
@@ -108,9 +106,9 @@ describe("recover", () => {
     expect<u32>(recover(base)).toBe(abi.INV_TREE_4);
     expect<u32>(check(base)).toBe(abi.STATUS_BUSY);
     store<u32>(hot, offset, abi.HOT_OFF_OFFSET);
-    store<u16>(coldAddress(base, 1), 2, abi.COLD_OFF_ARENA);
+    store<u16>(hot, 2, abi.HOT_OFF_ARENA);
     expect<u32>(recover(base)).toBe(abi.INV_SLOT_2);
-    store<u16>(coldAddress(base, 1), 1, abi.COLD_OFF_ARENA);
+    store<u16>(hot, 1, abi.HOT_OFF_ARENA);
     store<u8>(hot, 77, abi.HOT_OFF_STATE);
     expect<u32>(recover(base)).toBe(abi.INV_SLOT_1);
     store<u8>(hot, <u8>abi.SLOT_STATE_LIVE, abi.HOT_OFF_STATE);

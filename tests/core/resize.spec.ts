@@ -48,7 +48,7 @@ function free(slot: u32): void {
 }
 
 function grantedOf(arena: u32): u64 {
-  return load<u64>(arenaAddress(base, arena), abi.ARENA_OFF_GRANTED);
+  return load<u64>(arenaAddress(base, arena), abi.ARENA_OFF_CLAIMED);
 }
 
 describe("resize in place", () => {
@@ -175,9 +175,9 @@ describe("resize in place", () => {
     resize(slot, 4096);
     resize(slot, 100);
     const pool = poolAddress(base, 0);
-    expect<u64>(load<u64>(pool, abi.POOL_OFF_REQUESTED)).toBe(100);
     expect<u64>(load<u64>(pool, abi.POOL_OFF_REQUESTED_PEAK)).toBe(4096);
-    expect<u64>(load<u64>(pool, abi.POOL_OFF_REQUESTED_TOTAL)).toBe(4096);
+    expect<u64>(load<u64>(pool, abi.POOL_OFF_HEADROOM)).toBe(3996);
+    expect<u64>(load<u64>(pool, abi.POOL_OFF_CLAIMED_PEAK)).toBe(4096);
     expect<u64>(load<u64>(pool, abi.POOL_OFF_ALLOCATIONS)).toBe(1);
   });
 });

@@ -1,3 +1,4 @@
+import * as abi from "../../assembly/abi";
 import { slotsAcquire, slotsRecycle } from "../../assembly/slots";
 import { sortedSlotsAt, sortedSlotsBuild } from "../../assembly/sorted-slots";
 import { Random, offsetOf, plane } from "./support";
@@ -8,7 +9,7 @@ describe("sorted slots", () => {
     const random = new Random(0x600df00d);
     let inArena: u32 = 0;
     for (let slot: u32 = 1; slot < 400; slot++) {
-      slotsAcquire(base, 1 + (slot & 1), random.below(1 << 26), 0, 1);
+      slotsAcquire(base, 1 + (slot & 1), random.below(1 << 26), 0, 1, abi.SLOT_STATE_LIVE);
     }
     for (let slot: u32 = 1; slot < 400; slot++) {
       if (slot % 5 == 0) slotsRecycle(base, slot);
@@ -30,7 +31,7 @@ describe("sorted slots", () => {
         const above = offsetOf(base, sortedSlotsAt(base, i - 1));
         expect<bool>(above > offsetOf(base, sortedSlotsAt(base, i))).toBe(true);
       }
-      slotsAcquire(base, 1, (length * 37) % 71, 0, 1);
+      slotsAcquire(base, 1, (length * 37) % 71, 0, 1, abi.SLOT_STATE_LIVE);
     }
   });
 });

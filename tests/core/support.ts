@@ -77,6 +77,10 @@ export function arenaAddress(base: u32, arena: u32): u32 {
   return base + load<u32>(base, abi.CONTROL_OFF_ARENAS) + arena * abi.ARENA_BYTES;
 }
 
+export function liveCountOf(base: u32, arena: u32): u32 {
+  return <u32>(load<u64>(arenaAddress(base, arena), abi.ARENA_OFF_USAGE) >> abi.USAGE_COUNT_SHIFT);
+}
+
 export function treeAddress(base: u32, arena: u32): u32 {
   return base + load<u32>(arenaAddress(base, arena), abi.ARENA_OFF_TREE);
 }

@@ -101,14 +101,12 @@ class Plane {
     for (let slot = 1; slot < end; slot++) {
       const hot = this.hotOffset(slot);
       const state = this.word(hot + abi.HOT_OFF_SIZING);
-      if (((state >>> 8) & 0xff) !== abi.SLOT_STATE_LIVE) continue;
+      const isPinned = ((state >>> 8) & 0xff) === abi.SLOT_STATE_PINNED;
+      if (!isPinned && ((state >>> 8) & 0xff) !== abi.SLOT_STATE_LIVE) continue;
       const cold = this.word(abi.CONTROL_OFF_COLD) + slot * abi.COLD_BYTES;
-      const place = [
-        cold + abi.COLD_OFF_ARENA,
-        hot + abi.HOT_OFF_OFFSET,
-        hot + abi.HOT_OFF_REQUESTED,
-      ];
-      const text = [...place.map((offset) => this.word(offset)), state >>> 16].join(" ");
+      const pinCount = isPinned ? this.word(cold + abi.COLD_OFF_PINS) : 0;
+      const place = [hot + abi.HOT_OFF_OFFSET, hot + abi.HOT_OFF_REQUESTED];
+      const text = [...place.map((offset) => this.word(offset)), state >>> 16, pinCount].join(" ");
       blocks.set(`${slot}:${this.generationOf(slot)}`, text);
     }
     return blocks;
