@@ -27,12 +27,10 @@ import { controlAt } from "./control";
 import {
   OrderTree,
   orderTreeFreeAt,
-  orderTreeIsFree,
+  orderTreeIsMapExact,
   orderTreeRow,
   orderTreeRowsEnd,
   orderTreeRunStep,
-  orderTreeShortWord,
-  orderTreeShortWordCount,
 } from "./order-tree";
 import { FreeExtent, regionExtentBytes } from "./region";
 import { sizeClassUnits } from "./size-class";
@@ -159,27 +157,7 @@ function checkTree(base: usize, row: ArenaRow): u32 {
   if (mask != tree.mask) return abi.INV_TREE_3;
   if (free != tree.free) return abi.INV_TREE_4;
   if (tree.shortMap != (arenaHasSlabs(row) ? offset : 0)) return abi.INV_TREE_2;
-  return tree.shortMap == 0 ? HOLDS : checkShortMap(tree);
-}
-
-/** INV-TREE-5: the map has every granule of those blocks, and no more granules than they have. */
-function checkShortMap(tree: OrderTree): u32 {
-  let blockGranuleCount: u32 = 0;
-  for (let order: u32 = 0; order < <u32>abi.SUPERBLOCK_ORDER && order <= tree.orderMax; order++) {
-    const block = ((<u64>1) << ((<u64>1) << order)) - 1;
-    for (let index: u32 = 0; index < tree.capacity >> order; index++) {
-      if (!orderTreeIsFree(tree, order, index)) continue;
-      const offset = index << order;
-      const word = orderTreeShortWord(tree, offset >> abi.SUPERBLOCK_ORDER) >> (offset & 63);
-      if ((word & block) != block) return abi.INV_TREE_5;
-      blockGranuleCount += (<u32>1) << order;
-    }
-  }
-  let mapGranuleCount: u32 = 0;
-  for (let index: u32 = 0; index < orderTreeShortWordCount(tree.capacity); index++) {
-    mapGranuleCount += <u32>popcnt(orderTreeShortWord(tree, index));
-  }
-  return mapGranuleCount == blockGranuleCount ? HOLDS : abi.INV_TREE_5;
+  return orderTreeIsMapExact(tree) ? HOLDS : abi.INV_TREE_5;
 }
 
 /** INV-SLOT-1: every row below slotFresh has a state, and the header counts each state rightly. */

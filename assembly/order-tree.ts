@@ -75,16 +75,16 @@ export function orderTreeRowsEnd(orderMax: u32): u32 {
 
 /** Bytes of a tree of `capacity` granules, 1 to ARENA_GRANULES_MAX, with runs or without. */
 export function orderTreeBytes(capacity: u32, hasRuns: bool): u32 {
-  return shortMapStart(capacity) + (hasRuns ? orderTreeShortWordCount(capacity) << 3 : 0);
+  return shortMapStart(capacity) + (hasRuns ? shortWordCount(capacity) << 3 : 0);
 }
 
 /** Words of the short map of a tree of `capacity` granules. */
-export function orderTreeShortWordCount(capacity: u32): u32 {
+function shortWordCount(capacity: u32): u32 {
   return (capacity + WITHIN_SUPERBLOCK) >> abi.SUPERBLOCK_ORDER;
 }
 
 /** The granules of superblock `index` that lie in shorter free blocks. The tree has runs. */
-export function orderTreeShortWord(tree: OrderTree, index: u32): u64 {
+function shortWord(tree: OrderTree, index: u32): u64 {
   return load<u64>(changetype<usize>(tree) + tree.shortMap + (index << 3));
 }
 
@@ -128,7 +128,7 @@ export function orderTreeFormat(tree: OrderTree, capacity: u32, hasRuns: bool): 
   tree.shortMap = hasRuns ? offset : 0;
   if (hasRuns) {
     const words = changetype<usize>(tree) + offset;
-    memory.fill(words, 0, orderTreeShortWordCount(capacity) << 3);
+    memory.fill(words, 0, shortWordCount(capacity) << 3);
   }
   orderTreeReleaseWhole(tree);
 }
@@ -273,6 +273,30 @@ export function orderTreeFreeAt(tree: OrderTree, offset: u32): u32 {
   return 0;
 }
 
+/**
+ * Whether the short map, if there is one, has every granule of the blocks that it is about, and no
+ * more granules than they have. The rows are exact. Cost: one look at every place for such a block.
+ */
+export function orderTreeIsMapExact(tree: OrderTree): bool {
+  if (tree.shortMap == 0) return true;
+  let blockGranules: u32 = 0;
+  for (let order: u32 = 0; order < <u32>abi.SUPERBLOCK_ORDER && order <= tree.orderMax; order++) {
+    const block = ((<u64>1) << ((<u64>1) << order)) - 1;
+    for (let index: u32 = 0; index < tree.capacity >> order; index++) {
+      if (!orderTreeIsFree(tree, order, index)) continue;
+      const offset = index << order;
+      const word = shortWord(tree, offset >> abi.SUPERBLOCK_ORDER);
+      if (((word >> (offset & WITHIN_SUPERBLOCK)) & block) != block) return false;
+      blockGranules += (<u32>1) << order;
+    }
+  }
+  let mapGranules: u32 = 0;
+  for (let index: u32 = 0; index < shortWordCount(tree.capacity); index++) {
+    mapGranules += <u32>popcnt(shortWord(tree, index));
+  }
+  return mapGranules == blockGranules;
+}
+
 /** Claims every granule of an entirely free tree. That it is entirely free is not checked. */
 export function orderTreeClaimWhole(tree: OrderTree): void {
   assert(tree.free == tree.capacity);
@@ -392,7 +416,7 @@ function stretchStart(tree: OrderTree, offset: u32, reach: u32): u32 {
       offset -= granules;
       continue;
     }
-    const word = orderTreeShortWord(tree, (offset - 1) >> abi.SUPERBLOCK_ORDER);
+    const word = shortWord(tree, (offset - 1) >> abi.SUPERBLOCK_ORDER);
     const touching = <u32>clz(~(word << (<u64>(SUPERBLOCK_GRANULES - within) & 63)));
     offset -= touching;
     if (touching == 0 || touching != within) break;
@@ -410,7 +434,7 @@ function stretchEnd(tree: OrderTree, offset: u32, reach: u32): u32 {
       offset += granules;
       continue;
     }
-    const word = orderTreeShortWord(tree, offset >> abi.SUPERBLOCK_ORDER);
+    const word = shortWord(tree, offset >> abi.SUPERBLOCK_ORDER);
     const touching = <u32>ctz(~(word >> within));
     offset += touching;
     if (touching == 0 || touching != SUPERBLOCK_GRANULES - within) break;

@@ -4,6 +4,7 @@
 // status beside it; misuse of a handle becomes a MisuseError in `refuse`.
 import * as abi from "../../assembly/abi.js";
 import { MisuseError, PoisonedError } from "../errors.js";
+import { type ClassCacheCounters, readClassCaches } from "./class-caches.js";
 import { LinearMemory, type MemoryFactory } from "./linear-memory.js";
 import { type CoreExports, compileCore, instantiateCore, type WasmSource } from "./wasm-modules.js";
 
@@ -121,16 +122,6 @@ export function arenaMetadataBytesMax(
   }
   const superblockBytes = abi.SUPERBLOCK_UNITS * unitBytes;
   return Math.ceil(capacityBytes / superblockBytes) * SUPERBLOCK_METADATA_BYTES + fixedBytes;
-}
-
-/** Granted bytes of a block of a size class: a page, or a run of whole granules. */
-function classBytes(sizeClass: number): number {
-  const shift = Math.max(Math.floor(sizeClass / 16) - 1, 0);
-  const units = sizeClass < 16 ? sizeClass + 1 : ((sizeClass % 16) + 17) * 2 ** shift;
-  const bytes = units * 2 ** abi.UNIT_SHIFT;
-  if (sizeClass < abi.SLAB_CLASS_COUNT) return bytes;
-  const granuleBytes = 2 ** abi.SLAB_GRANULE_SHIFT;
-  return Math.ceil(bytes / granuleBytes) * granuleBytes;
 }
 
 export class ControlPlane {
@@ -545,21 +536,10 @@ export class ControlPlane {
     return (this.#stateWord(slot) >>> 8) & 0xff;
   }
 
-  /** What the class caches of an arena hold, and how many blocks were ever taken from them. */
-  #cached(arena: number): { readonly bytes: number; readonly takenCount: number } {
+  #cached(arena: number): ClassCacheCounters {
+    const address = this.#base + this.#arena(arena, abi.ARENA_OFF_CACHES);
     const classCount = this.#arena(arena, abi.ARENA_OFF_CACHE_CLASS_COUNT);
-    let address = this.#base + this.#arena(arena, abi.ARENA_OFF_CACHES);
-    let bytes = 0;
-    let takenCount = 0;
-    for (let sizeClass = 0; sizeClass < classCount; sizeClass++, address += abi.CACHE_BYTES) {
-      const limit = this.#word(address + abi.CACHE_OFF_LIMIT);
-      const low = this.#word(address + abi.CACHE_OFF_TALLY);
-      const high = this.#word(address + abi.CACHE_OFF_TALLY + 4);
-      const cachedCount = limit - (low & (2 ** abi.TALLY_TAKEN_SHIFT - 1));
-      takenCount += (low >>> abi.TALLY_TAKEN_SHIFT) + high * 2 ** (32 - abi.TALLY_TAKEN_SHIFT);
-      if (cachedCount !== 0) bytes += cachedCount * classBytes(sizeClass);
-    }
-    return { bytes, takenCount };
+    return readClassCaches(this.#words, address, classCount);
   }
 
   /** Bytes in which the offsets of an arena's slots count. */

@@ -162,6 +162,7 @@ const ASSEMBLY_ROWS: readonly RegExp[] = [
   /^(sorted-slots|format|arena-row)$/,
   /^slab$/,
   /^block$/,
+  /^binding$/,
   /^class-cache$/,
   /^arena$/,
   /^(batch|compact|pool|resize)$/,
