@@ -112,13 +112,12 @@ export function arenaAllocate(base: u32, arena: u32, requestedBytes: u32, alignm
   const lastUnit = ((requestedBytes - 1) | alignmentMask) >> abi.UNIT_SHIFT;
   const shift: u32 = 27 - clz(lastUnit | 16);
   const sizeClass = (shift << 4) + (lastUnit >> shift);
-  if (
-    ASC_FEATURE_THREADS ||
-    control.guard != 0 ||
-    arena >= control.arenaCapacity ||
-    ((alignment & alignmentMask) | (alignment & ~BLOCK_ALIGNMENT_MASK)) != 0 ||
-    sizeClass >= row.cacheClassCount
-  ) {
+  // Guard and alignment in one word and one branch.
+  const isUnusual = control.guard | (alignment & (alignmentMask | ~BLOCK_ALIGNMENT_MASK));
+  if (ASC_FEATURE_THREADS || isUnusual != 0) {
+    return allocateGuarded(base, arena, requestedBytes, alignment);
+  }
+  if (arena >= control.arenaCapacity || sizeClass >= row.cacheClassCount) {
     return allocateGuarded(base, arena, requestedBytes, alignment);
   }
   const cache = changetype<ClassCache>(base + row.caches + sizeClass * abi.CACHE_BYTES);
