@@ -1,8 +1,8 @@
 // Bar plots on a logarithmic axis, as SVG text that reads well on light and on dark ground.
 
-const WIDTH = 760;
-const LABEL_WIDTH = 260;
-const VALUE_WIDTH = 70;
+const WIDTH = 820;
+const LABEL_WIDTH = 300;
+const VALUE_WIDTH = 84;
 const BAR_HEIGHT = 18;
 const BAR_STEP = 24;
 const TITLE_HEIGHT = 34;
@@ -41,7 +41,10 @@ function panelText({ title, bars }, top) {
   const xOf = (log) => LABEL_WIDTH + ((log - low) / (high - low)) * span;
   const firstBar = top + TITLE_HEIGHT;
   const bottom = firstBar + bars.length * BAR_STEP;
-  const lines = [`<text class="title" x="8" y="${top + 20}">${escaped(title)}</text>`];
+  const lines = [
+    `<text class="title" x="8" y="${top + 20}">${escaped(title)}</text>`,
+    `<text class="tick" x="${WIDTH - 8}" y="${top + 20}" text-anchor="end">less is better</text>`,
+  ];
   for (let log = low; log <= high; log++) {
     const x = xOf(log).toFixed(1);
     const label = (10 ** log).toLocaleString("en-US", { maximumFractionDigits: 3 });

@@ -1,6 +1,5 @@
 // Tables of times as text: a row per contestant, with the floor and our own row to compare with.
 
-/** The row that the library itself is: the others are compared with it. */
 const OURS = "tierheap";
 const FLOOR = "floor";
 
@@ -11,9 +10,11 @@ function times({ median, least, mean }, isCollected) {
   return `${tidy(median)} (${tidy(least)})${isCollected ? `, mean ${tidy(mean)}` : ""}`;
 }
 
-function ratio(row, others, id) {
-  const other = others.find((each) => each.metric === row.metric && each.id === id);
-  return other === undefined ? "" : tidy(row.median / other.median);
+const ratio = (row, other) => (other === undefined ? "" : tidy(row.median / other.median));
+
+/** The row that the library itself is, else the first one of ours: the others are compared with it. */
+function oursAmong(rows) {
+  return rows.find(({ id }) => id === OURS) ?? rows.find(({ id }) => id.startsWith(OURS));
 }
 
 /**
@@ -26,11 +27,13 @@ function ratio(row, others, id) {
 export function printTimes(rows, isCollected) {
   for (const metric of new Set(rows.map((row) => row.metric))) {
     const own = rows.filter((row) => row.metric === metric);
+    const floor = own.find(({ id }) => id === FLOOR);
+    const ours = oursAmong(own);
     const cells = own.map((row) => [
       row.id.startsWith(OURS) ? `* ${row.title}` : `  ${row.title}`,
       times(row, isCollected),
-      ratio(row, own, FLOOR),
-      ratio(row, own, OURS),
+      ratio(row, floor),
+      ratio(row, ours),
     ]);
     printAligned([[`  ${metric}, ns`, "median (least)", "÷ empty call", "÷ ours"], ...cells]);
   }
