@@ -32,6 +32,7 @@ export type MisuseCode =
   | "pin-limit"
   | "unpinned"
   | "freed"
+  | "plan-mismatch"
   | "re-entrant"
   | "unsupported"
   | "closed";

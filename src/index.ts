@@ -7,9 +7,17 @@ export {
   type Handle,
   NULL_HANDLE,
 } from "./buddy-allocator.js";
+export {
+  FIXED_SHAPES,
+  type FixedShapePool,
+  type FixedShapeStats,
+  type FixedShapeTensor,
+} from "./cache/fixed-shape-pool.js";
 export type { LookupStats } from "./cache/hierarchical-cache.js";
 export type { ListedTensor, VerifyResult } from "./cache/inventory.js";
 export type { SwapperStats } from "./cache/memory-swapper.js";
+export type { FixedShapeOptions } from "./cache/repeated-tensors.js";
+export type { PlanRecorder, StepPlan } from "./cache/step-plan.js";
 export type { Clock } from "./clock.js";
 export type { PoolCounters } from "./core/control-plane.js";
 export {

@@ -1,6 +1,8 @@
 // What users hold: every public operation, checked, over the parts that presets/ has composed. Start
 // reading here; it names no implementation.
 import type { Directory } from "./cache/directory.js";
+import type { FixedShapePool } from "./cache/fixed-shape-pool.js";
+import type { HeldBlocks } from "./cache/held-blocks.js";
 import type { HierarchicalCache } from "./cache/hierarchical-cache.js";
 import {
   type ListedTensor,
@@ -10,6 +12,8 @@ import {
 } from "./cache/inventory.js";
 import { hasSaved, type MemorySwapper } from "./cache/memory-swapper.js";
 import type { Reclaimer } from "./cache/reclaimer.js";
+import type { FixedShapeOptions, RepeatedTensors } from "./cache/repeated-tensors.js";
+import type { PlanRecorder } from "./cache/step-plan.js";
 import type { TensorAllocator } from "./cache/tensor-allocator.js";
 import type { TensorRecord } from "./cache/tensor-record.js";
 import type { TransferEngine } from "./cache/transfer-engine.js";
@@ -54,6 +58,8 @@ export interface TensorMemoryParts {
   readonly policy: EvictionPolicy;
   readonly predictor: Predictor;
   readonly allocator: TensorAllocator;
+  readonly repeated: RepeatedTensors;
+  readonly held: HeldBlocks;
   readonly events: EventHub;
   readonly isDurable: boolean;
 }
@@ -151,6 +157,27 @@ export class TensorMemory {
   /** A group of tensors that are freed together. @param name Label for leak reports. */
   scope(name = ""): Scope {
     return new Scope(checkText(name, "name"), this.#allocator);
+  }
+
+  /**
+   * A pool of tensors of one shape, for what comes again and again: a tensor that was freed is used
+   * again with the block and the view that it had. The blocks count in the budget of `kind`; idle ones
+   * are given back under pressure, and by {@link trim}.
+   *
+   * @throws {MisuseError} `bad-*`, `closed`.
+   */
+  fixedShapePool<D extends Dtype>(options: FixedShapeOptions<D>): FixedShapePool<D> {
+    return this.#parts.repeated.fixedShapePool(options);
+  }
+
+  /**
+   * Records one step, so that the next ones can be replayed from a plan: one block, and constant views
+   * at places that were computed once.
+   *
+   * @throws {MisuseError} `bad-kind`, `bad-option`, `closed`.
+   */
+  recordPlan(options: { readonly kind: TensorKind }): PlanRecorder {
+    return this.#parts.repeated.recordPlan(options);
   }
 
   /** The tensor of that id, resident or not, or null when this memory does not hold it. */
@@ -364,13 +391,14 @@ export class TensorMemory {
   }
 
   /**
-   * Drops every empty arena. The engine gives their RAM back at its next collection; until then they
+   * Gives back what pools of fixed shapes and plans hold idle, and drops every empty arena. The engine gives their RAM back at its next collection; until then they
    * count against the budget.
    *
    * @returns Bytes dropped.
    */
   trim(): number {
     this.#allocator.checkOpen();
+    this.#parts.held.releaseIdle();
     for (const pool of this.#pools.values()) pool.releaseEmptyArenas();
     return this.#shelf.dropSpares(this.#shelf.stats().spareBytes);
   }
@@ -397,7 +425,7 @@ export class TensorMemory {
     }
     this.#parts.core.recover();
     for (const pool of this.#pools.values()) pool.reconcile();
-    const gone = this.#swapper.reconcile();
+    const gone = this.#swapper.reconcile(this.#parts.held.slots());
     for (const record of gone) {
       this.#directory.remove(record);
       this.#allocator.leaks.unwatch(record);
@@ -413,7 +441,10 @@ export class TensorMemory {
 
   /** Walks every invariant of the core and of the residency records. Slow: for tests and doubts. */
   verify(): VerifyResult {
-    return verifyMemory({ ...this.#parts, reservedCount: this.#reclaimer.reservedCount });
+    return verifyMemory({
+      ...this.#parts,
+      heldCount: this.#reclaimer.reservedCount + this.#parts.held.count,
+    });
   }
 
   /** What happens from now on. Ends at the signal or when the memory closes. */

@@ -58,10 +58,10 @@ export function verifyMemory(parts: {
   readonly budget: Budget;
   readonly directory: Directory;
   readonly swapper: MemorySwapper;
-  /** Blocks that a reservation under way holds. */
-  readonly reservedCount: number;
+  /** Blocks that belong to no tensor: of reservations, of fixed shapes, of plans. */
+  readonly heldCount: number;
 }): VerifyResult {
-  const { core, budget, directory, swapper, reservedCount } = parts;
+  const { core, budget, directory, swapper, heldCount } = parts;
   const code = core.check();
   const problems: string[] = [];
   let hotBytes = 0;
@@ -81,7 +81,7 @@ export function verifyMemory(parts: {
   }
   const transfers = swapper.stats();
   // A transfer may hold a block that is not a tensor's yet, or no longer.
-  if (swapper.transfers.isIdle && core.liveCount !== hotCount + reservedCount) {
+  if (swapper.transfers.isIdle && core.liveCount !== hotCount + heldCount) {
     problems.push(`${core.liveCount} blocks are live, ${hotCount} tensors are resident`);
   }
   if (transfers.hotBytes !== hotBytes) problems.push("resident bytes do not add up");

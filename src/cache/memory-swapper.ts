@@ -155,9 +155,9 @@ export class MemorySwapper {
    *
    * @returns Tensors that are gone.
    */
-  reconcile(): TensorRecord[] {
+  reconcile(heldSlots: readonly number[]): TensorRecord[] {
     const gone: TensorRecord[] = [];
-    const owned = new Set<number>();
+    const owned = new Set(heldSlots);
     for (const record of this.#directory) {
       if (!record.isResident) continue;
       if (this.#core.isHandleLive(record.slot, record.generation)) {

@@ -12,6 +12,7 @@ import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import type { TensorKind } from "../types.js";
 import { encourageCollection } from "../util/collection.js";
 import type { Directory } from "./directory.js";
+import type { HeldBlocks } from "./held-blocks.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { TensorRecord } from "./tensor-record.js";
 
@@ -24,6 +25,7 @@ export interface ReclaimerOptions {
   readonly swapper: MemorySwapper;
   readonly policy: EvictionPolicy;
   readonly admission: AdmissionPolicy;
+  readonly held: HeldBlocks;
   readonly events: EventHub;
   readonly clock: Clock;
   /** Name of the tier that victims go to, for advice. */
@@ -35,10 +37,15 @@ export interface ReclaimerOptions {
 /** Waits for the engine's collector: 1, 2, 4, … milliseconds. */
 const PATIENCE_ROUNDS = 9;
 
-type Remedy = "add-arena" | "evict-clean" | "compact";
+type Remedy = "add-arena" | "release-idle" | "evict-clean" | "compact";
 
 /** What needs no waiting, in the order in which it is tried. */
-const SYNCHRONOUS_REMEDIES: readonly Remedy[] = ["add-arena", "evict-clean", "compact"];
+const SYNCHRONOUS_REMEDIES: readonly Remedy[] = [
+  "add-arena",
+  "release-idle",
+  "evict-clean",
+  "compact",
+];
 
 export class Reclaimer {
   readonly #core: ControlPlane;
@@ -49,6 +56,7 @@ export class Reclaimer {
   readonly #swapper: MemorySwapper;
   readonly #policy: EvictionPolicy;
   readonly #admission: AdmissionPolicy;
+  readonly #held: HeldBlocks;
   readonly #events: EventHub;
   readonly #clock: Clock;
   readonly #tierName: string;
@@ -64,6 +72,7 @@ export class Reclaimer {
     this.#swapper = options.swapper;
     this.#policy = options.policy;
     this.#admission = options.admission;
+    this.#held = options.held;
     this.#events = options.events;
     this.#clock = options.clock;
     this.#tierName = options.tierName;
@@ -142,14 +151,14 @@ export class Reclaimer {
     onPlaced: () => void,
   ): Promise<number> {
     this.#checkPossible(pool, bytes, 1);
-    const remedies: string[] = ["add-arena", "compact"];
+    const remedies: string[] = ["add-arena", "release-idle", "compact"];
     const passed = new Set<number>();
     for (let round = 0; ; ) {
       // Victims leave in the policy's order here, clean or dirty; only a caller that cannot wait
       // prefers the clean ones.
       const slot =
         pool.tryAllocate(bytes, alignment) ||
-        this.#tryRemedies(pool, bytes, alignment, ["add-arena", "compact"]);
+        this.#tryRemedies(pool, bytes, alignment, ["add-arena", "release-idle", "compact"]);
       if (slot !== 0) {
         onPlaced();
         return slot;
@@ -233,6 +242,11 @@ export class Reclaimer {
       if (remedy !== "evict-clean" && !this.#core.hasFreeSlot) continue;
       if (remedy === "add-arena") {
         if (this.#tryAddArena(pool, bytes)) slot = place(remedy);
+      } else if (remedy === "release-idle") {
+        // What another pool held idle may have been the last of an arena.
+        if (this.#held.releaseIdle()) {
+          slot = place(remedy) || (this.#tryAddArena(pool, bytes) ? place(remedy) : 0);
+        }
       } else if (remedy === "evict-clean") {
         slot = this.#tryEvictClean(pool, bytes, () => place(remedy));
       } else if (pool.canCompactFor(bytes) && pool.compact(Number.POSITIVE_INFINITY) > 0) {

@@ -82,12 +82,15 @@ export class TensorAllocator implements TensorOwner {
     if (this.#isClosed) throw new MisuseError("closed", "the memory is closed");
   }
 
-  /** @throws {OutOfMemoryError} @throws {MisuseError} `bad-*`, `duplicate-id`, `closed`. */
-  allocate(options: TensorOptions): Tensor {
+  /**
+   * @param owner Whom the tensor asks. Default: this.
+   * @throws {OutOfMemoryError} @throws {MisuseError} `bad-*`, `duplicate-id`, `closed`.
+   */
+  allocate(options: TensorOptions, owner: TensorOwner = this): Tensor {
     const checked = this.#check(options);
     const pool = this.#pools.get(checked.kind) as MemoryPool;
     const slot = this.#reclaimer.place(pool, checked.byteLength, checked.alignment);
-    return this.#adopt(checked, pool, slot);
+    return this.#adopt(checked, pool, slot, owner);
   }
 
   /** As {@link allocate}, but null in place of an `OutOfMemoryError`. */
@@ -95,7 +98,7 @@ export class TensorAllocator implements TensorOwner {
     const checked = this.#check(options);
     const pool = this.#pools.get(checked.kind) as MemoryPool;
     const slot = this.#reclaimer.tryPlace(pool, checked.byteLength, checked.alignment);
-    return slot === 0 ? null : this.#adopt(checked, pool, slot);
+    return slot === 0 ? null : this.#adopt(checked, pool, slot, this);
   }
 
   pin(record: TensorRecord, access: PinAccess): Pin {
@@ -194,14 +197,14 @@ export class TensorAllocator implements TensorOwner {
     return checked;
   }
 
-  #adopt(checked: CheckedTensor, pool: MemoryPool, slot: number): Tensor {
+  #adopt(checked: CheckedTensor, pool: MemoryPool, slot: number, owner: TensorOwner): Tensor {
     const allocatedMs = this.#lifetimes.learns ? this.#clock.monotonicMs() : 0;
     const record = this.#directory.add(checked, pool, allocatedMs);
     this.#swapper.attach(record, slot);
     if (checked.isZeroed) {
       this.#shelf.arenaOf(slot).bytes(this.#core.offsetOf(slot), checked.byteLength).fill(0);
     }
-    const tensor = new Tensor(record, this);
+    const tensor = new Tensor(record, owner);
     if (record.id === null) this.leaks.watch(tensor, record);
     return tensor;
   }

@@ -2,9 +2,11 @@
 // platform files beside it, the only code that names implementations.
 import { linearArenas } from "../arena/linear-arena.js";
 import { Directory } from "../cache/directory.js";
+import { HeldBlocks } from "../cache/held-blocks.js";
 import { HierarchicalCache } from "../cache/hierarchical-cache.js";
 import { MemorySwapper } from "../cache/memory-swapper.js";
 import { Reclaimer } from "../cache/reclaimer.js";
+import { RepeatedTensors } from "../cache/repeated-tensors.js";
 import { Staging } from "../cache/staging.js";
 import { TensorAllocator } from "../cache/tensor-allocator.js";
 import { CHUNK_BYTES_MIN, TransferEngine } from "../cache/transfer-engine.js";
@@ -162,7 +164,8 @@ export async function composeTensorMemory(
       pools.set(kind, new MemoryPool({ kind, index, budgetBytes, arenaBytes, core, shelf }));
     }
     const sink = seams.statsSink ?? nullSink;
-    const parts = { core, budget, shelf, pools, directory, engine, policy, events, clock };
+    const held = new HeldBlocks(core, shelf);
+    const parts = { held, core, budget, shelf, pools, directory, engine, policy, events, clock };
     const swapper = new MemorySwapper({ ...parts, sink, isDebug });
     const admission = seams.admissionPolicy ?? admitAll;
     const tierName = tier.name;
@@ -170,8 +173,10 @@ export async function composeTensorMemory(
     const cache = new HierarchicalCache({ ...parts, swapper, reclaimer });
     const lifetimes = seams.lifetimePredictor ?? unknownLifetime;
     const allocator = new TensorAllocator({ ...parts, swapper, reclaimer, lifetimes, isDebug });
+    const repeated = new RepeatedTensors({ pools, reclaimer, allocator, held });
     return new TensorMemory({
       ...parts,
+      repeated,
       profile,
       swapper,
       cache,

@@ -1,0 +1,211 @@
+// Tensors of one shape, used again without a split and with the view that they had. The blocks come
+// out of the memory's pool of that kind and stay in its budget; what lies idle goes back under
+// pressure.
+import { MisuseError } from "../errors.js";
+import type { Dtype, TensorKind, TensorView } from "../types.js";
+import type { BlockHolder, HeldBlock } from "./held-blocks.js";
+
+/** Shapes of the models that tierheap was made for, in elements. */
+export const FIXED_SHAPES = {
+  /** Scores of [heads, queries, keys]. */
+  attention: [8, 1024, 1024],
+  /** Keys or values of [batch, heads, tokens, headDim]. */
+  kv: [1, 32, 2048, 128],
+  /** Embeddings of [batch, patches, features]. */
+  vision: [1, 576, 1152],
+  /** Activations of [batch, tokens, features]. */
+  activations: [1, 1024, 4096],
+} as const;
+
+/** What a fixed-shape pool asks of the memory that it belongs to. */
+export interface FixedShapeSource {
+  readonly isClosed: boolean;
+  /** @throws {OutOfMemoryError} */
+  take(): HeldBlock;
+  /** As {@link take}, but null in place of an error. */
+  tryTake(): HeldBlock | null;
+  view(block: HeldBlock): TensorView;
+  giveBack(block: HeldBlock): void;
+  /** The pool is gone: nobody asks it for idle blocks any more. */
+  remove(pool: BlockHolder): void;
+}
+
+export interface FixedShapeStats {
+  readonly liveCount: number;
+  readonly idleCount: number;
+  /** Bytes of all tensors of the pool, live and idle. */
+  readonly heldBytes: number;
+  /** Allocations ever made, and those among them that got a block and a view that were there. */
+  readonly allocationCount: number;
+  readonly reuseCount: number;
+}
+
+/** A block and its view, which is made once. */
+interface Cell<D extends Dtype> {
+  readonly block: HeldBlock;
+  readonly view: TensorView<D>;
+}
+
+export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
+  readonly kind: TensorKind;
+  readonly dtype: D;
+  readonly shape: readonly number[];
+  /** Of one tensor. */
+  readonly byteLength: number;
+  readonly #source: FixedShapeSource;
+  readonly #idle: Cell<D>[] = [];
+  #liveCount = 0;
+  #allocationCount = 0;
+  #newCount = 0;
+  #isDisposed = false;
+
+  /** @internal Fixed-shape pools are made by `memory.fixedShapePool`. */
+  constructor(
+    shape: {
+      readonly kind: TensorKind;
+      readonly dtype: Dtype;
+      readonly shape: readonly number[];
+      readonly byteLength: number;
+    },
+    source: FixedShapeSource,
+  ) {
+    this.kind = shape.kind;
+    this.dtype = shape.dtype as D;
+    this.shape = shape.shape;
+    this.byteLength = shape.byteLength;
+    this.#source = source;
+  }
+
+  /**
+   * Allocates a tensor: the one freed last, if there is one.
+   *
+   * @returns A tensor that is pinned until it is freed; its bytes are whatever its last owner left.
+   * @throws {OutOfMemoryError} It does not fit, and nothing that needs no waiting helps.
+   * @throws {MisuseError} `closed` — the memory, or this pool.
+   * @remarks A tensor used again costs no call into the core, and its view is not made again.
+   */
+  allocate(): FixedShapeTensor<D> {
+    this.#checkOpen();
+    return this.#lend(this.#idle.pop() ?? this.#cellOf(this.#source.take()));
+  }
+
+  /** As {@link allocate}, but null in place of an `OutOfMemoryError`. */
+  tryAllocate(): FixedShapeTensor<D> | null {
+    this.#checkOpen();
+    const cell = this.#idle.pop();
+    if (cell !== undefined) return this.#lend(cell);
+    const block = this.#source.tryTake();
+    return block === null ? null : this.#lend(this.#cellOf(block));
+  }
+
+  stats(): FixedShapeStats {
+    return {
+      liveCount: this.#liveCount,
+      idleCount: this.#idle.length,
+      heldBytes: (this.#liveCount + this.#idle.length) * this.byteLength,
+      allocationCount: this.#allocationCount,
+      reuseCount: this.#allocationCount - this.#newCount,
+    };
+  }
+
+  /** Gives the blocks of freed tensors back to the memory. @returns Whether there were any. */
+  releaseIdle(): boolean {
+    const isReleased = this.#idle.length > 0;
+    for (const { block } of this.#idle.splice(0)) this.#source.giveBack(block);
+    return isReleased;
+  }
+
+  /** @internal A tensor was freed. */
+  takeBack(cell: Cell<D>): void {
+    this.#liveCount -= 1;
+    if (this.#isDisposed) this.#source.giveBack(cell.block);
+    else this.#idle.push(cell);
+  }
+
+  /** @internal The memory is closed: there is nothing left to give back. */
+  get isClosed(): boolean {
+    return this.#source.isClosed;
+  }
+
+  /** Ends the pool. Tensors that are still in use give their blocks back when they are freed. */
+  [Symbol.dispose](): void {
+    if (this.#isDisposed || this.#source.isClosed) return;
+    this.#isDisposed = true;
+    this.releaseIdle();
+    this.#source.remove(this);
+  }
+
+  #checkOpen(): void {
+    if (this.#source.isClosed) throw new MisuseError("closed", "the memory is closed");
+    if (this.#isDisposed) throw new MisuseError("closed", "the pool of fixed shapes is closed");
+  }
+
+  #cellOf(block: HeldBlock): Cell<D> {
+    this.#newCount += 1;
+    return { block, view: this.#source.view(block) as TensorView<D> };
+  }
+
+  // A fresh object each time: with one that is used again, a stale holder could free the next tenant.
+  #lend(cell: Cell<D>): FixedShapeTensor<D> {
+    this.#liveCount += 1;
+    this.#allocationCount += 1;
+    return new FixedShapeTensor<D>(this, cell);
+  }
+}
+
+/** A tensor of a {@link FixedShapePool}. Anonymous: no pressure demotes it, and nothing moves it. */
+export class FixedShapeTensor<D extends Dtype = Dtype> {
+  readonly #pool: FixedShapePool<D>;
+  #cell: Cell<D> | null;
+
+  /** @internal Made by {@link FixedShapePool.allocate}. */
+  constructor(pool: FixedShapePool<D>, cell: Cell<D>) {
+    this.#pool = pool;
+    this.#cell = cell;
+  }
+
+  get kind(): TensorKind {
+    return this.#pool.kind;
+  }
+
+  get dtype(): D {
+    return this.#pool.dtype;
+  }
+
+  get shape(): readonly number[] {
+    return this.#pool.shape;
+  }
+
+  get byteLength(): number {
+    return this.#pool.byteLength;
+  }
+
+  get isFreed(): boolean {
+    return this.#cell === null;
+  }
+
+  /**
+   * The elements, as a pin shows them. Must not be used after the tensor is freed: the next tensor
+   * has the same bytes.
+   *
+   * @throws {MisuseError} `freed`.
+   */
+  get view(): TensorView<D> {
+    if (this.#cell === null) throw new MisuseError("freed", "the tensor was freed");
+    return this.#cell.view;
+  }
+
+  /** Gives the tensor back to its pool. @throws {MisuseError} `freed` — it was freed before; `closed`. */
+  free(): void {
+    const cell = this.#cell;
+    if (cell === null) throw new MisuseError("freed", "the tensor was freed before");
+    if (this.#pool.isClosed) throw new MisuseError("closed", "the memory is closed");
+    this.#cell = null;
+    this.#pool.takeBack(cell);
+  }
+
+  /** {@link free}, unless that was done before or the memory is closed. */
+  [Symbol.dispose](): void {
+    if (this.#cell !== null && !this.#pool.isClosed) this.free();
+  }
+}

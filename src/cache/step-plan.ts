@@ -1,0 +1,218 @@
+// Replays a repeated step without an allocator: its tensors are recorded once, their places computed
+// once, and from then on every step is one block and constant views.
+import { MisuseError } from "../errors.js";
+import { checkObject } from "../memory/checks.js";
+import type { TensorOptions } from "../memory/options.js";
+import type { Pin, PinAccess } from "../memory/pin.js";
+import { Tensor, type TensorOwner } from "../memory/tensor.js";
+import type { Dtype, Shape, TensorKind, TensorView } from "../types.js";
+import type { BlockHolder, HeldBlock } from "./held-blocks.js";
+import { planOffsets } from "./plan-offsets.js";
+import type { TensorRecord } from "./tensor-record.js";
+
+/** Places of a plan start at multiples of this, as size classes do. */
+export const PLAN_ALIGNMENT = 64;
+
+/** What a plan asks of the memory that it belongs to. */
+export interface PlanSource extends TensorOwner {
+  allocate(options: TensorOptions, owner: TensorOwner): Tensor;
+  /** @throws {OutOfMemoryError} */
+  take(kind: TensorKind, bytes: number): HeldBlock;
+  view(block: HeldBlock, dtype: Dtype, offset: number, byteLength: number): TensorView;
+  giveBack(block: HeldBlock): void;
+  add(plan: BlockHolder): void;
+  remove(plan: BlockHolder): void;
+}
+
+interface Recorded {
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+  readonly byteLength: number;
+  readonly start: number;
+  end: number;
+}
+
+/**
+ * Records one step: allocate every tensor of the step from it, and free each when it is no longer
+ * needed, as without it. The tensors are ordinary ones.
+ */
+export class PlanRecorder implements TensorOwner {
+  readonly kind: TensorKind;
+  readonly #source: PlanSource;
+  readonly #recorded: Recorded[] = [];
+  readonly #live = new Map<TensorRecord, Recorded>();
+  #time = 0;
+  #isFinished = false;
+
+  /** @internal Recorders are made by `memory.recordPlan`. */
+  constructor(kind: TensorKind, source: PlanSource) {
+    this.kind = kind;
+    this.#source = source;
+  }
+
+  /** As `memory.allocate`, of the recorder's kind. @throws {MisuseError} `closed` — it is finished. */
+  allocate<D extends Dtype>(options: { readonly shape: Shape; readonly dtype: D }): Tensor<D> {
+    if (this.#isFinished) throw new MisuseError("closed", "the recording is finished");
+    checkObject(options, "allocate", ["shape", "dtype"]);
+    const tensor = this.#source.allocate({ ...options, kind: this.kind }, this);
+    const { shape, dtype, byteLength } = tensor;
+    const start = this.#time++;
+    const recorded = { shape, dtype, byteLength, start, end: Number.POSITIVE_INFINITY };
+    this.#recorded.push(recorded);
+    this.#live.set(Tensor.recordOf(tensor), recorded);
+    return tensor as Tensor<D>;
+  }
+
+  /**
+   * Ends the recording and computes the plan. A tensor that is not freed yet is needed to the end of
+   * the step; it stays an ordinary tensor, which its holder frees.
+   *
+   * @throws {MisuseError} `bad-option` — nothing was recorded; `closed` — it was finished before.
+   * @remarks Cost: the square of the number of tensors.
+   */
+  finish(): StepPlan {
+    if (this.#isFinished) throw new MisuseError("closed", "the recording is finished");
+    if (this.#recorded.length === 0) throw new MisuseError("bad-option", "nothing was recorded");
+    this.#isFinished = true;
+    this.#live.clear();
+    const end = this.#time;
+    const tensors = this.#recorded.map((each) => ({ ...each, end: Math.min(each.end, end) }));
+    return new StepPlan(this.kind, tensors, this.#source);
+  }
+
+  /** @internal */
+  pin(record: TensorRecord, access: PinAccess): Pin {
+    return this.#source.pin(record, access);
+  }
+
+  /** @internal */
+  free(record: TensorRecord): void {
+    this.#source.free(record);
+    const recorded = this.#live.get(record);
+    if (recorded === undefined) return;
+    recorded.end = this.#time++;
+    this.#live.delete(record);
+  }
+
+  /** @internal */
+  resize(record: TensorRecord, shape: Shape): void {
+    if (this.#live.has(record)) {
+      throw new MisuseError("unsupported", "a tensor is not resized while a plan is recorded");
+    }
+    this.#source.resize(record, shape);
+  }
+
+  /** @internal */
+  get isClosed(): boolean {
+    return this.#source.isClosed;
+  }
+}
+
+/**
+ * The plan of a step. Between {@link begin} and {@link end}, {@link next} gives the views of its
+ * tensors in the order in which they were recorded; each may be used until the point at which its
+ * tensor was freed in the recording. What a step leaves behind is overwritten by the next one.
+ */
+export class StepPlan implements BlockHolder {
+  readonly kind: TensorKind;
+  /** Bytes of the block. */
+  readonly byteLength: number;
+  /** The most bytes that are needed at one moment: no plan can be shorter. */
+  readonly lowerBoundBytes: number;
+  readonly #tensors: readonly Recorded[];
+  readonly #offsets: readonly number[];
+  readonly #source: PlanSource;
+  #block: HeldBlock | null = null;
+  #views: TensorView[] = [];
+  #cursor = 0;
+  #isActive = false;
+
+  /** @internal Plans are made by {@link PlanRecorder.finish}. */
+  constructor(kind: TensorKind, tensors: readonly Recorded[], source: PlanSource) {
+    const lifetimes = tensors.map(({ byteLength, start, end }) => ({
+      bytes: byteLength,
+      start,
+      end,
+    }));
+    const { offsets, byteLength, lowerBoundBytes } = planOffsets(lifetimes, PLAN_ALIGNMENT);
+    this.kind = kind;
+    this.byteLength = byteLength;
+    this.lowerBoundBytes = lowerBoundBytes;
+    this.#tensors = tensors;
+    this.#offsets = offsets;
+    this.#source = source;
+    source.add(this);
+  }
+
+  get tensorCount(): number {
+    return this.#tensors.length;
+  }
+
+  /**
+   * Begins a step, or begins it anew. Takes the block if the plan has none; the views are made then.
+   *
+   * @throws {OutOfMemoryError} There is no room for the block.
+   * @throws {MisuseError} `closed`.
+   */
+  begin(): void {
+    if (this.#source.isClosed) throw new MisuseError("closed", "the memory is closed");
+    if (this.#block === null) {
+      const block = this.#source.take(this.kind, this.byteLength);
+      this.#block = block;
+      this.#views = this.#tensors.map(({ dtype, byteLength }, index) =>
+        this.#source.view(block, dtype, this.#offsets[index] as number, byteLength),
+      );
+    }
+    this.#isActive = true;
+    this.#cursor = 0;
+  }
+
+  /**
+   * The view of the step's next tensor: the same object in every step, as long as the block stays.
+   *
+   * @param shape Of the tensor that the step wants; compared with the recorded one.
+   * @throws {MisuseError} `plan-mismatch` — another shape was recorded, or no further tensor. The step
+   *   is another one: `end` it, and run it with `memory.allocate`, or record it again.
+   * @throws {MisuseError} `closed` — outside of a step.
+   * @remarks No call into the core.
+   */
+  next<D extends Dtype>(shape: Shape, dtype: D): TensorView<D> {
+    if (!this.#isActive) throw new MisuseError("closed", "no step has begun");
+    const recorded = this.#tensors[this.#cursor];
+    if (recorded?.dtype !== dtype || !isEqualShape(recorded.shape, shape)) {
+      throw new MisuseError("plan-mismatch", `tensor ${this.#cursor} was not recorded like this`);
+    }
+    const view = this.#views[this.#cursor] as TensorView<D>;
+    this.#cursor += 1;
+    return view;
+  }
+
+  /** Ends the step. The block stays with the plan, until pressure takes it. May be called again. */
+  end(): void {
+    this.#isActive = false;
+  }
+
+  /** @internal */
+  releaseIdle(): boolean {
+    const block = this.#block;
+    if (this.#isActive || block === null) return false;
+    this.#block = null;
+    this.#views = [];
+    this.#source.giveBack(block);
+    return true;
+  }
+
+  /** Ends the plan and gives its block back. */
+  [Symbol.dispose](): void {
+    if (this.#source.isClosed) return;
+    this.end();
+    this.releaseIdle();
+    this.#source.remove(this);
+  }
+}
+
+function isEqualShape(left: readonly number[], right: readonly number[]): boolean {
+  if (left.length !== right.length) return false;
+  for (let index = 0; index < left.length; index++) if (left[index] !== right[index]) return false;
+  return true;
+}
