@@ -1,11 +1,14 @@
 // The buddy allocator by itself: offsets without bytes, for callers who own the memory.
-import { ARENA_CAPACITY_MAX, SLOT_CAPACITY_MAX } from "../assembly/abi.js";
-import { arenaMetadataBytesMax, ControlPlane, invariantName } from "./core/control-plane.js";
-import { createUnsharedMemory, type MemoryFactory } from "./core/linear-memory.js";
-import type { WasmSource } from "./core/wasm-modules.js";
+import { SLOT_CAPACITY_MAX } from "../assembly/abi.js";
+import { type ControlPlane, invariantName } from "./core/control-plane.js";
 import { MisuseError } from "./errors.js";
 import { checkAlignment, checkObject } from "./memory/checks.js";
 import { TENSOR_BYTES_MAX } from "./memory/options.js";
+import {
+  openSingleArena,
+  SINGLE_ARENA_OPTION_NAMES,
+  type SingleArenaOptions,
+} from "./memory/single-arena.js";
 import { type Random, systemRandom } from "./random.js";
 import { checkBytes } from "./types.js";
 
@@ -21,18 +24,7 @@ export const NULL_HANDLE: Handle = 0;
 
 const SLOT_COUNT = SLOT_CAPACITY_MAX + 1;
 
-export interface BuddyAllocatorOptions {
-  /**
-   * Bytes to manage, 1 to 2^32; need not be a power of two. Rounded down to whole granules. From
-   * 4 MiB on, with granules of 64 bytes, they are cut into slabs and runs of 4 KiB granules.
-   */
-  readonly totalBytes: number;
-  /** Smallest block; a power of two, 16 to 2^20. Default: 64. */
-  readonly granuleBytes?: number;
-  /** Most blocks live at once. Default: one per granule, at most 2^20. */
-  readonly blockCountMax?: number;
-  readonly wasm?: WasmSource;
-  readonly createMemory?: MemoryFactory;
+export interface BuddyAllocatorOptions extends SingleArenaOptions {
   /** Draws the key of the handles. Default: the platform's generator. */
   readonly random?: Random;
 }
@@ -71,36 +63,8 @@ export class BuddyAllocator {
 
   /** @throws {MisuseError} `bad-size`, `bad-option`. */
   static async create(options: BuddyAllocatorOptions): Promise<BuddyAllocator> {
-    const known = ["totalBytes", "granuleBytes", "blockCountMax", "wasm", "createMemory", "random"];
-    checkObject(options, "BuddyAllocator.create", known);
-    const totalBytes = checkBytes(options.totalBytes, "totalBytes", 2 ** 32);
-    const granuleBytes = checkBytes(options.granuleBytes ?? 64, "granuleBytes", 2 ** 20);
-    const granuleShift = Math.log2(granuleBytes);
-    if (granuleShift % 1 !== 0 || granuleShift < 4) {
-      throw new MisuseError("bad-size", "granuleBytes is a power of two from 16 to 2^20");
-    }
-    const granules = Math.floor(totalBytes / granuleBytes);
-    if (granules < 1 || granules > 2 ** 26) {
-      throw new MisuseError("bad-size", "totalBytes is 1 to 2^26 granules");
-    }
-    const blockCountMax = checkBytes(
-      options.blockCountMax ?? Math.min(granules, 2 ** 20),
-      "blockCountMax",
-      SLOT_CAPACITY_MAX - 1,
-    );
-    const core = await ControlPlane.create({
-      slotCapacity: blockCountMax + 1,
-      arenaCapacity: Math.min(4, ARENA_CAPACITY_MAX),
-      metadataBytes: arenaMetadataBytesMax(
-        granules * granuleBytes,
-        granuleBytes,
-        granules * granuleBytes,
-      ),
-      createMemory: options.createMemory ?? createUnsharedMemory,
-      wasm: options.wasm,
-    });
-    const arena = core.openArena(0, granules * granuleBytes, granuleShift);
-    if (arena === 0) throw new MisuseError("bad-size", "the metadata does not fit");
+    checkObject(options, "BuddyAllocator.create", [...SINGLE_ARENA_OPTION_NAMES, "random"]);
+    const { core, arena } = await openSingleArena(options);
     return new BuddyAllocator(core, arena, (options.random ?? systemRandom).uint32());
   }
 

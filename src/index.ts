@@ -47,3 +47,4 @@ export { formatBytes, formatPercent, formatTable } from "./stats/report.js";
 export type { TensorMemory } from "./tensor-memory.js";
 export type { Tier, TierKey, TierReader, TierStats, TierWriter } from "./tier/tier.js";
 export type { ByteSize, Dtype, Layout, Shape, TensorKind, TensorView } from "./types.js";
+export { ViewAllocator, type ViewAllocatorOptions, type ViewBlock } from "./view-allocator.js";

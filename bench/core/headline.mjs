@@ -22,7 +22,7 @@ export function headline(lookUp) {
   const trace = heap("llm-trace", "tierheap");
   const floor = heap("llm-trace", "floor");
   const npmTraces = NPM_HEAPS.map((id) => heap("llm-trace-start", id)).filter((ns) => ns > 0);
-  const view = (elements) => pool(`view-${elements}`, "tierheap-kept-view");
+  const view = (elements) => pool(`view-${elements}`, "tierheap-view");
   const fresh = (elements) => pool(`view-${elements}`, "new-float32array");
   const tensor = heap("view-12288", "tierheap-tensor");
 

@@ -2,8 +2,10 @@
 // out of the memory's pool of that kind and stay in its budget; what lies idle goes back under
 // pressure.
 import { MisuseError } from "../errors.js";
+import type { MemoryPool } from "../memory/memory-pool.js";
 import type { Dtype, TensorKind, TensorView } from "../types.js";
-import type { BlockHolder, HeldBlock } from "./held-blocks.js";
+import type { BlockHolder, HeldBlock, HeldBlocks } from "./held-blocks.js";
+import type { Reclaimer } from "./reclaimer.js";
 
 /** Shapes of the models that tierheap was made for, in elements. */
 export const FIXED_SHAPES = {
@@ -17,17 +19,17 @@ export const FIXED_SHAPES = {
   activations: [1, 1024, 4096],
 } as const;
 
-/** What a fixed-shape pool asks of the memory that it belongs to. */
-export interface FixedShapeSource {
-  readonly isClosed: boolean;
-  /** @throws {OutOfMemoryError} */
-  take(): HeldBlock;
-  /** As {@link take}, but null in place of an error. */
-  tryTake(): HeldBlock | null;
-  view(block: HeldBlock): TensorView;
-  giveBack(block: HeldBlock): void;
-  /** The pool is gone: nobody asks it for idle blocks any more. */
-  remove(pool: BlockHolder): void;
+/** The tensors of a pool, and where their blocks come from. */
+export interface FixedShapeParts {
+  readonly kind: TensorKind;
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+  readonly byteLength: number;
+  readonly alignment: number;
+  readonly pool: MemoryPool;
+  readonly reclaimer: Reclaimer;
+  readonly held: HeldBlocks;
+  readonly allocator: { readonly isClosed: boolean };
 }
 
 export interface FixedShapeStats {
@@ -52,7 +54,8 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
   readonly shape: readonly number[];
   /** Of one tensor. */
   readonly byteLength: number;
-  readonly #source: FixedShapeSource;
+  readonly #parts: FixedShapeParts;
+  readonly #allocator: { readonly isClosed: boolean };
   readonly #idle: Cell<D>[] = [];
   #liveCount = 0;
   #allocationCount = 0;
@@ -60,20 +63,14 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
   #isDisposed = false;
 
   /** @internal Fixed-shape pools are made by `memory.fixedShapePool`. */
-  constructor(
-    shape: {
-      readonly kind: TensorKind;
-      readonly dtype: Dtype;
-      readonly shape: readonly number[];
-      readonly byteLength: number;
-    },
-    source: FixedShapeSource,
-  ) {
-    this.kind = shape.kind;
-    this.dtype = shape.dtype as D;
-    this.shape = shape.shape;
-    this.byteLength = shape.byteLength;
-    this.#source = source;
+  constructor(parts: FixedShapeParts) {
+    this.kind = parts.kind;
+    this.dtype = parts.dtype as D;
+    this.shape = parts.shape;
+    this.byteLength = parts.byteLength;
+    this.#parts = parts;
+    this.#allocator = parts.allocator;
+    parts.held.addHolder(this);
   }
 
   /**
@@ -86,7 +83,10 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
    */
   allocate(): FixedShapeTensor<D> {
     this.#checkOpen();
-    return this.#lend(this.#idle.pop() ?? this.#cellOf(this.#source.take()));
+    const cell = this.#idle.pop();
+    if (cell !== undefined) return this.#lend(cell);
+    const { pool, reclaimer, alignment } = this.#parts;
+    return this.#lend(this.#cellOf(reclaimer.place(pool, this.byteLength, alignment)));
   }
 
   /** As {@link allocate}, but null in place of an `OutOfMemoryError`. */
@@ -94,8 +94,9 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
     this.#checkOpen();
     const cell = this.#idle.pop();
     if (cell !== undefined) return this.#lend(cell);
-    const block = this.#source.tryTake();
-    return block === null ? null : this.#lend(this.#cellOf(block));
+    const { pool, reclaimer, alignment } = this.#parts;
+    const slot = reclaimer.tryPlace(pool, this.byteLength, alignment);
+    return slot === 0 ? null : this.#lend(this.#cellOf(slot));
   }
 
   stats(): FixedShapeStats {
@@ -111,38 +112,40 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
   /** Gives the blocks of freed tensors back to the memory. @returns Whether there were any. */
   releaseIdle(): boolean {
     const isReleased = this.#idle.length > 0;
-    for (const { block } of this.#idle.splice(0)) this.#source.giveBack(block);
+    for (const { block } of this.#idle.splice(0)) this.#parts.held.giveBack(block);
     return isReleased;
   }
 
   /** @internal A tensor was freed. */
   takeBack(cell: Cell<D>): void {
     this.#liveCount -= 1;
-    if (this.#isDisposed) this.#source.giveBack(cell.block);
+    if (this.#isDisposed) this.#parts.held.giveBack(cell.block);
     else this.#idle.push(cell);
   }
 
   /** @internal The memory is closed: there is nothing left to give back. */
   get isClosed(): boolean {
-    return this.#source.isClosed;
+    return this.#allocator.isClosed;
   }
 
   /** Ends the pool. Tensors that are still in use give their blocks back when they are freed. */
   [Symbol.dispose](): void {
-    if (this.#isDisposed || this.#source.isClosed) return;
+    if (this.#isDisposed || this.#allocator.isClosed) return;
     this.#isDisposed = true;
     this.releaseIdle();
-    this.#source.remove(this);
+    this.#parts.held.removeHolder(this);
   }
 
   #checkOpen(): void {
-    if (this.#source.isClosed) throw new MisuseError("closed", "the memory is closed");
+    if (this.#allocator.isClosed) throw new MisuseError("closed", "the memory is closed");
     if (this.#isDisposed) throw new MisuseError("closed", "the pool of fixed shapes is closed");
   }
 
-  #cellOf(block: HeldBlock): Cell<D> {
+  #cellOf(slot: number): Cell<D> {
+    const { held, pool } = this.#parts;
     this.#newCount += 1;
-    return { block, view: this.#source.view(block) as TensorView<D> };
+    const block = held.hold(pool, slot);
+    return { block, view: held.view(block, this.dtype, 0, this.byteLength) as TensorView<D> };
   }
 
   // A fresh object each time: with one that is used again, a stale holder could free the next tenant.

@@ -2,26 +2,25 @@
 // once, and from then on every step is one block and constant views.
 import { MisuseError } from "../errors.js";
 import { checkObject } from "../memory/checks.js";
-import type { TensorOptions } from "../memory/options.js";
+import type { MemoryPool } from "../memory/memory-pool.js";
 import type { Pin, PinAccess } from "../memory/pin.js";
 import { Tensor, type TensorOwner } from "../memory/tensor.js";
 import type { Dtype, Shape, TensorKind, TensorView } from "../types.js";
-import type { BlockHolder, HeldBlock } from "./held-blocks.js";
+import type { BlockHolder, HeldBlock, HeldBlocks } from "./held-blocks.js";
 import { planOffsets } from "./plan-offsets.js";
+import type { Reclaimer } from "./reclaimer.js";
+import type { TensorAllocator } from "./tensor-allocator.js";
 import type { TensorRecord } from "./tensor-record.js";
 
 /** Places of a plan start at multiples of this, as size classes do. */
-export const PLAN_ALIGNMENT = 64;
+const PLAN_ALIGNMENT = 64;
 
-/** What a plan asks of the memory that it belongs to. */
-export interface PlanSource extends TensorOwner {
-  allocate(options: TensorOptions, owner: TensorOwner): Tensor;
-  /** @throws {OutOfMemoryError} */
-  take(kind: TensorKind, bytes: number): HeldBlock;
-  view(block: HeldBlock, dtype: Dtype, offset: number, byteLength: number): TensorView;
-  giveBack(block: HeldBlock): void;
-  add(plan: BlockHolder): void;
-  remove(plan: BlockHolder): void;
+/** The memory that a plan belongs to. */
+export interface PlanParts {
+  readonly pool: MemoryPool;
+  readonly allocator: TensorAllocator;
+  readonly reclaimer: Reclaimer;
+  readonly held: HeldBlocks;
 }
 
 interface Recorded {
@@ -38,23 +37,23 @@ interface Recorded {
  */
 export class PlanRecorder implements TensorOwner {
   readonly kind: TensorKind;
-  readonly #source: PlanSource;
+  readonly #parts: PlanParts;
   readonly #recorded: Recorded[] = [];
   readonly #live = new Map<TensorRecord, Recorded>();
   #time = 0;
   #isFinished = false;
 
   /** @internal Recorders are made by `memory.recordPlan`. */
-  constructor(kind: TensorKind, source: PlanSource) {
-    this.kind = kind;
-    this.#source = source;
+  constructor(parts: PlanParts) {
+    this.kind = parts.pool.kind;
+    this.#parts = parts;
   }
 
   /** As `memory.allocate`, of the recorder's kind. @throws {MisuseError} `closed` — it is finished. */
   allocate<D extends Dtype>(options: { readonly shape: Shape; readonly dtype: D }): Tensor<D> {
     if (this.#isFinished) throw new MisuseError("closed", "the recording is finished");
     checkObject(options, "allocate", ["shape", "dtype"]);
-    const tensor = this.#source.allocate({ ...options, kind: this.kind }, this);
+    const tensor = this.#parts.allocator.allocate({ ...options, kind: this.kind }, this);
     const { shape, dtype, byteLength } = tensor;
     const start = this.#time++;
     const recorded = { shape, dtype, byteLength, start, end: Number.POSITIVE_INFINITY };
@@ -77,17 +76,17 @@ export class PlanRecorder implements TensorOwner {
     this.#live.clear();
     const end = this.#time;
     const tensors = this.#recorded.map((each) => ({ ...each, end: Math.min(each.end, end) }));
-    return new StepPlan(this.kind, tensors, this.#source);
+    return new StepPlan(tensors, this.#parts);
   }
 
   /** @internal */
   pin(record: TensorRecord, access: PinAccess): Pin {
-    return this.#source.pin(record, access);
+    return this.#parts.allocator.pin(record, access);
   }
 
   /** @internal */
   free(record: TensorRecord): void {
-    this.#source.free(record);
+    this.#parts.allocator.free(record);
     const recorded = this.#live.get(record);
     if (recorded === undefined) return;
     recorded.end = this.#time++;
@@ -99,12 +98,12 @@ export class PlanRecorder implements TensorOwner {
     if (this.#live.has(record)) {
       throw new MisuseError("unsupported", "a tensor is not resized while a plan is recorded");
     }
-    this.#source.resize(record, shape);
+    this.#parts.allocator.resize(record, shape);
   }
 
   /** @internal */
   get isClosed(): boolean {
-    return this.#source.isClosed;
+    return this.#parts.allocator.isClosed;
   }
 }
 
@@ -121,27 +120,27 @@ export class StepPlan implements BlockHolder {
   readonly lowerBoundBytes: number;
   readonly #tensors: readonly Recorded[];
   readonly #offsets: readonly number[];
-  readonly #source: PlanSource;
+  readonly #parts: PlanParts;
   #block: HeldBlock | null = null;
   #views: TensorView[] = [];
   #cursor = 0;
   #isActive = false;
 
   /** @internal Plans are made by {@link PlanRecorder.finish}. */
-  constructor(kind: TensorKind, tensors: readonly Recorded[], source: PlanSource) {
+  constructor(tensors: readonly Recorded[], parts: PlanParts) {
     const lifetimes = tensors.map(({ byteLength, start, end }) => ({
       bytes: byteLength,
       start,
       end,
     }));
     const { offsets, byteLength, lowerBoundBytes } = planOffsets(lifetimes, PLAN_ALIGNMENT);
-    this.kind = kind;
+    this.kind = parts.pool.kind;
     this.byteLength = byteLength;
     this.lowerBoundBytes = lowerBoundBytes;
     this.#tensors = tensors;
     this.#offsets = offsets;
-    this.#source = source;
-    source.add(this);
+    this.#parts = parts;
+    parts.held.addHolder(this);
   }
 
   get tensorCount(): number {
@@ -155,12 +154,13 @@ export class StepPlan implements BlockHolder {
    * @throws {MisuseError} `closed`.
    */
   begin(): void {
-    if (this.#source.isClosed) throw new MisuseError("closed", "the memory is closed");
+    if (this.#parts.allocator.isClosed) throw new MisuseError("closed", "the memory is closed");
     if (this.#block === null) {
-      const block = this.#source.take(this.kind, this.byteLength);
+      const { pool, reclaimer, held } = this.#parts;
+      const block = held.hold(pool, reclaimer.place(pool, this.byteLength, PLAN_ALIGNMENT));
       this.#block = block;
       this.#views = this.#tensors.map(({ dtype, byteLength }, index) =>
-        this.#source.view(block, dtype, this.#offsets[index] as number, byteLength),
+        held.view(block, dtype, this.#offsets[index] as number, byteLength),
       );
     }
     this.#isActive = true;
@@ -198,16 +198,16 @@ export class StepPlan implements BlockHolder {
     if (this.#isActive || block === null) return false;
     this.#block = null;
     this.#views = [];
-    this.#source.giveBack(block);
+    this.#parts.held.giveBack(block);
     return true;
   }
 
   /** Ends the plan and gives its block back. */
   [Symbol.dispose](): void {
-    if (this.#source.isClosed) return;
+    if (this.#parts.allocator.isClosed) return;
     this.end();
     this.releaseIdle();
-    this.#source.remove(this);
+    this.#parts.held.removeHolder(this);
   }
 }
 

@@ -300,6 +300,11 @@ export class ControlPlane {
     return this.#stateWord(slot) >>> 16;
   }
 
+  /** A number that stands for where in its arena a live block starts. */
+  placeOf(slot: number): number {
+    return this.#signedWords[this.#hotWord + slot * 4] as number;
+  }
+
   /** Bytes from the arena's base to the block. */
   offsetOf(slot: number): number {
     const offset = this.#words[this.#hotWord + slot * 4] as number;

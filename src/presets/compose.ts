@@ -173,7 +173,7 @@ export async function composeTensorMemory(
     const cache = new HierarchicalCache({ ...parts, swapper, reclaimer });
     const lifetimes = seams.lifetimePredictor ?? unknownLifetime;
     const allocator = new TensorAllocator({ ...parts, swapper, reclaimer, lifetimes, isDebug });
-    const repeated = new RepeatedTensors({ pools, reclaimer, allocator, held });
+    const repeated = new RepeatedTensors(pools, { reclaimer, allocator, held });
     return new TensorMemory({
       ...parts,
       repeated,

@@ -124,7 +124,7 @@ const SOURCE_LAYERS: readonly Layer[] = [
   },
   {
     name: "low-level",
-    files: /^src\/buddy-allocator\.ts$/,
+    files: /^src\/(buddy|view)-allocator\.ts$/,
     sees: ["abi", "base", "core", "memory"],
   },
   {

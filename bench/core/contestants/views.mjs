@@ -13,24 +13,52 @@ async function openPlaneWithBytes(capacities) {
   return heaps.map((heap) => Object.assign(heap, { buffer: new ArrayBuffer(heap.capacityBytes) }));
 }
 
-/** The view is kept beside the slot and made again when place or length of its block differ. */
-const keptView = {
-  id: "tierheap-kept-view",
-  title: "tierheap, ControlPlane and kept view",
-  open: openPlaneWithBytes,
+/** What the library offers for this: a block and its view, which is kept for the next owner. */
+const viewAllocator = {
+  id: "tierheap-view",
+  title: "tierheap, ViewAllocator",
+  open: async (capacities) => {
+    const { ViewAllocator } = await importFresh("dist/src/view-allocator.js");
+    const heaps = [];
+    for (const totalBytes of capacities) {
+      const blockCountMax = Math.ceil(totalBytes / 4096);
+      heaps.push({
+        allocator: await ViewAllocator.create({ totalBytes, blockCountMax, dtype: "f32" }),
+      });
+    }
+    return heaps;
+  },
   source: {
-    prepare: `${plane.source.prepare} ${views}
-      const buffer = heap.buffer, kept = new Array(plane.slotCapacity).fill(null);`,
-    allocate: `${plane.source.allocate}
-      const offset = plane.offsetOf(slot);
-      let view = kept[slot];
-      if (view === null || view.byteOffset !== offset || view.byteLength !== bytes) {
-        view = new Float32Array(buffer, offset, bytes >>> 2);
-        kept[slot] = view;
-      }
-      view[0] = place;
-      views[place] = view;`,
-    free: plane.source.free,
+    prepare: "const { allocator } = heap; const blocks = new Array(placeCount).fill(null);",
+    allocate: `const block = allocator.tryAllocate(bytes >>> 2);
+      block.view[0] = place;
+      blocks[place] = block;`,
+    free: "blocks[place].free(); blocks[place] = null;",
+  },
+};
+
+/** One pool per shape, as a program has them; the driver finds it by the number of bytes. */
+const fixedShapes = {
+  id: "tierheap-fixed-shape",
+  title: "tierheap, FixedShapePool",
+  open: async (capacities) => {
+    const { createTensorMemory } = await importFresh("dist/src/node.js");
+    const memories = [];
+    for (const ram of capacities) {
+      memories.push({ memory: await createTensorMemory({ budgets: { ram } }) });
+    }
+    return memories;
+  },
+  close: ({ memory }) => memory.close(),
+  source: {
+    prepare: `const { memory } = heap; const tensors = new Array(placeCount).fill(null);
+      const pools = [];
+      const open = (bytes) =>
+        memory.fixedShapePool({ kind: "ACTIVATIONS", shape: [bytes >>> 2], dtype: "f32" });`,
+    allocate: `const tensor = (pools[bytes >>> 8] ??= open(bytes)).allocate();
+      tensor.view[0] = place;
+      tensors[place] = tensor;`,
+    free: "tensors[place].free(); tensors[place] = null;",
   },
 };
 
@@ -95,6 +123,12 @@ function written(contestant) {
 }
 
 export const VIEW_GROUPS = {
-  heaps: [floor, keptView, newView, tensor, tlsfView],
-  pools: [floor, keptView, tensor, ...[mapPool, typedArrayPool, typedArray].map(written)],
+  heaps: [floor, viewAllocator, fixedShapes, newView, tensor, tlsfView],
+  pools: [
+    floor,
+    viewAllocator,
+    fixedShapes,
+    tensor,
+    ...[mapPool, typedArrayPool, typedArray].map(written),
+  ],
 };
