@@ -23,6 +23,7 @@ export function headline(lookUp) {
   const floor = heap("llm-trace", "floor");
   const npmTraces = NPM_HEAPS.map((id) => heap("llm-trace-start", id)).filter((ns) => ns > 0);
   const view = (elements) => pool(`view-${elements}`, "tierheap-view");
+  const fixedShape = (elements) => pool(`view-${elements}`, "tierheap-fixed-shape");
   const fresh = (elements) => pool(`view-${elements}`, "new-float32array");
   const tensor = heap("view-12288", "tierheap-tensor");
 
@@ -49,9 +50,24 @@ export function headline(lookUp) {
       "ratio",
       10_000,
     ),
-    atMost("view-576", view(576), "ns", 10, "a block and a kept view"),
-    atLeast("view-576-typed-array-over-tierheap", fresh(576) / view(576), "ratio", 50),
-    atLeast("view-12288-typed-array-over-tierheap", fresh(12_288) / view(12_288), "ratio", 1000),
+    atMost(
+      "view-576",
+      fixedShape(576),
+      "ns",
+      10,
+      `a fixed shape; any length ${view(576)?.toFixed(1)}`,
+    ),
+    ...[
+      { elements: 576, target: 50 },
+      { elements: 12_288, target: 1000 },
+    ].flatMap(({ elements, target }) => {
+      const id = `view-${elements}-typed-array-over`;
+      const array = fresh(elements);
+      return [
+        atLeast(`${id}-tierheap`, array / view(elements), "ratio", target, "any length"),
+        atLeast(`${id}-fixed-shape`, array / fixedShape(elements), "ratio", target),
+      ];
+    }),
     {
       id: "core/tensor-allocate-pin-free",
       value: tensor,

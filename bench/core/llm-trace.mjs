@@ -101,6 +101,15 @@ export function llmTrace(seed, stepCount = 300) {
   return list.finish();
 }
 
+/** One forward pass of a fresh sequence over `rows` tokens, its KV pages apart: activations alone. */
+export function forwardPass(rows) {
+  const list = new OperationList();
+  const pageCount = Math.ceil(rows / PAGE_TOKENS);
+  const pages = Array.from({ length: LAYER_COUNT }, () => new Array(pageCount).fill(-1));
+  pass(list, rows, [{ sequence: { tokens: 0, pages }, added: rows }]);
+  return list.finish();
+}
+
 /** The trace that the figures are about. @throws {Error} The generator drifted from its check values. */
 export function checkedTrace() {
   const trace = llmTrace(3);

@@ -27,6 +27,7 @@ const SECTIONS = [
   { name: "pairs", group: "pools", title: "(c) pairs, beside the collector" },
   { name: "view", group: "heaps", title: "Tensor with a view, ns per tensor" },
   { name: "view", group: "pools", title: "Tensor with a view, beside the collector" },
+  { name: "repeat", title: "Scopes and repeated steps" },
   { name: "smallest", title: "Smallest arena for the LLM trace" },
   { name: "fill", title: "(d) fill and churn, reuse, metadata" },
   { name: "compaction", title: "Compaction" },

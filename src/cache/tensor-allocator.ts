@@ -143,7 +143,12 @@ export class TensorAllocator implements TensorOwner {
       }
     }
     const emptied = new Map<number, MemoryPool>();
-    for (const { slot, pool } of together) emptied.set(this.#core.arenaOf(slot), pool);
+    let last = 0;
+    for (const { slot, pool } of together) {
+      const arena = this.#core.arenaOf(slot);
+      if (arena !== last) emptied.set(arena, pool);
+      last = arena;
+    }
     const refused = new Set<TensorRecord>();
     for (const { index, error } of this.#core.freeAll(together)) {
       refused.add(together[index] as TensorRecord);
