@@ -119,6 +119,34 @@ export class CorruptionError extends TierheapError {
   }
 }
 
+export type GuardErrorCode = "overrun" | "write-after-free";
+
+/** The tensor that debug mode found written where it may not be. */
+export interface GuardDetails {
+  readonly kind: string;
+  readonly tag: string;
+  readonly byteLength: number;
+  /** Where it was allocated. */
+  readonly callSite: string | null;
+}
+
+/** Debug mode found bytes written past a tensor's end, or after it was freed. */
+export class GuardError extends TierheapError implements GuardDetails {
+  declare readonly code: GuardErrorCode;
+  readonly kind: string;
+  readonly tag: string;
+  readonly byteLength: number;
+  readonly callSite: string | null;
+
+  constructor(code: GuardErrorCode, message: string, details: GuardDetails) {
+    super(code, message);
+    this.kind = details.kind;
+    this.tag = details.tag;
+    this.byteLength = details.byteLength;
+    this.callSite = details.callSite;
+  }
+}
+
 /** The core was interrupted in mid-change. Verified data in colder tiers may still be read. */
 export class PoisonedError extends TierheapError {
   constructor(message: string) {

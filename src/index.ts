@@ -13,6 +13,7 @@ export {
   type FixedShapeStats,
   type FixedShapeTensor,
 } from "./cache/fixed-shape-pool.js";
+export type { GuardStats } from "./cache/guards.js";
 export type { LookupStats } from "./cache/hierarchical-cache.js";
 export type { ListedTensor, VerifyResult } from "./cache/inventory.js";
 export type { SwapperStats } from "./cache/memory-swapper.js";
@@ -22,6 +23,9 @@ export type { Clock } from "./clock.js";
 export type { PoolCounters } from "./core/control-plane.js";
 export {
   CorruptionError,
+  type GuardDetails,
+  GuardError,
+  type GuardErrorCode,
   type MisuseCode,
   MisuseError,
   type OutOfMemoryDetails,

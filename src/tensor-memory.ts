@@ -2,6 +2,7 @@
 // reading here; it names no implementation.
 import type { Directory } from "./cache/directory.js";
 import type { FixedShapePool } from "./cache/fixed-shape-pool.js";
+import type { Guards } from "./cache/guards.js";
 import type { HeldBlocks } from "./cache/held-blocks.js";
 import type { HierarchicalCache } from "./cache/hierarchical-cache.js";
 import {
@@ -17,6 +18,7 @@ import type { PlanRecorder } from "./cache/step-plan.js";
 import type { TensorAllocator } from "./cache/tensor-allocator.js";
 import type { TensorRecord } from "./cache/tensor-record.js";
 import type { TransferEngine } from "./cache/transfer-engine.js";
+import type { Clock } from "./clock.js";
 import type { ControlPlane } from "./core/control-plane.js";
 import { CorruptionError, MisuseError, TierError } from "./errors.js";
 import type { HardwareProfile } from "./hardware/hardware-profile.js";
@@ -60,6 +62,9 @@ export interface TensorMemoryParts {
   readonly allocator: TensorAllocator;
   readonly repeated: RepeatedTensors;
   readonly held: HeldBlocks;
+  /** Only in debug mode. */
+  readonly guards: Guards | null;
+  readonly clock: Clock;
   readonly events: EventHub;
   readonly isDurable: boolean;
 }

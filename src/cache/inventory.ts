@@ -1,8 +1,10 @@
 // What there is: tensors and records, and whether everything about them adds up.
+import type { Clock } from "../clock.js";
 import { type ControlPlane, invariantName } from "../core/control-plane.js";
 import type { Budget } from "../memory/budget.js";
 import type { Dtype, Layout, TensorKind } from "../types.js";
 import type { Directory } from "./directory.js";
+import type { Guards } from "./guards.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { TransferEngine } from "./transfer-engine.js";
 
@@ -24,6 +26,8 @@ export interface VerifyResult {
   /** The first invariant of the core that is broken, such as `"INV-TREE-2"`. */
   readonly brokenInvariant: string | null;
   readonly problems: readonly string[];
+  /** How long the walk took. */
+  readonly durationMs: number;
 }
 
 /** Tensors first, then records that no tensor of this memory stands for. */
@@ -60,8 +64,12 @@ export function verifyMemory(parts: {
   readonly swapper: MemorySwapper;
   /** Blocks that belong to no tensor: of reservations, of fixed shapes, of plans. */
   readonly heldCount: number;
+  /** Only in debug mode. */
+  readonly guards: Guards | null;
+  readonly clock: Clock;
 }): VerifyResult {
-  const { core, budget, directory, swapper, heldCount } = parts;
+  const { core, budget, directory, swapper, heldCount, guards, clock } = parts;
+  const startMs = clock.monotonicMs();
   const code = core.check();
   const problems: string[] = [];
   let hotBytes = 0;
@@ -90,6 +98,8 @@ export function verifyMemory(parts: {
   const sum = Object.values(byCategory).reduce((total, bytes) => total + bytes, 0);
   if (sum !== usedBytes) problems.push("the budget does not add up");
   if (usedBytesPeak > limitBytes) problems.push("the budget was exceeded");
+  if (guards !== null) problems.push(...guards.problems(directory));
   const brokenInvariant = code === 0 ? null : invariantName(code);
-  return { isSound: code === 0 && problems.length === 0, brokenInvariant, problems };
+  const durationMs = clock.monotonicMs() - startMs;
+  return { isSound: code === 0 && problems.length === 0, brokenInvariant, problems, durationMs };
 }

@@ -10,6 +10,7 @@ import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import type { RecordHeader } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
 import type { Directory } from "./directory.js";
+import type { Guards } from "./guards.js";
 import type { ColdCopy, TensorRecord } from "./tensor-record.js";
 import type { BytesAt, TransferEngine, WriteOutcome } from "./transfer-engine.js";
 import { Transfers } from "./transfers.js";
@@ -23,8 +24,8 @@ export interface MemorySwapperOptions {
   readonly events: EventHub;
   readonly clock: Clock;
   readonly sink: StatsSink;
-  /** Fill bytes that must not be read again, to make misuse visible. */
-  readonly isDebug: boolean;
+  /** Only in debug mode. */
+  readonly guards: Guards | null;
 }
 
 export interface SwapperStats {
@@ -48,7 +49,6 @@ export interface SwapperStats {
 
 export type DemoteOutcome = "demoted" | "vetoed" | "no-space";
 
-const DEBUG_FILL = 0xa5;
 /** No tensor has this version: a cold copy of it is never clean. */
 const NO_VERSION = 0;
 
@@ -61,7 +61,7 @@ export class MemorySwapper {
   readonly #events: EventHub;
   readonly #clock: Clock;
   readonly #sink: StatsSink;
-  readonly #isDebug: boolean;
+  readonly #guards: Guards | null;
   /** What is under way. */
   readonly transfers = new Transfers();
   #lastGeneration = 0;
@@ -88,12 +88,13 @@ export class MemorySwapper {
     this.#events = options.events;
     this.#clock = options.clock;
     this.#sink = options.sink;
-    this.#isDebug = options.isDebug;
+    this.#guards = options.guards;
   }
 
   /** Makes a fresh block the hot copy of a tensor. */
   attach(record: TensorRecord, slot: number): void {
     record.bind(slot, this.#core.generationOf(slot));
+    this.#guards?.arm(record);
     if (record.id !== null) this.#policy.track({ index: record.index, bytes: record.byteLength });
     this.#counters.hotBytes += record.byteLength;
     this.#counters.hotCount += 1;
@@ -105,7 +106,7 @@ export class MemorySwapper {
    * @throws {MisuseError} `pinned` — then nothing has changed.
    */
   detach(record: TensorRecord): void {
-    this.#freeBlock(record);
+    this.#freeBlock(record, "loaded");
     this.#forget(record);
   }
 
@@ -123,7 +124,7 @@ export class MemorySwapper {
       if (this.#core.pinCountOf(slot) > ownPinCount) {
         throw new MisuseError("pinned", "the tensor is pinned");
       }
-      if (transfer === null) this.#freeBlock(record);
+      if (transfer === null) this.#freeBlock(record, "for-good");
       this.#forget(record);
     }
     this.#end(record);
@@ -144,6 +145,7 @@ export class MemorySwapper {
   reshape(record: TensorRecord, shape: readonly number[], byteLength: number): void {
     this.#counters.hotBytes += byteLength - record.byteLength;
     record.reshape(shape, byteLength);
+    this.#guards?.arm(record);
     if (record.id === null) return;
     this.#policy.untrack(record.index);
     this.#policy.track({ index: record.index, bytes: byteLength });
@@ -342,7 +344,7 @@ export class MemorySwapper {
     } finally {
       // From here to the end of the transfer nothing waits, so nobody finds the tensor halfway.
       this.#core.unpin(slot, generation);
-      if (record.isFreed) this.#freeBlock(record);
+      if (record.isFreed) this.#freeBlock(record, "for-good");
       else if (typeof result === "object") finish(result);
       endProgress();
       end();
@@ -448,12 +450,13 @@ export class MemorySwapper {
     throw new CorruptionError(tier, reason);
   }
 
-  #freeBlock(record: TensorRecord): void {
+  #freeBlock(record: TensorRecord, until: "for-good" | "loaded"): void {
     const { slot, generation, pool } = record;
-    if (this.#isDebug && this.#core.pinCountOf(slot) === 0) {
-      this.#bytesOf(slot, record).fill(DEBUG_FILL);
+    if (until === "for-good" && this.#guards !== null) this.#guards.retire(record);
+    else {
+      if (this.#core.pinCountOf(slot) === 0) this.#guards?.poison(record);
+      pool.free(slot, generation);
     }
-    pool.free(slot, generation);
     record.bind(0, 0);
   }
 

@@ -5,6 +5,7 @@ import type { ControlPlane } from "../core/control-plane.js";
 import { MisuseError } from "../errors.js";
 import type { LifetimePredictor } from "../lifetime/lifetime-predictor.js";
 import type { ArenaShelf } from "../memory/arena-shelf.js";
+import { callSite } from "../memory/call-site.js";
 import type { EventHub } from "../memory/events.js";
 import { LeakWatch } from "../memory/leak-watch.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
@@ -19,6 +20,7 @@ import { Tensor, type TensorOwner } from "../memory/tensor.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import { describe, type Shape, type TensorKind } from "../types.js";
 import type { Directory } from "./directory.js";
+import type { Guards } from "./guards.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { Reclaimer } from "./reclaimer.js";
 import type { TensorRecord } from "./tensor-record.js";
@@ -34,7 +36,8 @@ export interface TensorAllocatorOptions {
   readonly lifetimes: LifetimePredictor;
   readonly events: EventHub;
   readonly clock: Clock;
-  readonly isDebug: boolean;
+  /** Only in debug mode. */
+  readonly guards: Guards | null;
 }
 
 export class TensorAllocator implements TensorOwner {
@@ -48,7 +51,7 @@ export class TensorAllocator implements TensorOwner {
   readonly #policy: EvictionPolicy;
   readonly #lifetimes: LifetimePredictor;
   readonly #clock: Clock;
-  readonly #isDebug: boolean;
+  readonly #guards: Guards | null;
   #isClosed = false;
 
   constructor(options: TensorAllocatorOptions) {
@@ -61,8 +64,8 @@ export class TensorAllocator implements TensorOwner {
     this.#policy = options.policy;
     this.#lifetimes = options.lifetimes;
     this.#clock = options.clock;
-    this.#isDebug = options.isDebug;
-    this.leaks = new LeakWatch(options.isDebug, options.events, (record) => {
+    this.#guards = options.guards;
+    this.leaks = new LeakWatch(options.events, (record) => {
       // A pin that was never disposed: a view of it may still be in use, so the block stays.
       if (this.#core.pinCountOf(record.slot) === 0) this.#release(record);
     });
@@ -119,6 +122,7 @@ export class TensorAllocator implements TensorOwner {
     if (record.isFreed) throw new MisuseError("freed", "the tensor was freed before");
     this.#release(record);
     if (record.id === null) this.leaks.unwatch(record);
+    this.#guards?.throwOverrun();
   }
 
   /**
@@ -132,7 +136,7 @@ export class TensorAllocator implements TensorOwner {
     const together: TensorRecord[] = [];
     for (const record of records) {
       if (record.isFreed) continue;
-      if (record.isResident && record.transfer === null && !this.#isDebug) {
+      if (record.isResident && record.transfer === null && this.#guards === null) {
         together.push(record);
         continue;
       }
@@ -170,7 +174,7 @@ export class TensorAllocator implements TensorOwner {
     const checked = checkShape(shape, record.dtype);
     const { slot, generation, alignment, pool } = record;
     const { byteLength } = checked;
-    if (!this.#core.tryResize(slot, generation, byteLength, alignment)) {
+    if (!this.#core.tryResize(slot, generation, pool.blockBytes(byteLength), alignment)) {
       const other = this.#placeBeside(record, byteLength);
       const otherGeneration = this.#core.generationOf(other);
       const keptBytes = Math.min(record.byteLength, byteLength);
@@ -205,6 +209,7 @@ export class TensorAllocator implements TensorOwner {
   #adopt(checked: CheckedTensor, pool: MemoryPool, slot: number, owner: TensorOwner): Tensor {
     const allocatedMs = this.#lifetimes.learns ? this.#clock.monotonicMs() : 0;
     const record = this.#directory.add(checked, pool, allocatedMs);
+    if (this.#guards !== null) record.callSite = callSite();
     this.#swapper.attach(record, slot);
     if (checked.isZeroed) {
       this.#shelf.arenaOf(slot).bytes(this.#core.offsetOf(slot), checked.byteLength).fill(0);

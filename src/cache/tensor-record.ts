@@ -71,6 +71,8 @@ export class TensorRecord {
   /** Called at the very end of a load, in the same turn in which the tensor became resident. */
   waiters: Set<() => void> | null = null;
   isFreed = false;
+  /** Where it was allocated; only in debug mode. */
+  callSite: string | null = null;
   /** The engine's collector will tell when nothing reaches the tensor any more. */
   isWatched = false;
   /** The only copy was found damaged. */

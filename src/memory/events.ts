@@ -1,5 +1,6 @@
 // What happens inside, as an async stream. Each listener has a bounded queue; when it falls behind,
 // its oldest events go and are counted.
+import type { GuardError } from "../errors.js";
 import type { TensorKind } from "../types.js";
 
 export type MemoryEvent =
@@ -37,6 +38,8 @@ export type MemoryEvent =
       readonly reason: string;
       readonly lost: boolean;
     }
+  /** Debug mode noticed a write where none may be. */
+  | { readonly type: "guard"; readonly error: GuardError }
   /** Background work failed; nothing is lost, but bytes may linger in the tier. */
   | { readonly type: "tier-error"; readonly tier: string; readonly error: Error };
 

@@ -8,11 +8,6 @@ import type { TensorRecord } from "../cache/tensor-record.js";
 import type { EventHub } from "./events.js";
 import type { Tensor } from "./tensor.js";
 
-interface Watched {
-  readonly record: TensorRecord;
-  readonly callSite: string | null;
-}
-
 export interface LeakStats {
   readonly leakedCount: number;
   readonly leakedBytes: number;
@@ -22,8 +17,7 @@ export interface LeakStats {
 const FRESH_COUNT_MAX = 1024;
 
 export class LeakWatch {
-  readonly #isDebug: boolean;
-  readonly #registry: FinalizationRegistry<Watched>;
+  readonly #registry: FinalizationRegistry<TensorRecord>;
   /** Tensors of this turn, and their records at the same places. */
   #freshTensors: Tensor[] = [];
   #freshRecords: TensorRecord[] = [];
@@ -32,13 +26,12 @@ export class LeakWatch {
   #leakedBytes = 0;
 
   /** @param release Frees the tensor's block; nothing can reach it any more. */
-  constructor(isDebug: boolean, events: EventHub, release: (record: TensorRecord) => void) {
-    this.#isDebug = isDebug;
-    this.#registry = new FinalizationRegistry(({ record, callSite }) => {
+  constructor(events: EventHub, release: (record: TensorRecord) => void) {
+    this.#registry = new FinalizationRegistry((record) => {
       if (record.isFreed) return;
       this.#leakedCount += 1;
       this.#leakedBytes += record.byteLength;
-      const { kind, byteLength, tag } = record;
+      const { kind, byteLength, tag, callSite } = record;
       release(record);
       events.emit({ type: "leak", kind, bytes: byteLength, tag, callSite });
     });
@@ -46,10 +39,6 @@ export class LeakWatch {
 
   /** Watches a fresh anonymous tensor. */
   watch(tensor: Tensor, record: TensorRecord): void {
-    if (this.#isDebug) {
-      this.#register(tensor, record, callSite());
-      return;
-    }
     this.#freshTensors.push(tensor);
     this.#freshRecords.push(record);
     if (this.#freshRecords.length === FRESH_COUNT_MAX) this.#settle();
@@ -76,27 +65,14 @@ export class LeakWatch {
   #settle(): void {
     const tensors = this.#freshTensors;
     for (const [index, record] of this.#freshRecords.entries()) {
-      if (!record.isFreed) this.#register(tensors[index] as Tensor, record, null);
+      if (!record.isFreed) this.#register(tensors[index] as Tensor, record);
     }
     this.#freshTensors = [];
     this.#freshRecords = [];
   }
 
-  #register(tensor: Tensor, record: TensorRecord, site: string | null): void {
-    this.#registry.register(tensor, { record, callSite: site }, record);
+  #register(tensor: Tensor, record: TensorRecord): void {
+    this.#registry.register(tensor, record, record);
     record.isWatched = true;
   }
 }
-
-/** The caller's frames, without those of this library. Costs microseconds: debug mode only. */
-function callSite(): string {
-  const lines = (new Error().stack ?? "").split("\n").slice(1);
-  const entry = lines.findLastIndex((line) => ENTRY_FRAME.test(line));
-  return lines
-    .slice(entry + 1)
-    .map((line) => line.trim())
-    .join("\n");
-}
-
-/** The calls by which callers enter the library; unknown after minification, and then all is shown. */
-const ENTRY_FRAME = /\b(?:TensorMemory\.(?:allocate|tryAllocate)|Scope\.allocate)\b/;

@@ -30,6 +30,8 @@ export interface MemoryPoolOptions {
   readonly budgetBytes: number;
   /** Length of an ordinary arena; a power of two. A longer tensor gets an arena of its own. */
   readonly arenaBytes: number;
+  /** Bytes behind every tensor. Default: 0. */
+  readonly canaryBytes?: number;
   readonly core: ControlPlane;
   readonly shelf: ArenaShelf;
 }
@@ -39,6 +41,7 @@ export class MemoryPool {
   readonly budgetBytes: number;
   readonly arenaBytes: number;
   readonly #index: number;
+  readonly #canaryBytes: number;
   readonly #core: ControlPlane;
   readonly #shelf: ArenaShelf;
   readonly #arenas: PoolArena[] = [];
@@ -52,6 +55,7 @@ export class MemoryPool {
     this.budgetBytes = options.budgetBytes;
     this.arenaBytes = options.arenaBytes;
     this.#index = options.index;
+    this.#canaryBytes = options.canaryBytes ?? 0;
     this.#core = options.core;
     this.#shelf = options.shelf;
   }
@@ -61,10 +65,16 @@ export class MemoryPool {
     return this.budgetBytes - this.#capacityBytes;
   }
 
+  /** What a tensor of `bytes` asks the core for: its bytes and, in debug mode, a canary. */
+  blockBytes(bytes: number): number {
+    return bytes + this.#canaryBytes;
+  }
+
   /** Length of the arena that a tensor of `bytes` needs. */
   arenaBytesFor(bytes: number): number {
-    if (bytes <= this.arenaBytes) return this.arenaBytes;
-    return Math.ceil(bytes / WASM_PAGE_BYTES) * WASM_PAGE_BYTES;
+    const blockBytes = this.blockBytes(bytes);
+    if (blockBytes <= this.arenaBytes) return this.arenaBytes;
+    return Math.ceil(blockBytes / WASM_PAGE_BYTES) * WASM_PAGE_BYTES;
   }
 
   get arenas(): readonly PoolArena[] {
@@ -73,9 +83,10 @@ export class MemoryPool {
 
   /** @returns A slot, or 0 when no open arena has room. One call into the core per arena tried. */
   tryAllocate(bytes: number, alignment: number): number {
-    if (bytes > this.arenaBytes) return this.#tryAllocateWhole(bytes);
+    const blockBytes = this.blockBytes(bytes);
+    if (blockBytes > this.arenaBytes) return this.#tryAllocateWhole(blockBytes);
     for (const { id } of this.#arenas) {
-      const slot = this.#core.allocate(id, bytes, alignment);
+      const slot = this.#core.allocate(id, blockBytes, alignment);
       if (slot !== 0) return slot;
     }
     return 0;

@@ -93,7 +93,11 @@ export interface TensorMemoryOptions {
   readonly namespace?:
     | { readonly tenant?: string | undefined; readonly fingerprint?: string | undefined }
     | undefined;
-  /** Call sites in leak reports, and freed bytes overwritten. Default: false. Slow. */
+  /**
+   * Canary bytes behind every tensor, freed bytes overwritten and kept from use for a while, and call
+   * sites in what is told about a tensor: a write past an end or after a free becomes a `GuardError`
+   * and an event, and `verify` lists it. Default: false. Slow.
+   */
   readonly debug?: boolean | undefined;
   /** Aborts the opening. */
   readonly signal?: AbortSignal | undefined;

@@ -50,11 +50,14 @@ export class Scope {
    *
    * @throws {MisuseError} `pinned` — tensors that are still pinned; they stay in the scope, the rest is
    *   freed. The cause has one error for each.
+   * @throws {GuardError} Debug mode: a tensor was written past its end.
    */
   [Symbol.dispose](): void {
     if (this.#owner.isClosed) return;
     const failures = this.#owner.freeAll(this.#tensors.map(Tensor.recordOf));
     this.#sweep();
+    const pinned = failures.filter((error): boolean => error instanceof MisuseError);
+    if (pinned.length < failures.length) throw failures.find((error) => !pinned.includes(error));
     if (failures.length > 0) {
       const message = `${failures.length} tensors of scope ${this.name} are still pinned`;
       throw new MisuseError("pinned", message, { cause: new AggregateError(failures) });

@@ -100,6 +100,7 @@ export class Tensor<D extends Dtype = Dtype> {
    * Gives up the block and every copy that this tensor owns; a saved record stays.
    *
    * @throws {MisuseError} `freed` — it was freed before; `pinned`.
+   * @throws {GuardError} Debug mode: it was written past its end. It is freed all the same.
    */
   free(): void {
     this.#owner.free(this.#record);

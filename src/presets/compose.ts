@@ -2,6 +2,7 @@
 // platform files beside it, the only code that names implementations.
 import { linearArenas } from "../arena/linear-arena.js";
 import { Directory } from "../cache/directory.js";
+import { CANARY_BYTES, Guards } from "../cache/guards.js";
 import { HeldBlocks } from "../cache/held-blocks.js";
 import { HierarchicalCache } from "../cache/hierarchical-cache.js";
 import { MemorySwapper } from "../cache/memory-swapper.js";
@@ -161,21 +162,24 @@ export async function composeTensorMemory(
     for (const [index, kind] of TENSOR_KINDS.entries()) {
       const budgetBytes = checked.poolBytes.get(kind) ?? Number.POSITIVE_INFINITY;
       const arenaBytes = sizes.poolArenaBytes(kind);
-      pools.set(kind, new MemoryPool({ kind, index, budgetBytes, arenaBytes, core, shelf }));
+      const lengths = { budgetBytes, arenaBytes, canaryBytes: isDebug ? CANARY_BYTES : 0 };
+      pools.set(kind, new MemoryPool({ kind, index, ...lengths, core, shelf }));
     }
     const sink = seams.statsSink ?? nullSink;
     const held = new HeldBlocks(core, shelf);
+    const guards = isDebug ? new Guards({ core, shelf, held, events }) : null;
     const parts = { held, core, budget, shelf, pools, directory, engine, policy, events, clock };
-    const swapper = new MemorySwapper({ ...parts, sink, isDebug });
+    const swapper = new MemorySwapper({ ...parts, sink, guards });
     const admission = seams.admissionPolicy ?? admitAll;
     const tierName = tier.name;
     const reclaimer = new Reclaimer({ ...parts, swapper, admission, tierName, isDurable });
     const cache = new HierarchicalCache({ ...parts, swapper, reclaimer });
     const lifetimes = seams.lifetimePredictor ?? unknownLifetime;
-    const allocator = new TensorAllocator({ ...parts, swapper, reclaimer, lifetimes, isDebug });
+    const allocator = new TensorAllocator({ ...parts, swapper, reclaimer, lifetimes, guards });
     const repeated = new RepeatedTensors(pools, { reclaimer, allocator, held });
     return new TensorMemory({
       ...parts,
+      guards,
       repeated,
       profile,
       swapper,

@@ -1,4 +1,5 @@
 // One snapshot of everything a memory counts. The counters are kept by their owners.
+import type { GuardStats } from "../cache/guards.js";
 import type { LookupStats } from "../cache/hierarchical-cache.js";
 import type { SwapperStats } from "../cache/memory-swapper.js";
 import type { ArenaShelfStats } from "../memory/arena-shelf.js";
@@ -23,6 +24,8 @@ export interface MemoryStats {
   readonly tier: TierStats & { readonly name: string };
   readonly policy: string;
   readonly leaks: LeakStats;
+  /** null without debug mode. */
+  readonly guards: GuardStats | null;
   readonly droppedEventCount: number;
 }
 
@@ -38,6 +41,7 @@ export interface StatsSources {
   readonly tier: { readonly name: string; stats(): TierStats };
   readonly policy: { readonly name: string };
   readonly leaks: { stats(): LeakStats };
+  readonly guards: { stats(): GuardStats } | null;
   readonly events: { readonly droppedCount: number };
 }
 
@@ -57,6 +61,7 @@ export function collectStats(sources: StatsSources): MemoryStats {
     tier: { name: sources.tier.name, ...sources.tier.stats() },
     policy: sources.policy.name,
     leaks: sources.leaks.stats(),
+    guards: sources.guards?.stats() ?? null,
     droppedEventCount: sources.events.droppedCount,
   };
 }
