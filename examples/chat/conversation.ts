@@ -4,6 +4,7 @@
  */
 import type { KvState, KvStore } from "./kv-store.js";
 import type { DecoderRuntime } from "./runtime.js";
+import { plainInputs, type StepInputs } from "./step-inputs.js";
 
 /** One chat as it stands between two turns. */
 export interface ChatState {
@@ -19,6 +20,8 @@ export interface ChatState {
 export interface ConversationOptions {
   readonly runtime: DecoderRuntime;
   readonly store: KvStore;
+  /** Where a step's ids, positions and mask lie. Default: plain arrays. */
+  readonly inputs?: StepInputs;
   /** Tokens per answer, at least 1. */
   readonly answerTokens: number;
 }
@@ -26,6 +29,7 @@ export interface ConversationOptions {
 export class Conversation {
   readonly #runtime: DecoderRuntime;
   readonly #store: KvStore;
+  readonly #inputs: StepInputs;
   readonly #answerTokens: number;
   /** Tokens whose KV had to be computed again because the store had lost it. */
   recomputedTokens = 0;
@@ -37,6 +41,7 @@ export class Conversation {
   constructor(options: ConversationOptions) {
     this.#runtime = options.runtime;
     this.#store = options.store;
+    this.#inputs = options.inputs ?? plainInputs;
     this.#answerTokens = options.answerTokens;
   }
 
@@ -87,7 +92,7 @@ export class Conversation {
     past: Parameters<DecoderRuntime["step"]>[1],
     pastTokens: number,
   ) {
-    const result = await this.#runtime.step(tokens, past, pastTokens);
+    const result = await this.#runtime.step(tokens, past, pastTokens, this.#inputs);
     this.processedTokens += tokens.length;
     this.logitGapMin = Math.min(this.logitGapMin, result.logitGap);
     return result;

@@ -38,6 +38,11 @@ export function formatRun(result: RunResult): string {
       ["restore is faster by", `${restore.speedup.toFixed(1)} ×`],
     );
   }
+  const { steps, fixedCount, reuseCount, scopedCount } = result.stepInputs;
+  rows.push([
+    "inputs of the steps",
+    `${fixedCount} of a fixed shape, ${reuseCount} used again; ${scopedCount} freed with ${steps} scopes`,
+  ]);
   rows.push([
     "resident memory",
     `${formatBytes(result.rssBareBytes)} bare runtime, grew by at most ${formatBytes(result.rssGrowthBytesPeak)}`,
@@ -90,6 +95,11 @@ export function figuresOf(result: RunResult): Figure[] {
     atLeast("chat/swap-outs", transfers.swapOutCount, "tensors", 100),
     atLeast("chat/swap-ins", transfers.swapInCount, "tensors", 100),
     atLeast("chat/chats-brought-back", result.chatSwapIns, "chats", 100),
+    {
+      id: "chat/fixed-shape-reuse",
+      value: result.stepInputs.reuseCount / Math.max(1, result.stepInputs.fixedCount),
+      unit: "ratio",
+    },
     { id: "chat/rss-growth", value: result.rssGrowthBytesPeak, unit: "bytes" },
   ];
   if (result.restore !== null) {

@@ -23,6 +23,7 @@ import {
 } from "./run-records.js";
 import { type DecoderRuntime, type KvShape, openRuntime } from "./runtime.js";
 import { makeSchedule } from "./schedule.js";
+import { HeapStepInputs, type StepInputStats } from "./step-inputs.js";
 
 /** Root of the repository, seen from build/examples/chat. */
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
@@ -80,6 +81,7 @@ export interface RunResult {
   readonly rssBareBytes: number;
   readonly rssGrowthBytesPeak: number;
   readonly durationMs: number;
+  readonly stepInputs: StepInputStats;
   readonly stats: MemoryStats;
   readonly report: string;
 }
@@ -259,7 +261,8 @@ export async function runChats(
     );
     const store = new HeapKvStore(memory, runtime.kv, () => performance.now());
     const { answerTokens } = plan;
-    const conversation = new Conversation({ runtime, store, answerTokens });
+    const inputs = new HeapStepInputs(memory);
+    const conversation = new Conversation({ runtime, store, inputs, answerTokens });
     const visits = plan.visits.filter(
       (visit) => visit.turn >= (chats[visit.chat] as ChatState).turn,
     );
@@ -323,6 +326,7 @@ export async function runChats(
       rssBareBytes,
       rssGrowthBytesPeak: rssPeakBytes - rssBareBytes,
       durationMs: performance.now() - startMs,
+      stepInputs: inputs.stats(),
       stats,
       report,
     };

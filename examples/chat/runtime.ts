@@ -11,6 +11,7 @@
  */
 import { readFile, stat } from "node:fs/promises";
 import type { InferenceSession, Tensor } from "onnxruntime-common";
+import { type IntegerType, plainInputs, type StepInputs } from "./step-inputs.js";
 
 /** What is wrong, in a form that a program can test. */
 export type RuntimeErrorCode =
@@ -68,6 +69,7 @@ export interface DecoderRuntime {
    * @param tokens At least one token id, each below the vocabulary.
    * @param past KV of `pastTokens` tokens; ignored, and may be empty, when `pastTokens` is 0.
    *   Views over a `WebAssembly.Memory` are fed as they are; this file copies nothing.
+   * @param inputs Where ids, positions and mask lie during the step. Default: plain arrays.
    * @throws {RuntimeError} bad-input — a token or a view does not fit the model; run-failed — the
    *   runtime refused; closed — after {@link DecoderRuntime.close}.
    * @remarks The runtime reads `past` after this call has returned its promise. The caller keeps
@@ -78,6 +80,7 @@ export interface DecoderRuntime {
     tokens: readonly number[] | Uint8Array,
     past: KvViews,
     pastTokens: number,
+    inputs?: StepInputs,
   ): Promise<StepResult>;
   /**
    * Releases the session; later calls do nothing. Results already returned stay valid. Not to be
@@ -143,7 +146,6 @@ const LOGITS_NAME = "logits";
 const CACHE_PARTS = ["key", "value"] as const;
 
 type TensorMetadata = InferenceSession.TensorValueMetadata;
-type IntegerType = "int64" | "int32";
 
 /** How to feed one model, and how to read it. */
 interface Contract {
@@ -382,18 +384,22 @@ class OrtDecoder implements DecoderRuntime {
     tokens: readonly number[] | Uint8Array,
     past: KvViews,
     pastTokens: number,
+    inputs: StepInputs = plainInputs,
   ): Promise<StepResult> {
     if (this.#isClosed) throw new RuntimeError("closed", "The runtime is closed: open it again.");
     this.#checkInput(tokens, past, pastTokens);
-    const feeds = this.#feeds(tokens, past, pastTokens);
+    await inputs.begin(pastTokens + tokens.length);
     let outputs: InferenceSession.OnnxValueMapType;
     try {
+      const feeds = this.#feeds(tokens, past, pastTokens, inputs);
       outputs = await this.#session.run(feeds, { logSeverityLevel: LOG_SEVERITY_FATAL });
     } catch (error) {
       const step = `a step of ${tokens.length} tokens after ${pastTokens}`;
       const problem = `${this.name} refused ${step}`;
       const message = `${problem}: shorten the chat (${firstLineOf(error)}).`;
       throw new RuntimeError("run-failed", message, { cause: error });
+    } finally {
+      inputs.end();
     }
     return this.#read(outputs, pastTokens + tokens.length);
   }
@@ -437,16 +443,22 @@ class OrtDecoder implements DecoderRuntime {
     tokens: ArrayLike<number>,
     past: KvViews,
     pastTokens: number,
+    inputs: StepInputs,
   ): InferenceSession.OnnxValueMapType {
     const { pastNames, integerInputs, hasCacheBranch, kv } = this.#contract;
     const feeds: Record<string, Tensor> = {};
     for (const [name, type] of integerInputs) {
       if (name === "input_ids") {
-        feeds[name] = this.#integers(type, tokens.length, (index) => tokens[index] as number);
+        feeds[name] = this.#integers(
+          inputs,
+          type,
+          tokens.length,
+          (index) => tokens[index] as number,
+        );
       } else if (name === "position_ids") {
-        feeds[name] = this.#integers(type, tokens.length, (index) => pastTokens + index);
+        feeds[name] = this.#integers(inputs, type, tokens.length, (index) => pastTokens + index);
       } else {
-        feeds[name] = this.#integers(type, pastTokens + tokens.length, () => 1);
+        feeds[name] = this.#integers(inputs, type, pastTokens + tokens.length, () => 1);
       }
     }
     if (hasCacheBranch) {
@@ -460,14 +472,19 @@ class OrtDecoder implements DecoderRuntime {
   }
 
   /** A [1, count] tensor of the integer type that the model declares. */
-  #integers(type: IntegerType, count: number, valueAt: (index: number) => number): Tensor {
-    if (type === "int32") {
-      const narrow = Int32Array.from({ length: count }, (_, index) => valueAt(index));
-      return new this.#ort.Tensor("int32", narrow, [1, count]);
+  #integers(
+    inputs: StepInputs,
+    type: IntegerType,
+    count: number,
+    valueAt: (index: number) => number,
+  ): Tensor {
+    const view = inputs.take(type, count);
+    if (view instanceof Int32Array) {
+      for (let index = 0; index < count; index++) view[index] = valueAt(index);
+      return new this.#ort.Tensor("int32", view, [1, count]);
     }
-    const wide = new BigInt64Array(count);
-    for (let index = 0; index < count; index++) wide[index] = BigInt(valueAt(index));
-    return new this.#ort.Tensor("int64", wide, [1, count]);
+    for (let index = 0; index < count; index++) view[index] = BigInt(valueAt(index));
+    return new this.#ort.Tensor("int64", view, [1, count]);
   }
 
   /** A tensor over the caller's bytes, or over none. */

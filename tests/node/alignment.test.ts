@@ -58,8 +58,8 @@ describe("alignment", () => {
   });
 
   it.each([
-    ["a plain tree", MIB, 64],
-    ["long granules", MIB, 4096],
+    ["a plain tree", 3 * MIB, 64],
+    ["long granules", 4 * MIB, 4096],
     ["slabs", 16 * MIB, 64],
     ["4 GiB", 2 ** 32, 64],
   ])("of blocks in %s", async (_name, totalBytes, granuleBytes) => {
