@@ -3,15 +3,21 @@
  * the proof in plain arrays. A decode step has the same few short tensors each time, so these come
  * from pools of a fixed shape; whatever else a step needs is freed with its scope, in one call.
  */
-import type { FixedShapePool, FixedShapeTensor, Pin, Scope, TensorMemory } from "tierheap";
+import {
+  type FixedShapePool,
+  type FixedShapeTensor,
+  OutOfMemoryError,
+  type Pin,
+  type Scope,
+  type TensorMemory,
+} from "tierheap";
 
 /** Integer types of a model's inputs. */
 export type IntegerType = "int64" | "int32";
 
 /** Gives out arrays of integers for one step at a time. */
 export interface StepInputs {
-  /** @param tokens The most elements that one of the step's arrays has. */
-  begin(tokens: number): Promise<void>;
+  begin(): void;
   /** An array of `count` integers, valid until {@link end}; it may hold anything. */
   take(type: IntegerType, count: number): BigInt64Array | Int32Array;
   end(): void;
@@ -19,7 +25,7 @@ export interface StepInputs {
 
 /** Plain arrays, which the engine collects. */
 export const plainInputs: StepInputs = {
-  begin: async () => {},
+  begin: () => {},
   take: (type, count) => (type === "int64" ? new BigInt64Array(count) : new Int32Array(count)),
   end: () => {},
 };
@@ -36,8 +42,8 @@ export interface StepInputStats {
 
 /** Element type of the tensors of each integer type. */
 const DTYPES = { int64: "i64", int32: "i32" } as const;
-/** Arrays of a step: ids, positions, mask. */
-const ARRAYS_MAX = 3;
+/** In the arenas of the KV: one of their own would cost a small budget too much. */
+const KIND = "KV_CACHE";
 
 export class HeapStepInputs implements StepInputs {
   readonly #memory: TensorMemory;
@@ -52,25 +58,13 @@ export class HeapStepInputs implements StepInputs {
     this.#memory = memory;
   }
 
-  async begin(tokens: number): Promise<void> {
-    const bytes = tokens * BigInt64Array.BYTES_PER_ELEMENT;
-    await this.#memory.reserve({ kind: "ACTIVATIONS", bytes, count: ARRAYS_MAX });
+  begin(): void {
     this.#scope = this.#memory.scope("step");
     this.#steps += 1;
   }
 
   take(type: IntegerType, count: number): BigInt64Array | Int32Array {
-    if (this.#scope === null) throw new Error("no step has begun");
-    if (count === 1) {
-      const tensor = this.#poolOf(type).allocate();
-      this.#fixed.push(tensor);
-      return tensor.view;
-    }
-    const dtype = DTYPES[type];
-    const pin = this.#scope.allocate({ kind: "ACTIVATIONS", shape: [count], dtype }).pin();
-    this.#pins.push(pin);
-    this.#scopedCount += 1;
-    return pin.view as BigInt64Array | Int32Array;
+    return this.#tryTake(type, count) ?? plainInputs.take(type, count);
   }
 
   end(): void {
@@ -90,11 +84,31 @@ export class HeapStepInputs implements StepInputs {
     return { steps: this.#steps, fixedCount, reuseCount, scopedCount: this.#scopedCount };
   }
 
+  /** null when all KV is in use and leaves no room: the step must not fail for a few bytes. */
+  #tryTake(type: IntegerType, count: number): BigInt64Array | Int32Array | null {
+    if (this.#scope === null) throw new Error("no step has begun");
+    if (count === 1) {
+      const tensor = this.#poolOf(type).tryAllocate();
+      if (tensor !== null) this.#fixed.push(tensor);
+      return tensor?.view ?? null;
+    }
+    try {
+      const tensor = this.#scope.allocate({ kind: KIND, shape: [count], dtype: DTYPES[type] });
+      const pin = tensor.pin();
+      this.#pins.push(pin);
+      this.#scopedCount += 1;
+      return pin.view as BigInt64Array | Int32Array;
+    } catch (error) {
+      if (error instanceof OutOfMemoryError) return null;
+      throw error;
+    }
+  }
+
   #poolOf(type: IntegerType): FixedShapePool<"i64" | "i32"> {
     let pool = this.#pools.get(type);
     if (pool === undefined) {
       const dtype: "i64" | "i32" = DTYPES[type];
-      pool = this.#memory.fixedShapePool({ kind: "ACTIVATIONS", shape: [1], dtype });
+      pool = this.#memory.fixedShapePool({ kind: KIND, shape: [1], dtype });
       this.#pools.set(type, pool);
     }
     return pool;
