@@ -235,8 +235,11 @@ export class ControlPlane {
       if (status === abi.STATUS_BUSY) this.refuse(status);
       for (let index = 0; index < count; index++) {
         const refused = words[start + 2 * index + 1] as number;
-        if (refused === abi.STATUS_OK) continue;
-        refusals.push({ index: first + index, error: this.#errorOf(refused) });
+        try {
+          this.refuse(refused);
+        } catch (error) {
+          refusals.push({ index: first + index, error: error as Error });
+        }
       }
     }
     return refusals;
@@ -502,15 +505,6 @@ export class ControlPlane {
       default:
         throw new MisuseError("bad-option", `the core refused a call (status ${status})`);
     }
-  }
-
-  #errorOf(status: number): Error {
-    try {
-      this.refuse(status);
-    } catch (error) {
-      return error as Error;
-    }
-    throw new PoisonedError("the core refused a call with a status of success");
   }
 
   // A zero is an ordinary refusal unless the status beside it says misuse.
