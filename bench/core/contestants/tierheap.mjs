@@ -56,6 +56,11 @@ export class PlaneHeap {
     return this.plane.arenaCounters(this.arena);
   }
 
+  /** Gives back what the class caches hold: to start a plan of moves does that. */
+  drain() {
+    this.plane.beginCompaction(this.arena);
+  }
+
   /** The first invariant that is broken, as a number, or 0. */
   check() {
     return this.plane.check();
