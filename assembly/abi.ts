@@ -60,6 +60,14 @@ export const PIN_COUNT_MAX = 65535;
 export const GENERATION_MAX = -1; // 0xffffffff as i32 bits
 /** Bytes 0 to 4095 of the control memory are not the heap's: the panic record lives there. */
 export const PANIC_ADDRESS = 16;
+/** Lanes of a shared plane are 1 to this; a plain plane has LANE_FIRST alone. */
+export const LANE_COUNT_MAX = 15;
+/** The lane of who made the plane. */
+export const LANE_FIRST = 1;
+/** Bit of the guard: somebody sleeps until it changes. The other bits say who holds it. */
+export const GUARD_WAITING = -0x80000000;
+/** Holder of the guard of a plane that could not be recovered. */
+export const GUARD_POISONED = 0xffff;
 
 // --- Statuses -----------------------------------------------------------------------------------
 
@@ -92,6 +100,8 @@ export const STATUS_BUSY = 12;
 export const STATUS_NO_PLAN = 13;
 /** The memory does not start with a control plane of this ABI version. */
 export const STATUS_BAD_MAGIC = 14;
+/** The block belongs to another lane, or to none because it was handed over. */
+export const STATUS_NOT_OWNER = 15;
 
 // --- Control header (at `base`) -----------------------------------------------------------------
 
@@ -143,6 +153,30 @@ export const CONTROL_OFF_PLAN_GENERATION = 104;
 export const CONTROL_OFF_PLAN_SIZING = 108;
 export const CONTROL_OFF_PLAN_REQUESTED = 112;
 
+/** How often the guard was entered, entered after a look at it held, and not had. Shared only. */
+export const CONTROL_OFF_LOCK_ENTERED = 168;
+export const CONTROL_OFF_LOCK_CONTENDED = 172;
+export const CONTROL_OFF_LOCK_REFUSED = 176;
+/** The lane rows of a shared plane, from `base`; 0 in a plain one. */
+export const CONTROL_OFF_LANES = 180;
+
+// --- Lane rows, of a shared plane: row 0 stands for blocks that nobody owns -----------------------
+
+export const LANE_BYTES = 64;
+export const LANE_OFF_STATE = 0;
+/** Not 0: the lane is to give back what it has cached. Written by others. */
+export const LANE_OFF_REQUEST = 4;
+/** As CONTROL_OFF_STATUS, for the calls of this lane. */
+export const LANE_OFF_STATUS = 8;
+/** Live blocks that were freed because their lane died; in row 0 alone. */
+export const LANE_OFF_ORPHANED = 12;
+
+export const LANE_STATE_FREE = 0;
+/** A token for the lane was made; nobody has attached with it yet. */
+export const LANE_STATE_RESERVED = 1;
+export const LANE_STATE_ATTACHED = 2;
+export const LANE_STATE_DEAD = 3;
+
 // --- Slot rows: 16 hot bytes and 12 cold bytes per slot, in two tables ---------------------------
 
 export const HOT_BYTES = 16;
@@ -160,7 +194,9 @@ export const HOT_OFF_ARENA = 14; // u16
 export const COLD_BYTES = 12;
 /** Starts at 1 and changes whenever the slot is bound to another block. Never 0. */
 export const COLD_OFF_EPOCH = 0;
-export const COLD_OFF_PINS = 4;
+export const COLD_OFF_PINS = 4; // u16
+/** Lane that owns the block, 0 if it was handed over and nobody has adopted it. */
+export const COLD_OFF_LANE = 6; // u16
 /** Entry of the sorted candidate array during compaction and check; not this slot's own field. */
 export const COLD_OFF_SCRATCH = 8;
 

@@ -206,6 +206,20 @@ export function arenaFree(base: usize, slot: u32, generation: u32): u32 {
   return abi.STATUS_OK;
 }
 
+/** Frees a live block whose owner is gone, pinned or not. */
+export function arenaTakeBack(base: usize, slot: u32): void {
+  const hot = slotsHot(base, slot);
+  const row = arenaRow(base, hot.arena);
+  if (hot.state == abi.SLOT_STATE_PINNED) {
+    row.pinnedCount -= 1;
+    slotsCold(base, slot).pins = 0;
+    slotsSetState(hot, hot.sizing, abi.SLOT_STATE_LIVE, hot.arena);
+  }
+  row.usage -= arenaUsageOf(hot.requested);
+  statsDischarge(base, row.pool, hot.requested);
+  bindingRemove(base, slot, hot.requested);
+}
+
 /** Length of the block of a bound slot, in the slot units of its arena. */
 export function arenaUnits(base: usize, slot: u32): u32 {
   const hot = slotsHot(base, slot);

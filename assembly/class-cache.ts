@@ -24,8 +24,9 @@ import { ArenaRow, arenaCapacityBytes, arenaHasSlabs, arenaRow, arenaTree } from
 import { bindingAdd, bindingRemove } from "./binding";
 import { blockBytes } from "./block";
 import { controlAt } from "./control";
+import { lockLane } from "./lock";
 import { slabClaim, slabHasPage, NO_UNIT } from "./slab";
-import { HotRow, slotsHot, slotsRoom, slotsSetState, slotsSetTenure } from "./slots";
+import { HotRow, slotsHot, slotsRoom, slotsSetLane, slotsSetState, slotsSetTenure } from "./slots";
 import { statsPool } from "./stats";
 
 @unmanaged
@@ -86,6 +87,7 @@ export function classCacheTake(base: usize, cache: ClassCache, requested: u32): 
   cache.head = hot.requested;
   cache.tally += TALLY_TAKE;
   hot.requested = requested;
+  if (ASC_FEATURE_THREADS) slotsSetLane(base, slot, lockLane());
   slotsSetState(hot, hot.sizing, abi.SLOT_STATE_LIVE, hot.arena);
   return slot;
 }

@@ -15,8 +15,9 @@ import { ArenaRow, arenaIsOpen, arenaRow } from "./arena-row";
 import { blockBytes, blockClaimBelow, blockIsPage, blockRelease } from "./block";
 import { classCacheDrain } from "./class-cache";
 import { controlAt, controlRefuse } from "./control";
+import { lockLane } from "./lock";
 import { NO_UNIT, SUPERBLOCK_UNIT_SHIFT, slabOpenBelow, slabRow } from "./slab";
-import { HotRow, slotsHot, slotsRebind, slotsVerify } from "./slots";
+import { HotRow, slotsHot, slotsLane, slotsRebind, slotsVerify } from "./slots";
 import { sortedSlotsAt, sortedSlotsBuild } from "./sorted-slots";
 
 /**
@@ -31,7 +32,7 @@ export function compactBegin(base: usize, arena: u32): u32 {
   const control = controlAt(base);
   const row = arenaRow(base, arena);
   classCacheDrain(base, row);
-  control.status = abi.STATUS_OK;
+  controlRefuse(base, abi.STATUS_OK);
   control.planArena = arena;
   control.planCursor = 0;
   control.planCount = row.wholeSlot == 0 ? sortedSlotsBuild(base, arena) : 0;
@@ -112,6 +113,7 @@ export function compactDiscard(base: usize): void {
 function isMovable(base: usize, slot: u32): bool {
   const hot = slotsHot(base, slot);
   if (hot.state != abi.SLOT_STATE_LIVE || hot.sizing == abi.ORDER_WHOLE) return false;
+  if (ASC_FEATURE_THREADS && slotsLane(base, slot) != lockLane()) return false;
   return hot.arena == controlAt(base).planArena;
 }
 

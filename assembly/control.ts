@@ -22,6 +22,7 @@
 // slotCapacity - 1 and arenas 1 to arenaCapacity - 1. `planCount` and `planCursor` are valid only
 // while planArena is not 0, the fields after planSlot only while planSlot is not 0.
 import * as abi from "./abi";
+import { lockLane } from "./lock";
 
 @unmanaged
 export class ControlHeader {
@@ -105,8 +106,15 @@ export function controlAt(base: usize): ControlHeader {
   return changetype<ControlHeader>(base);
 }
 
+/** Address of the row of `lane`, 0 to LANE_COUNT_MAX, of a shared plane. */
+export function controlLane(base: usize, lane: u32): usize {
+  return base + load<u32>(base, abi.CONTROL_OFF_LANES) + lane * abi.LANE_BYTES;
+}
+
 /** Notes why a call refuses and returns 0, the refusal value of slots, arenas and epochs. */
 export function controlRefuse(base: usize, status: u32): u32 {
-  controlAt(base).status = status;
+  // Another thread may be refused at the same time.
+  if (ASC_FEATURE_THREADS) store<u32>(controlLane(base, lockLane()), status, abi.LANE_OFF_STATUS);
+  else controlAt(base).status = status;
   return 0;
 }

@@ -1,8 +1,8 @@
 // Format: lays the control plane out in its memory and recognizes one that is there. Layer 3.
 //
-//        ┌────────┬───────┬────────┬───────────┬────────────┬────────┐
-//   base │ header │ pools │ arenas │ hot slots │ cold slots │ region │
-//        └────────┴───────┴────────┴───────────┴────────────┴────────┘
+//        ┌────────┬───────┬────────┬───────────┬────────────┬────────┬────────┐
+//   base │ header │ pools │ arenas │ hot slots │ cold slots │ lanes* │ region │   * if shared
+//        └────────┴───────┴────────┴───────────┴────────────┴────────┴────────┘
 //
 // Each part starts at a multiple of CONTROL_ALIGNMENT, and the region takes what the others leave.
 // The memory may hold anything before. Of the slot tables only row 0 is written.
@@ -13,6 +13,9 @@ import { regionFormat } from "./region";
 
 if (abi.POOLS_OFFSET != abi.CONTROL_HEADER_BYTES) ERROR("POOLS_OFFSET");
 if (abi.ARENAS_OFFSET != abi.POOLS_OFFSET + abi.POOL_COUNT * abi.POOL_BYTES) ERROR("ARENAS_OFFSET");
+
+/** Bytes of the lane rows, which only shared planes have. */
+const LANES_BYTES: u32 = ASC_FEATURE_THREADS ? (abi.LANE_COUNT_MAX + 1) * abi.LANE_BYTES : 0;
 
 /**
  * Bytes of a control plane.
@@ -59,6 +62,11 @@ export function formatInit(
   control.hot = arenasEnd(arenaCapacity);
   control.cold = control.hot + slotTableBytes(slotCapacity, abi.HOT_BYTES);
   control.region = <u32>regionOffset(slotCapacity, arenaCapacity);
+  if (ASC_FEATURE_THREADS) {
+    const lanes = control.region - LANES_BYTES;
+    store<u32>(base, lanes, abi.CONTROL_OFF_LANES);
+    memory.fill(base + lanes, 0, LANES_BYTES);
+  }
   control.regionBytes = (totalBytes - control.region) & ~(CONTROL_ALIGNMENT - 1);
   memory.fill(base + control.hot, 0, abi.HOT_BYTES);
   memory.fill(base + control.cold, 0, abi.COLD_BYTES);
@@ -115,5 +123,6 @@ function slotTableBytes(slotCapacity: u32, rowBytes: u32): u32 {
 
 function regionOffset(slotCapacity: u32, arenaCapacity: u32): u64 {
   const hotBytes = slotTableBytes(slotCapacity, abi.HOT_BYTES);
-  return <u64>arenasEnd(arenaCapacity) + hotBytes + slotTableBytes(slotCapacity, abi.COLD_BYTES);
+  const coldBytes = slotTableBytes(slotCapacity, abi.COLD_BYTES);
+  return <u64>arenasEnd(arenaCapacity) + hotBytes + coldBytes + LANES_BYTES;
 }

@@ -34,7 +34,8 @@ import { BLOCK_ALIGNMENT_MAX } from "./block";
 import { ClassCache, TALLY_CREDIT_MASK, TALLY_TAKE } from "./class-cache";
 import { ControlHeader, controlAt, controlRefuse } from "./control";
 import { formatAttach, formatBytes, formatInit } from "./format";
-import { lockLeave, lockTakeOver, lockTryEnter } from "./lock";
+import { laneAdopt, laneBegin, laneEnd, laneGive, laneTake } from "./lane";
+import { lockHolder, lockLeave, lockPoison, lockTakeOver, lockTryEnter } from "./lock";
 import { recoverAll } from "./recover";
 import { resizeExchange, resizeInPlace } from "./resize";
 import { HotRow, slotsHot, slotsIsBound, slotsVerify } from "./slots";
@@ -246,7 +247,7 @@ export function slotFreeBatch(base: u32, address: u32, count: u32): u32 {
     controlRefuse(base, abi.STATUS_BUSY);
     return count;
   }
-  controlAt(base).status = abi.STATUS_OK;
+  controlRefuse(base, abi.STATUS_OK);
   const refusedCount = batchFree(base, address, count);
   lockLeave(base);
   return refusedCount;
@@ -276,6 +277,44 @@ export function slotExchange(
 ): u32 {
   if (!lockTryEnter(base)) return abi.STATUS_BUSY;
   const status = resizeExchange(base, slot, generation, other, otherGeneration);
+  lockLeave(base);
+  return status;
+}
+
+// --- Lanes of a shared plane; see lane.ts -------------------------------------------------------
+
+/** Reserves a lane for another thread and returns it, or 0 with STATUS_NO_METADATA. */
+export function laneReserve(base: u32): u32 {
+  if (!lockTryEnter(base)) return controlRefuse(base, abi.STATUS_BUSY);
+  const lane = ASC_FEATURE_THREADS ? laneTake(base) : 0;
+  lockLeave(base);
+  return lane != 0 ? lane : controlRefuse(base, abi.STATUS_NO_METADATA);
+}
+
+/** Begins to work as the lane of this instance. STATUS_BAD_ARGUMENT if that is not reserved. */
+export function laneAttach(base: u32): u32 {
+  if (ASC_FEATURE_THREADS && laneBegin(base)) return abi.STATUS_OK;
+  return abi.STATUS_BAD_ARGUMENT;
+}
+
+/** Frees what a lane owns whose thread has ended, and the lane; see lane.ts. */
+export function laneRelease(base: u32, lane: u32): u32 {
+  if (ASC_FEATURE_THREADS) return laneEnd(base, lane);
+  return abi.STATUS_BAD_ARGUMENT;
+}
+
+/** Makes a block of this lane nobody's and returns a status. */
+export function slotHandOver(base: u32, slot: u32, generation: u32): u32 {
+  if (!lockTryEnter(base)) return abi.STATUS_BUSY;
+  const status = laneGive(base, slot, generation);
+  lockLeave(base);
+  return status;
+}
+
+/** Makes a block that is nobody's one of this lane and returns a status. */
+export function slotAdopt(base: u32, slot: u32, generation: u32): u32 {
+  if (!lockTryEnter(base)) return abi.STATUS_BUSY;
+  const status = laneAdopt(base, slot, generation);
   lockLeave(base);
   return status;
 }
@@ -324,9 +363,10 @@ export function compactVeto(base: u32): u32 {
  */
 export function recover(base: u32): u32 {
   if (formatAttach(base) != abi.STATUS_OK) return abi.STATUS_BAD_MAGIC;
-  lockTakeOver(base);
+  if (!lockTakeOver(base, lockHolder(base))) return abi.STATUS_BUSY;
   const broken = recoverAll(base);
   if (broken == 0) lockLeave(base);
+  else lockPoison(base);
   return broken;
 }
 

@@ -9,10 +9,10 @@
 //             │ offset │ requested / next │ generation │ sizing │ state │ arena │
 //             └────────┴──────────────────┴────────────┴────────┴───────┴───────┘
 //                                         └───────────── tenure ─────────────┘
-//   cold byte 0       4      8         12
-//             ┌───────┬──────┬─────────┐
-//             │ epoch │ pins │ scratch │
-//             └───────┴──────┴─────────┘
+//   cold byte 0       4      6      8         12
+//             ┌───────┬──────┬──────┬─────────┐
+//             │ epoch │ pins │ lane │ scratch │
+//             └───────┴──────┴──────┴─────────┘
 //
 //   live     all but `pins`, with `requested`
 //   pinned   all, with `requested`: a live slot that has pins
@@ -36,6 +36,7 @@
 // INV-SLOT-3  The free list visits each free slot once, and no other.
 import * as abi from "./abi";
 import { controlAt } from "./control";
+import { lockLane } from "./lock";
 
 @unmanaged
 export class HotRow {
@@ -61,12 +62,14 @@ if (abi.ARENA_CAPACITY_MAX > 0x10000) ERROR("every arena fits HotRow.arena");
 @unmanaged
 export class ColdRow {
   epoch: u32;
-  pins: u32;
+  pins: u16;
+  lane: u16;
   scratch: u32;
 }
 
 if (offsetof<ColdRow>("epoch") != abi.COLD_OFF_EPOCH) ERROR("ColdRow.epoch");
 if (offsetof<ColdRow>("pins") != abi.COLD_OFF_PINS) ERROR("ColdRow.pins");
+if (offsetof<ColdRow>("lane") != abi.COLD_OFF_LANE) ERROR("ColdRow.lane");
 if (offsetof<ColdRow>("scratch") != abi.COLD_OFF_SCRATCH) ERROR("ColdRow.scratch");
 if (offsetof<ColdRow>() != abi.COLD_BYTES) ERROR("ColdRow size");
 
@@ -125,6 +128,15 @@ export function slotsIsLive(hot: HotRow): bool {
   return hot.state == abi.SLOT_STATE_LIVE || hot.state == abi.SLOT_STATE_PINNED;
 }
 
+/** Lane that owns the block of a live slot; 0 if nobody does. */
+export function slotsLane(base: usize, slot: u32): u32 {
+  return slotsCold(base, slot).lane;
+}
+
+export function slotsSetLane(base: usize, slot: u32, lane: u32): void {
+  slotsCold(base, slot).lane = <u16>lane;
+}
+
 /** Whether a slot is bound to a block: live, or waiting in a class cache. */
 export function slotsIsBound(hot: HotRow): bool {
   return slotsIsLive(hot) || hot.state == abi.SLOT_STATE_CACHED;
@@ -174,6 +186,7 @@ export function slotsAcquire(
 
   const hot = slotsHot(base, slot);
   hot.requested = requested;
+  slotsSetLane(base, slot, state == abi.SLOT_STATE_LIVE ? lockLane() : 0);
   slotsRebind(base, slot, offset);
   slotsSetState(hot, sizing, state, arena);
   return slot;
@@ -272,11 +285,14 @@ export function slotsExchange(base: usize, slot: u32, other: u32): void {
  * Whether a handle names a live block. Changes nothing.
  *
  * @returns STATUS_OK; STATUS_FOREIGN if the slot was never handed out; STATUS_STALE if it was
- * freed.
+ * freed; STATUS_NOT_OWNER if the block is not one of this lane.
  */
 export function slotsVerify(base: usize, slot: u32, generation: u32): u32 {
   if (slot == 0 || slot >= controlAt(base).slotFresh) return abi.STATUS_FOREIGN;
   const hot = slotsHot(base, slot);
   if (!slotsIsLive(hot) || hot.generation != generation) return abi.STATUS_STALE;
+  if (ASC_FEATURE_THREADS) {
+    if (slotsLane(base, slot) != lockLane()) return abi.STATUS_NOT_OWNER;
+  }
   return abi.STATUS_OK;
 }

@@ -12,8 +12,9 @@ import { build } from "vite";
 import { root } from "./steps.mjs";
 
 const KIB = 1024;
-const WASM_BYTES_MODULE = /wasm-bytes\.generated\.js$/;
-const WASM_BYTES_STUB = 'export const CORE_WASM_BASE64 = "", KERNELS_WASM_BASE64 = "";';
+const WASM_BYTES_MODULE = /wasm-bytes(?:-shared)?\.generated\.js$/;
+const WASM_BYTES_STUB = `export const CORE_WASM_BASE64 = "", KERNELS_WASM_BASE64 = "",
+  CORE_SHARED_WASM_BASE64 = "";`;
 
 /** Bundles what a browser gets for `import "tierheap"`, from the files that are published. */
 async function bundle({ hasWasm }) {
@@ -43,7 +44,9 @@ async function bundle({ hasWasm }) {
     .filter(({ type }) => type === "chunk");
   return {
     gzipBytes: gzipSync(chunks.map(({ code }) => code).join("\n"), { level: 9 }).length,
-    imports: chunks.flatMap((chunk) => [...chunk.imports, ...chunk.dynamicImports]),
+    imports: chunks
+      .flatMap((chunk) => [...chunk.imports, ...chunk.dynamicImports])
+      .filter((name) => !chunks.some(({ fileName }) => fileName === name)),
     exportCount: chunks.flatMap((chunk) => chunk.exports).length,
   };
 }

@@ -1,8 +1,11 @@
 // The buddy allocator by itself: offsets without bytes, for callers who own the memory.
-import { SLOT_CAPACITY_MAX } from "../assembly/abi.js";
-import { type ControlPlane, invariantName } from "./core/control-plane.js";
-import { MisuseError } from "./errors.js";
-import { checkAlignment, checkObject } from "./memory/checks.js";
+import { LANE_COUNT_MAX, SLOT_CAPACITY_MAX } from "../assembly/abi.js";
+import { ControlPlane } from "./core/control-plane.js";
+import { invariantName } from "./core/invariants.js";
+import { type LaneToken, type LockCounters, requireLanes } from "./core/lanes.js";
+import { createSharedMemory, createUnsharedMemory } from "./core/linear-memory.js";
+import { MisuseError, TierError } from "./errors.js";
+import { checkAlignment, checkObject, checkShared } from "./memory/checks.js";
 import { TENSOR_BYTES_MAX } from "./memory/options.js";
 import {
   openSingleArena,
@@ -25,6 +28,11 @@ export const NULL_HANDLE: Handle = 0;
 const SLOT_COUNT = SLOT_CAPACITY_MAX + 1;
 
 export interface BuddyAllocatorOptions extends SingleArenaOptions {
+  /**
+   * Whether other threads can be given the allocator: {@link BuddyAllocator.share}. Default: false.
+   * Needs shared memory, so in browsers a cross-origin isolated page.
+   */
+  readonly shared?: boolean;
   /** Draws the key of the handles. Default: the platform's generator. */
   readonly random?: Random;
 }
@@ -48,6 +56,12 @@ export interface BuddyStats {
   readonly externalFragmentation: number;
 }
 
+/** What one other thread needs to work on a shared allocator. Post it to that thread. */
+export interface BuddyToken extends LaneToken {
+  readonly arena: number;
+  readonly key: number;
+}
+
 export class BuddyAllocator {
   readonly #core: ControlPlane;
   readonly #arena: number;
@@ -63,8 +77,12 @@ export class BuddyAllocator {
 
   /** @throws {MisuseError} `bad-size`, `bad-option`. */
   static async create(options: BuddyAllocatorOptions): Promise<BuddyAllocator> {
-    checkObject(options, "BuddyAllocator.create", [...SINGLE_ARENA_OPTION_NAMES, "random"]);
-    const { core, arena } = await openSingleArena(options);
+    checkObject(options, "BuddyAllocator.create", [...SINGLE_ARENA_OPTION_NAMES, "random", "shared"]);
+    const isShared = checkShared(options.shared);
+    const { core, arena } = await openSingleArena({
+      ...options,
+      createMemory: options.createMemory ?? (isShared ? createSharedMemory : createUnsharedMemory),
+    });
     return new BuddyAllocator(core, arena, (options.random ?? systemRandom).uint32());
   }
 
@@ -197,6 +215,82 @@ export class BuddyAllocator {
   verify(): string | null {
     const code = this.#core.check();
     return code === 0 ? null : invariantName(code);
+  }
+
+  // --- Several threads -----------------------------------------------------------------------------
+
+  /** Number of this thread among those that work on the allocator; 1 for who created it. */
+  get lane(): number {
+    return this.#core.lane;
+  }
+
+  /**
+   * A token with which one other thread can work on this allocator: post it there, and there call
+   * {@link BuddyAllocator.attach}. When the thread has ended, call {@link releaseLane}.
+   *
+   * @throws {MisuseError} `unsupported` — not created with `shared: true`.
+   * @throws {TierError} `busy` — as many threads as there can be have one.
+   */
+  share(): BuddyToken {
+    const token = requireLanes(this.#core.lanes).reserve();
+    if (token === null) throw new TierError("busy", "memory", "all lanes are taken");
+    return { ...token, arena: this.#arena, key: this.#key };
+  }
+
+  /**
+   * The allocator that the token's maker shares, for this thread. Handles are good in every thread,
+   * but a block belongs to the thread that allocated it, which alone frees and pins it, until it is
+   * handed over.
+   *
+   * @throws {MisuseError} `bad-option` — not a token, or used before.
+   */
+  static async attach(token: BuddyToken): Promise<BuddyAllocator> {
+    checkObject(token, "BuddyAllocator.attach", [
+      "memory",
+      "module",
+      "base",
+      "lane",
+      "arena",
+      "key",
+    ]);
+    return new BuddyAllocator(await ControlPlane.attach(token), token.arena, token.key);
+  }
+
+  /**
+   * Gives a block away: until another thread has {@link adopt}ed it, it is nobody's.
+   *
+   * @throws {MisuseError} `stale-handle`, `foreign-handle`, `pinned`, `not-owner`.
+   */
+  handOver(handle: Handle): void {
+    requireLanes(this.#core.lanes).handOver(slotOf(handle), this.#generationOf(handle));
+  }
+
+  /**
+   * Makes a block that was handed over one of this thread.
+   *
+   * @throws {MisuseError} `stale-handle`, `foreign-handle`; `not-owner` — it was not handed over, or
+   *   somebody else was quicker.
+   */
+  adopt(handle: Handle): void {
+    requireLanes(this.#core.lanes).adopt(slotOf(handle), this.#generationOf(handle));
+  }
+
+  /**
+   * Takes back what a thread had that has ended, however it ended: its blocks are freed, and a change
+   * that it was in the middle of is undone or done.
+   *
+   * @param lane Of its token.
+   * @returns false when another thread is changing the allocator at this moment: try again.
+   * @throws {PoisonedError} It left damage that cannot be repaired.
+   * @throws {MisuseError} `bad-option` — no such lane.
+   */
+  releaseLane(lane: number): boolean {
+    return requireLanes(this.#core.lanes).release(checkBytes(lane, "lane", LANE_COUNT_MAX));
+  }
+
+  /** How often threads have met at the allocator's lock. O(1). */
+  lockStats(): LockCounters {
+    return requireLanes(this.#core.lanes).lockCounters;
   }
 
   /**

@@ -31,6 +31,7 @@ export type MisuseCode =
   | "pinned"
   | "pin-limit"
   | "unpinned"
+  | "not-owner"
   | "freed"
   | "plan-mismatch"
   | "re-entrant"

@@ -1,9 +1,13 @@
 // The public surface that is the same on every platform. Where to start reading: tensor-memory.ts.
+import { AttachedMemory } from "./memory/attached-memory.js";
+import type { MemoryToken } from "./memory/tokens.js";
+
 export {
   type BlockMove,
   BuddyAllocator,
   type BuddyAllocatorOptions,
   type BuddyStats,
+  type BuddyToken,
   type Handle,
   NULL_HANDLE,
 } from "./buddy-allocator.js";
@@ -21,6 +25,8 @@ export type { FixedShapeOptions } from "./cache/repeated-tensors.js";
 export type { PlanRecorder, StepPlan } from "./cache/step-plan.js";
 export type { Clock } from "./clock.js";
 export type { PoolCounters } from "./core/control-plane.js";
+export type { EndingWorker } from "./core/lane-watch.js";
+export type { LockCounters, SharedArena } from "./core/lanes.js";
 export {
   CorruptionError,
   type GuardDetails,
@@ -37,6 +43,13 @@ export {
 } from "./errors.js";
 export { HARDWARE_PROFILES, type HardwareProfile } from "./hardware/hardware-profile.js";
 export type { ArenaShelfStats } from "./memory/arena-shelf.js";
+export type {
+  AttachedMemory,
+  AttachedPin,
+  AttachedStats,
+  AttachedTensor,
+  WorkerTensorOptions,
+} from "./memory/attached-memory.js";
 export type { BudgetCategory, BudgetStats } from "./memory/budget.js";
 export type { MemoryEvent } from "./memory/events.js";
 export type { LeakStats } from "./memory/leak-watch.js";
@@ -45,6 +58,7 @@ export type { Seams, TensorMemoryOptions, TensorOptions } from "./memory/options
 export type { Pin, PinAccess } from "./memory/pin.js";
 export type { Scope } from "./memory/scope.js";
 export type { Tensor } from "./memory/tensor.js";
+export type { MemoryToken, TensorMessage } from "./memory/tokens.js";
 export type { Random } from "./random.js";
 export type { MemoryStats } from "./stats/memory-stats.js";
 export { formatBytes, formatPercent, formatTable } from "./stats/report.js";
@@ -52,3 +66,12 @@ export type { TensorMemory } from "./tensor-memory.js";
 export type { Tier, TierKey, TierReader, TierStats, TierWriter } from "./tier/tier.js";
 export type { ByteSize, Dtype, Layout, Shape, TensorKind, TensorView } from "./types.js";
 export { ViewAllocator, type ViewAllocatorOptions, type ViewBlock } from "./view-allocator.js";
+
+/**
+ * A shared memory for this worker; see `memory.share()`.
+ *
+ * @throws {MisuseError} `bad-option` — not a token, or used before.
+ */
+export function attachTensorMemory(token: MemoryToken): Promise<AttachedMemory> {
+  return AttachedMemory.attach(token);
+}

@@ -13,13 +13,16 @@ import {
 } from "./cache/inventory.js";
 import { hasSaved, type MemorySwapper } from "./cache/memory-swapper.js";
 import type { Reclaimer } from "./cache/reclaimer.js";
+import { recoverMemory } from "./cache/recovery.js";
 import type { FixedShapeOptions, RepeatedTensors } from "./cache/repeated-tensors.js";
 import type { PlanRecorder } from "./cache/step-plan.js";
 import type { TensorAllocator } from "./cache/tensor-allocator.js";
 import type { TensorRecord } from "./cache/tensor-record.js";
 import type { TransferEngine } from "./cache/transfer-engine.js";
+import type { Workers } from "./cache/workers.js";
 import type { Clock } from "./clock.js";
 import type { ControlPlane } from "./core/control-plane.js";
+import type { EndingWorker } from "./core/lane-watch.js";
 import { CorruptionError, MisuseError, TierError } from "./errors.js";
 import type { HardwareProfile } from "./hardware/hardware-profile.js";
 import type { ArenaShelf } from "./memory/arena-shelf.js";
@@ -39,6 +42,7 @@ import { TENSOR_BYTES_MAX, type TensorOptions } from "./memory/options.js";
 import type { Pin, PinAccess } from "./memory/pin.js";
 import { Scope } from "./memory/scope.js";
 import { Tensor } from "./memory/tensor.js";
+import type { MemoryToken, TensorMessage } from "./memory/tokens.js";
 import type { EvictionPolicy } from "./policy/eviction-policy.js";
 import type { Predictor } from "./predictor/predictor.js";
 import { collectStats, type MemoryStats } from "./stats/memory-stats.js";
@@ -66,13 +70,14 @@ export interface TensorMemoryParts {
   readonly guards: Guards | null;
   readonly clock: Clock;
   readonly events: EventHub;
+  readonly workers: Workers;
   readonly isDurable: boolean;
 }
 
 /**
  * One heap for tensors over RAM and SSD, inside budgets that hold at every moment.
  *
- * @remarks Made by `createTensorMemory`. Not for several threads: one memory per worker.
+ * @remarks Made by `createTensorMemory`. Belongs to the thread that made it; workers attach to it.
  */
 export class TensorMemory {
   readonly profile: HardwareProfile;
@@ -87,6 +92,7 @@ export class TensorMemory {
   readonly #predictor: Predictor;
   readonly #events: EventHub;
   readonly #allocator: TensorAllocator;
+  readonly #workers: Workers;
   readonly #isDurable: boolean;
   #closing: Promise<void> | null = null;
 
@@ -103,6 +109,7 @@ export class TensorMemory {
     this.#reclaimer = parts.reclaimer;
     this.#predictor = parts.predictor;
     this.#events = parts.events;
+    this.#workers = parts.workers;
     this.#isDurable = parts.isDurable;
     this.#allocator = parts.allocator;
   }
@@ -376,6 +383,58 @@ export class TensorMemory {
     return listTensors(this.#directory, this.#engine, checkText(prefix, "prefix"));
   }
 
+  // --- Workers -------------------------------------------------------------------------------------
+
+  /**
+   * A token with which one worker can work on this memory: post it there, and there call
+   * `attachTensorMemory`. What the worker allocates belongs to the pool of `kind`, lies in the arenas
+   * that the pool has now, and counts in its budget and statistics.
+   *
+   * @throws {MisuseError} `unsupported` — not created with `shared: true`; `bad-kind`, `closed`.
+   * @throws {OutOfMemoryError} The pool has no arena, and there is no room for one.
+   * @throws {TierError} `busy` — as many workers as there can be have a token.
+   * @remarks The arenas stay open from now on. Call {@link watch} as well, or `releaseLane` when the
+   *   worker has ended.
+   */
+  share(options: { readonly kind: TensorKind }): MemoryToken {
+    this.#allocator.checkOpen();
+    const { kind } = checkObject(options, "share", ["kind"]);
+    return this.#workers.share(this.#poolOf(checkKind(kind)));
+  }
+
+  /**
+   * Makes a tensor that a worker has handed over one of this memory: anonymous and resident.
+   *
+   * @throws {MisuseError} `not-owner` — somebody else has adopted it; `stale-handle`,
+   *   `foreign-handle`, `bad-*` — not a message of this memory; `closed`.
+   */
+  adopt<D extends Dtype = Dtype>(message: TensorMessage): Tensor<D> {
+    this.#allocator.checkOpen();
+    return this.#allocator.adopt(this.#workers.adopt(message), message.slot) as Tensor<D>;
+  }
+
+  /**
+   * Takes back what a worker had, as soon as it has ended: its tensors are freed, and a change that it
+   * was in the middle of is undone or done.
+   *
+   * @param worker A worker of Node, or any worker of a browser, where a Web Lock tells of its end.
+   * @returns When that has been done.
+   * @throws {PoisonedError} It left damage that cannot be repaired.
+   */
+  async watch(worker: Partial<EndingWorker>, token: MemoryToken): Promise<void> {
+    await this.#workers.watch(worker, token);
+  }
+
+  /**
+   * What {@link watch} does when the worker has ended, at once. The worker must have ended.
+   *
+   * @returns false when another worker is changing the memory at this moment: try again.
+   * @throws {MisuseError} `bad-option` — no such lane. @throws {PoisonedError} As {@link watch}.
+   */
+  releaseLane(lane: number): boolean {
+    return this.#workers.releaseLane(checkBytes(lane, "lane"));
+  }
+
   // --- Upkeep --------------------------------------------------------------------------------------
 
   /**
@@ -425,18 +484,7 @@ export class TensorMemory {
    */
   recover(): number {
     this.#allocator.checkOpen();
-    if (this.#reclaimer.reservedCount > 0) {
-      throw new MisuseError("re-entrant", "a reservation is under way: await it first");
-    }
-    this.#parts.core.recover();
-    for (const pool of this.#pools.values()) pool.reconcile();
-    const gone = this.#swapper.reconcile(this.#parts.held.slots());
-    for (const record of gone) {
-      this.#directory.remove(record);
-      this.#allocator.leaks.unwatch(record);
-    }
-    this.#shelf.reconcile();
-    return gone.length;
+    return recoverMemory(this.#parts, (record) => this.#allocator.leaks.unwatch(record));
   }
 
   /** {@link stats} as text for people. */

@@ -1,6 +1,7 @@
 // Typed arrays out of one arena: an allocator that has its bytes too, for programs that want views
 // and no more of a heap than that.
-import { type ControlPlane, invariantName } from "./core/control-plane.js";
+import type { ControlPlane } from "./core/control-plane.js";
+import { invariantName } from "./core/invariants.js";
 import { createUnsharedMemory, LinearMemory } from "./core/linear-memory.js";
 import { MisuseError } from "./errors.js";
 import { checkObject } from "./memory/checks.js";

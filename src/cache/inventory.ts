@@ -1,6 +1,7 @@
 // What there is: tensors and records, and whether everything about them adds up.
 import type { Clock } from "../clock.js";
-import { type ControlPlane, invariantName } from "../core/control-plane.js";
+import type { ControlPlane } from "../core/control-plane.js";
+import { invariantName } from "../core/invariants.js";
 import type { Budget } from "../memory/budget.js";
 import type { Dtype, Layout, TensorKind } from "../types.js";
 import type { Directory } from "./directory.js";
@@ -89,8 +90,9 @@ export function verifyMemory(parts: {
   }
   const transfers = swapper.stats();
   // A transfer may hold a block that is not a tensor's yet, or no longer.
-  if (swapper.transfers.isIdle && core.liveCount !== hotCount + heldCount) {
-    problems.push(`${core.liveCount} blocks are live, ${hotCount} tensors are resident`);
+  const liveCount = core.lanes === null ? core.liveCount : [...core.liveSlots()].length;
+  if (swapper.transfers.isIdle && liveCount !== hotCount + heldCount) {
+    problems.push(`${liveCount} blocks are live, ${hotCount} tensors are resident`);
   }
   if (transfers.hotBytes !== hotBytes) problems.push("resident bytes do not add up");
   if (transfers.hotCount !== hotCount) problems.push("resident tensors do not add up");

@@ -2,6 +2,7 @@
 // stays free of calls and objects that can be saved. Sees seams only.
 import type { Clock } from "../clock.js";
 import type { ControlPlane } from "../core/control-plane.js";
+import { requireLanes } from "../core/lanes.js";
 import { MisuseError } from "../errors.js";
 import type { LifetimePredictor } from "../lifetime/lifetime-predictor.js";
 import type { ArenaShelf } from "../memory/arena-shelf.js";
@@ -17,6 +18,7 @@ import {
 } from "../memory/options.js";
 import { Pin, type PinAccess } from "../memory/pin.js";
 import { Tensor, type TensorOwner } from "../memory/tensor.js";
+import type { TensorMessage } from "../memory/tokens.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import { describe, type Shape, type TensorKind } from "../types.js";
 import type { Directory } from "./directory.js";
@@ -93,7 +95,7 @@ export class TensorAllocator implements TensorOwner {
     const checked = this.#check(options);
     const pool = this.#pools.get(checked.kind) as MemoryPool;
     const slot = this.#reclaimer.place(pool, checked.byteLength, checked.alignment);
-    return this.#adopt(checked, pool, slot, owner);
+    return this.#attach(checked, pool, slot, owner);
   }
 
   /** As {@link allocate}, but null in place of an `OutOfMemoryError`. */
@@ -101,7 +103,7 @@ export class TensorAllocator implements TensorOwner {
     const checked = this.#check(options);
     const pool = this.#pools.get(checked.kind) as MemoryPool;
     const slot = this.#reclaimer.tryPlace(pool, checked.byteLength, checked.alignment);
-    return slot === 0 ? null : this.#adopt(checked, pool, slot, this);
+    return slot === 0 ? null : this.#attach(checked, pool, slot, this);
   }
 
   pin(record: TensorRecord, access: PinAccess): Pin {
@@ -168,6 +170,26 @@ export class TensorAllocator implements TensorOwner {
     return errors;
   }
 
+  /** A tensor of this memory over the block that it has adopted: anonymous and resident. */
+  adopt(checked: CheckedTensor, slot: number): Tensor {
+    return this.#attach(checked, this.#pools.get(checked.kind) as MemoryPool, slot, this);
+  }
+
+  /** Gives an anonymous tensor away: it is freed as far as this memory goes. */
+  handOver(record: TensorRecord): TensorMessage {
+    this.#checkResident(record);
+    const { slot, generation, kind, dtype, shape } = record;
+    if (record.id !== null) {
+      throw new MisuseError("unsupported", "only anonymous tensors change hands");
+    }
+    requireLanes(this.#core.lanes).handOver(slot, generation);
+    const arena = this.#shelf.share(this.#core.arenaOf(slot));
+    this.#swapper.releaseFreed(record);
+    this.#forget(record);
+    this.leaks.unwatch(record);
+    return { kind, dtype, shape, slot, generation, arena };
+  }
+
   /** Gives a resident tensor another shape; its first bytes stay. */
   resize(record: TensorRecord, shape: Shape): void {
     this.#checkResident(record);
@@ -206,7 +228,7 @@ export class TensorAllocator implements TensorOwner {
     return checked;
   }
 
-  #adopt(checked: CheckedTensor, pool: MemoryPool, slot: number, owner: TensorOwner): Tensor {
+  #attach(checked: CheckedTensor, pool: MemoryPool, slot: number, owner: TensorOwner): Tensor {
     const allocatedMs = this.#lifetimes.learns ? this.#clock.monotonicMs() : 0;
     const record = this.#directory.add(checked, pool, allocatedMs);
     if (this.#guards !== null) record.callSite = callSite();

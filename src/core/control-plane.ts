@@ -3,10 +3,20 @@
 // It never sees tensor bytes. Results are unsigned here and nowhere else; shortage is a zero with a
 // status beside it; misuse of a handle becomes a MisuseError in `refuse`.
 import * as abi from "../../assembly/abi.js";
-import { MisuseError, PoisonedError } from "../errors.js";
+import { MisuseError, PoisonedError, TierError } from "../errors.js";
+import type { BlockHandle, BlockInfo, FreeRefusal, Move } from "./block-info.js";
 import { type ClassCacheCounters, readClassCaches } from "./class-caches.js";
-import { LinearMemory, type MemoryFactory } from "./linear-memory.js";
-import { type CoreExports, compileCore, instantiateCore, type WasmSource } from "./wasm-modules.js";
+import { invariantName } from "./invariants.js";
+import { Lanes, type LaneToken } from "./lanes.js";
+import { isSharedMemory, LinearMemory, type MemoryFactory } from "./linear-memory.js";
+import {
+  type CoreExports,
+  compileCore,
+  compileSharedCore,
+  instantiateCore,
+  instantiateSharedCore,
+  type WasmSource,
+} from "./wasm-modules.js";
 
 /** Most arenas, and most blocks, that one control plane can have. */
 export const ARENA_CAPACITY_MAX = abi.ARENA_CAPACITY_MAX;
@@ -19,6 +29,7 @@ export interface ControlPlaneOptions {
   readonly arenaCapacity: number;
   /** Room for the arenas' trees, slabs and caches: {@link arenaMetadataBytesMax} over all of them. */
   readonly metadataBytes: number;
+  /** The kind of its memories decides which build of the core runs on them. */
   readonly createMemory: MemoryFactory;
   readonly wasm?: WasmSource | undefined;
 }
@@ -49,85 +60,22 @@ export interface ArenaCounters {
   readonly pinnedCount: number;
 }
 
-/** One block of an arena, as the map shows it. */
-export interface BlockInfo {
-  readonly slot: number;
-  readonly offset: number;
-  readonly grantedBytes: number;
-  readonly requestedBytes: number;
-  readonly pinCount: number;
-}
-
-/** What names a live block. */
-export interface BlockHandle {
-  readonly slot: number;
-  readonly generation: number;
-}
-
-/** A handle that {@link ControlPlane.freeAll} could not free, by its place in what was given. */
-export interface FreeRefusal {
-  readonly index: number;
-  readonly error: Error;
-}
-
-/** A planned move of one block, in bytes from its arena's base. */
-export interface Move {
-  readonly slot: number;
-  readonly sourceOffset: number;
-  readonly targetOffset: number;
-  readonly byteLength: number;
-}
-
-/** Handles of one batch: enough that the calls cost next to nothing, few enough to be no burden. */
-const BATCH_HANDLES_MAX = 1024;
+/** Handles of one batch: a scope of as many blocks is freed in one call. */
+const BATCH_HANDLES_MAX = 16_384;
 
 /** Zeros with these statuses beside them are ordinary: the caller decides. */
 const ORDINARY_REFUSALS = new Set([abi.STATUS_NO_ROOM, abi.STATUS_NO_SLOT, abi.STATUS_NO_METADATA]);
 
-/** `INV-TREE-2` and so on, for a code that {@link ControlPlane.check} returned. */
-export function invariantName(code: number): string {
-  const modules = new Map([
-    [1, "TREE"],
-    [2, "SLOT"],
-    [3, "ARENA"],
-    [4, "POOL"],
-    [5, "REGION"],
-    [6, "SLAB"],
-    [7, "CACHE"],
-  ]);
-  return `INV-${modules.get(Math.floor(code / 100)) ?? "UNKNOWN"}-${code % 100}`;
-}
-
-/** Bytes of metadata that one arena needs at most whatever its length. */
-const ARENA_FIXED_BYTES = 12_288;
-/** Bytes of metadata of a superblock: its row, its page map, its bits in tree and partial sets. */
-const SUPERBLOCK_METADATA_BYTES = 600;
-
-/**
- * Upper bound on the bytes of metadata of arenas of `capacityBytes` together. A plain arena has two
- * bits a granule and a 64th for the summaries; one that is cut into slabs has less.
- *
- * @param arenaBytes Length of the shortest of them.
- */
-export function arenaMetadataBytesMax(
-  capacityBytes: number,
-  granuleBytes: number,
-  arenaBytes: number,
-): number {
-  const unitBytes = 2 ** abi.UNIT_SHIFT;
-  const slabArenaBytes = abi.SLAB_ARENA_UNITS_MIN * unitBytes;
-  const fixedBytes = Math.ceil(capacityBytes / arenaBytes) * ARENA_FIXED_BYTES;
-  if (granuleBytes !== unitBytes || arenaBytes < slabArenaBytes) {
-    return Math.ceil((capacityBytes / granuleBytes) * 0.2541) + fixedBytes;
-  }
-  const superblockBytes = abi.SUPERBLOCK_UNITS * unitBytes;
-  return Math.ceil(capacityBytes / superblockBytes) * SUPERBLOCK_METADATA_BYTES + fixedBytes;
-}
-
 export class ControlPlane {
   readonly byteLength: number;
   readonly slotCapacity: number;
+  /** The lane of this thread; the first one in a plane that is not shared. */
+  readonly lane: number;
+  /** What several threads do with the plane; null in one that is not shared. */
+  readonly lanes: Lanes | null;
   readonly #core: CoreExports;
+  /** Address of the status of the last refusal. */
+  readonly #statusAddress: number;
   readonly #base: number;
   readonly #words: Uint32Array;
   readonly #signedWords: Int32Array;
@@ -136,12 +84,22 @@ export class ControlPlane {
   /** The batch lies behind the control plane, at the end of its memory. */
   readonly #batchAddress: number;
 
-  private constructor(core: CoreExports, base: number, memory: LinearMemory, batchBytes: number) {
-    this.#core = core;
+  private constructor(
+    core: CoreExports,
+    memory: LinearMemory,
+    { module, base, lane }: Pick<LaneToken, "module" | "base" | "lane">,
+    batchBytes: number,
+  ) {
     this.#base = base;
+    this.lane = lane;
     this.byteLength = memory.byteLength;
     this.#words = new Uint32Array(memory.wasm.buffer);
     this.#signedWords = new Int32Array(memory.wasm.buffer);
+    this.lanes = isSharedMemory(memory.wasm)
+      ? new Lanes(core, { memory: memory.wasm, module, base, lane }, (code) => this.refuse(code))
+      : null;
+    this.#core = this.lanes?.core ?? core;
+    this.#statusAddress = this.lanes?.statusAddress ?? base + abi.CONTROL_OFF_STATUS;
     this.slotCapacity = this.#header(abi.CONTROL_OFF_SLOT_CAPACITY);
     this.#hotWord = (base + this.#header(abi.CONTROL_OFF_HOT)) / 4;
     this.#coldWord = (base + this.#header(abi.CONTROL_OFF_COLD)) / 4;
@@ -157,8 +115,12 @@ export class ControlPlane {
     // instance on the smallest one.
     const { slotCapacity, arenaCapacity, metadataBytes, createMemory } = options;
     const smallest = LinearMemory.create(1, createMemory);
-    const module = await compileCore(options.wasm);
-    const probe = await instantiateCore(smallest.wasm, module);
+    const isShared = isSharedMemory(smallest.wasm);
+    const module = await (isShared ? compileSharedCore : compileCore)(options.wasm);
+    const lane = abi.LANE_FIRST;
+    const open = (wasm: WebAssembly.Memory) =>
+      isShared ? instantiateSharedCore(wasm, module, lane) : instantiateCore(wasm, module);
+    const probe = await open(smallest.wasm);
     const base = probe.controlHeapBase() >>> 0;
     const isDescribable = metadataBytes < 2 ** 32;
     const tableBytes = isDescribable
@@ -170,13 +132,27 @@ export class ControlPlane {
     const batchHandles = Math.min(Math.ceil(slotCapacity / 8) * 8, BATCH_HANDLES_MAX);
     const batchBytes = batchHandles * abi.BATCH_ENTRY_BYTES;
     const memory = LinearMemory.create(base + tableBytes + batchBytes, createMemory);
-    const core = await instantiateCore(memory.wasm, module);
+    const core = await open(memory.wasm);
     const totalBytes = memory.byteLength - batchBytes - base;
     const status = core.controlInit(base, totalBytes, slotCapacity, arenaCapacity) >>> 0;
     if (status !== abi.STATUS_OK) {
       throw new MisuseError("bad-option", `the core refused its configuration (status ${status})`);
     }
-    return new ControlPlane(core, base, memory, batchBytes);
+    return new ControlPlane(core, memory, { module, base, lane }, batchBytes);
+  }
+
+  /**
+   * The same plane as another lane, in another thread.
+   *
+   * @throws {MisuseError} `bad-option` — the token is none, or somebody has attached with it before.
+   */
+  static async attach(token: LaneToken): Promise<ControlPlane> {
+    const { memory, module, base, lane } = token;
+    const core = await instantiateSharedCore(memory, module, lane);
+    if (core.controlAttach(base) !== abi.STATUS_OK || core.laneAttach(base) !== abi.STATUS_OK) {
+      throw new MisuseError("bad-option", "the token is not that of a free lane");
+    }
+    return new ControlPlane(core, new LinearMemory(memory), token, 0);
   }
 
   /** @returns The arena's id, or 0 when the arena table or the metadata region is full. */
@@ -231,7 +207,7 @@ export class ControlPlane {
       }
       const refusedCount = this.#core.slotFreeBatch(this.#base, this.#batchAddress, count);
       if (refusedCount === 0) continue;
-      const status = this.#header(abi.CONTROL_OFF_STATUS);
+      const status = this.#word(this.#statusAddress);
       if (status === abi.STATUS_BUSY) this.refuse(status);
       for (let index = 0; index < count; index++) {
         const refused = words[start + 2 * index + 1] as number;
@@ -277,7 +253,7 @@ export class ControlPlane {
    */
   pin(slot: number, generation: number): number {
     const epoch = this.#core.slotPin(this.#base, slot, generation);
-    if (epoch === 0) this.refuse(this.#header(abi.CONTROL_OFF_STATUS));
+    if (epoch === 0) this.refuse(this.#word(this.#statusAddress));
     return epoch;
   }
 
@@ -320,7 +296,8 @@ export class ControlPlane {
 
   pinCountOf(slot: number): number {
     if (this.#stateOf(slot) !== abi.SLOT_STATE_PINNED) return 0;
-    return this.#words[this.#coldWord + (slot * abi.COLD_BYTES + abi.COLD_OFF_PINS) / 4] as number;
+    const word = (slot * abi.COLD_BYTES + abi.COLD_OFF_PINS) / 4;
+    return (this.#words[this.#coldWord + word] as number) & 0xffff;
   }
 
   isLive(slot: number): boolean {
@@ -427,10 +404,18 @@ export class ControlPlane {
     return this.isLive(slot) && this.generationOf(slot) === generation;
   }
 
-  /** Every live slot, upwards. Walks the slot table. */
+  /** Every live slot of this lane, upwards. Walks the slot table. */
   *liveSlots(): Generator<number> {
     const end = this.#header(abi.CONTROL_OFF_SLOT_FRESH);
-    for (let slot = 1; slot < end; slot++) if (this.isLive(slot)) yield slot;
+    for (let slot = 1; slot < end; slot++) {
+      if (this.isLive(slot) && this.laneOf(slot) === this.lane) yield slot;
+    }
+  }
+
+  /** The lane that owns the block of a live slot; 0 if nobody does. */
+  laneOf(slot: number): number {
+    const word = (slot * abi.COLD_BYTES + abi.COLD_OFF_PINS) / 4;
+    return (this.#words[this.#coldWord + word] as number) >>> 16;
   }
 
   /** Every live block of an arena, in no order. Walks the slot table: for maps, not for hot paths. */
@@ -474,7 +459,10 @@ export class ControlPlane {
    */
   recover(): void {
     const code = this.#core.recover(this.#base) >>> 0;
-    if (code !== 0) throw new PoisonedError(`the slot table is damaged (${invariantName(code)})`);
+    if (code === abi.STATUS_BUSY) this.refuse(code);
+    if (code !== 0) {
+      throw new PoisonedError(`the slot table is damaged (${invariantName(code)})`);
+    }
   }
 
   isArenaOpen(arena: number): boolean {
@@ -500,7 +488,12 @@ export class ControlPlane {
         throw new MisuseError("unpinned", "the block is not pinned");
       case abi.STATUS_PIN_LIMIT:
         throw new MisuseError("pin-limit", `more than ${abi.PIN_COUNT_MAX} pins on one block`);
+      case abi.STATUS_NOT_OWNER:
+        throw new MisuseError("not-owner", "the block belongs to another worker");
       case abi.STATUS_BUSY:
+        if (this.lanes?.isPoisoned === false) {
+          throw new TierError("busy", "memory", "another worker is changing the heap: try again");
+        }
         throw new PoisonedError("the core was interrupted in the middle of a change: recover()");
       default:
         throw new MisuseError("bad-option", `the core refused a call (status ${status})`);
@@ -510,7 +503,7 @@ export class ControlPlane {
   // A zero is an ordinary refusal unless the status beside it says misuse.
   #zeroOrThrow(result: number): number {
     if (result !== 0) return result;
-    const status = this.#header(abi.CONTROL_OFF_STATUS);
+    const status = this.#word(this.#statusAddress);
     if (status !== abi.STATUS_OK && !ORDINARY_REFUSALS.has(status)) this.refuse(status);
     return 0;
   }

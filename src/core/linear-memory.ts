@@ -18,6 +18,37 @@ export type MemoryFactory = (pages: number) => WebAssembly.Memory;
 export const createUnsharedMemory: MemoryFactory = (pages) =>
   new WebAssembly.Memory({ initial: pages, maximum: pages });
 
+/** Shared memories, which workers can be given. Where they cannot: see {@link canShareMemory}. */
+export const createSharedMemory: MemoryFactory = (pages) =>
+  new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+
+/**
+ * Whether this environment lets workers share memory. Pages must be cross-origin isolated; without
+ * that a shared memory can be made, but not be sent.
+ */
+export function canShareMemory(): boolean {
+  const { crossOriginIsolated = true } = globalThis as { crossOriginIsolated?: boolean };
+  return typeof SharedArrayBuffer === "function" && crossOriginIsolated;
+}
+
+export function isSharedMemory(memory: WebAssembly.Memory): boolean {
+  return typeof SharedArrayBuffer === "function" && memory.buffer instanceof SharedArrayBuffer;
+}
+
+/** The bytes of a shared memory, in a thread that did not create it. */
+export class SharedBytes {
+  readonly buffer: SharedArrayBuffer;
+
+  constructor(buffer: SharedArrayBuffer) {
+    this.buffer = buffer;
+  }
+
+  view<D extends Dtype>(dtype: D, offset: number, byteLength: number): TensorView<D> {
+    const { View, elementBytes } = dtypeTraits(dtype);
+    return new View(this.buffer as never, offset, byteLength / elementBytes) as TensorView<D>;
+  }
+}
+
 export class LinearMemory {
   readonly wasm: WebAssembly.Memory;
   readonly byteLength: number;

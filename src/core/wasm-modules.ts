@@ -20,6 +20,7 @@ export interface CoreExports {
     slotCapacity: number,
     arenaCapacity: number,
   ): number;
+  controlAttach(base: number): number;
   arenaOpen(base: number, pool: number, capacityGranules: number, granuleShift: number): number;
   arenaClose(base: number, arena: number): number;
   arenaAllocate(base: number, arena: number, requestedBytes: number, alignment: number): number;
@@ -48,6 +49,11 @@ export interface CoreExports {
   compactNext(base: number): number;
   compactCommit(base: number): number;
   compactVeto(base: number): number;
+  laneReserve(base: number): number;
+  laneAttach(base: number): number;
+  laneRelease(base: number, lane: number): number;
+  slotHandOver(base: number, slot: number, generation: number): number;
+  slotAdopt(base: number, slot: number, generation: number): number;
   recover(base: number): number;
   check(base: number): number;
 }
@@ -99,11 +105,12 @@ async function instantiateWith(
   base64: string,
   source: WasmSource | undefined,
   mark: string,
+  lane = 0,
 ): Promise<unknown> {
   const module = await compile(base64, source);
   try {
     // The loader's own exports wrap every function, which costs a call each.
-    const { instance } = await instantiate(module, { env: { memory } });
+    const { instance } = await instantiate(module, { env: { memory }, lock: { LANE: lane } });
     if (mark in instance.exports) return instance.exports;
   } catch (cause) {
     throw new MisuseError("bad-option", "wasm: the module refuses the memory", { cause });
@@ -121,6 +128,23 @@ export async function instantiateCore(
   source?: WasmSource,
 ): Promise<CoreExports> {
   const exports = await instantiateWith(memory, CORE_WASM_BASE64, source, "controlHeapBase");
+  return exports as CoreExports;
+}
+
+/** Compiles the core's shared build. Its bytes are loaded only when somebody asks for it. */
+export async function compileSharedCore(source?: WasmSource): Promise<WebAssembly.Module> {
+  if (source !== undefined) return compile("", source);
+  const { CORE_SHARED_WASM_BASE64 } = await import("./wasm-bytes-shared.generated.js");
+  return compile(CORE_SHARED_WASM_BASE64);
+}
+
+/** An instance of the shared build for one lane. */
+export async function instantiateSharedCore(
+  memory: WebAssembly.Memory,
+  module: WebAssembly.Module,
+  lane: number,
+): Promise<CoreExports> {
+  const exports = await instantiateWith(memory, "", module, "controlHeapBase", lane);
   return exports as CoreExports;
 }
 

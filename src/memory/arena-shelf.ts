@@ -3,6 +3,7 @@
 // collected it, because its bytes are resident until then.
 import type { Arena, ArenaFactory } from "../arena/arena.js";
 import type { ControlPlane } from "../core/control-plane.js";
+import type { SharedArena } from "../core/lanes.js";
 import type { Dtype, TensorView } from "../types.js";
 import type { Budget } from "./budget.js";
 
@@ -11,6 +12,8 @@ export interface PoolArena {
   /** Number of the arena in the control plane. */
   readonly id: number;
   readonly arena: Arena;
+  /** Other threads know it by its number, so it stays open. */
+  isShared: boolean;
 }
 
 export interface ArenaShelfOptions {
@@ -74,7 +77,7 @@ export class ArenaShelf {
       this.#spares.push(arena);
       return null;
     }
-    const opened: PoolArena = { id, arena };
+    const opened: PoolArena = { id, arena, isShared: false };
     this.#open[id] = opened;
     return opened;
   }
@@ -91,6 +94,13 @@ export class ArenaShelf {
     for (let id = 1; id < this.#core.arenaCapacity; id++) {
       if (this.#core.isArenaOpen(id) && this.#open[id] === undefined) this.#core.closeArena(id);
     }
+  }
+
+  /** Marks the arena of a live slot as one that other threads know, and gives it to them. */
+  share(id: number): SharedArena {
+    const opened = this.#open[id] as PoolArena;
+    opened.isShared = true;
+    return { id, buffer: opened.arena.anchor as SharedArrayBuffer };
   }
 
   /** The data plane of a live slot's block. */

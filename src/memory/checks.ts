@@ -1,5 +1,6 @@
 // Checks of what callers pass, shared by all public calls. Everything wrong is a MisuseError before
 // anything changes.
+import { canShareMemory } from "../core/linear-memory.js";
 import { MisuseError } from "../errors.js";
 import { ID_BYTES_MAX } from "../record/record.js";
 import { describe } from "../types.js";
@@ -103,4 +104,14 @@ export function checkPinOptions(
     throw new MisuseError("bad-option", 'access is "read" or "write"');
   }
   return { access, stream: checkText(stream, "stream"), signal: checkSignal(signal) };
+}
+
+/** @throws {MisuseError} `bad-option`; `unsupported` — memory cannot be shared here. */
+export function checkShared(value: unknown): boolean {
+  const isShared = checkFlag(value, "shared");
+  if (isShared && !canShareMemory()) {
+    const advice = "serve the page cross-origin isolated (COOP and COEP headers)";
+    throw new MisuseError("unsupported", `memory cannot be shared here: ${advice}`);
+  }
+  return isShared;
 }

@@ -119,7 +119,7 @@ export class MemoryPool {
   closeIfEmpty(id: number): void {
     if (this.#core.arenaLiveCount(id) > 0) return;
     const emptied = this.#arenas.find((opened) => opened.id === id);
-    if (emptied === undefined) return;
+    if (emptied === undefined || emptied.isShared) return;
     const isOrdinary = emptied.arena.capacityBytes === this.arenaBytes;
     if (this.#arenas.length > 1 || !isOrdinary) this.#close(emptied);
   }
@@ -127,7 +127,7 @@ export class MemoryPool {
   /** Hands every empty arena back to the shelf. */
   releaseEmptyArenas(): void {
     for (const opened of [...this.#arenas]) {
-      if (this.#core.arenaLiveCount(opened.id) === 0) this.#close(opened);
+      if (this.#core.arenaLiveCount(opened.id) === 0 && !opened.isShared) this.#close(opened);
     }
   }
 

@@ -99,6 +99,12 @@ export interface TensorMemoryOptions {
    * and an event, and `verify` lists it. Default: false. Slow.
    */
   readonly debug?: boolean | undefined;
+  /**
+   * Whether workers can be given tensors and room for their own: `memory.share()`. Default: false.
+   * Views then lie on shared memory, which native ONNX Runtime and some platform APIs refuse: give
+   * them copies. In browsers it needs a cross-origin isolated page.
+   */
+  readonly shared?: boolean | undefined;
   /** Aborts the opening. */
   readonly signal?: AbortSignal | undefined;
   /** Where the modules come from, for pages whose policy forbids the inline ones. */
@@ -251,6 +257,7 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     "ssd",
     "namespace",
     "debug",
+    "shared",
     "signal",
     "wasm",
     "seams",

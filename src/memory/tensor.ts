@@ -3,12 +3,14 @@ import type { TensorRecord } from "../cache/tensor-record.js";
 import type { Dtype, Layout, Shape, TensorKind } from "../types.js";
 import { checkObject, checkPinOptions } from "./checks.js";
 import type { Pin, PinAccess } from "./pin.js";
+import type { TensorMessage } from "./tokens.js";
 
 /** What a tensor asks of the memory that it belongs to. */
 export interface TensorOwner {
   pin(record: TensorRecord, access: PinAccess): Pin;
   free(record: TensorRecord): void;
   resize(record: TensorRecord, shape: Shape): void;
+  handOver(record: TensorRecord): TensorMessage;
   /** After this, everything is gone already. */
   readonly isClosed: boolean;
 }
@@ -104,6 +106,17 @@ export class Tensor<D extends Dtype = Dtype> {
    */
   free(): void {
     this.#owner.free(this.#record);
+  }
+
+  /**
+   * Gives the tensor away: post what this returns to a worker, which adopts it. Until then it is
+   * nobody's, and stays if nobody ever does. This object is then as one that was freed.
+   *
+   * @throws {MisuseError} `unsupported` — it has an id, or the memory is not shared; `freed`, `pinned`,
+   *   `closed`.
+   */
+  handOver(): TensorMessage {
+    return this.#owner.handOver(this.#record);
   }
 
   /** {@link free}, unless that was done before or the memory is closed. */

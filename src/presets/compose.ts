@@ -11,21 +11,19 @@ import { RepeatedTensors } from "../cache/repeated-tensors.js";
 import { Staging } from "../cache/staging.js";
 import { TensorAllocator } from "../cache/tensor-allocator.js";
 import { CHUNK_BYTES_MIN, TransferEngine } from "../cache/transfer-engine.js";
+import { Workers } from "../cache/workers.js";
 import { systemClock } from "../clock.js";
 import { rawCodec } from "../codec/raw.js";
-import {
-  ARENA_CAPACITY_MAX,
-  arenaMetadataBytesMax,
-  ControlPlane,
-  SLOT_CAPACITY_MAX,
-} from "../core/control-plane.js";
+import { ARENA_CAPACITY_MAX, ControlPlane, SLOT_CAPACITY_MAX } from "../core/control-plane.js";
 import { Hasher } from "../core/hash-stream.js";
-import { createUnsharedMemory } from "../core/linear-memory.js";
+import { createSharedMemory, createUnsharedMemory } from "../core/linear-memory.js";
+import { arenaMetadataBytesMax } from "../core/metadata-bytes.js";
 import { MisuseError, throwIfAborted } from "../errors.js";
 import { HARDWARE_PROFILES, type HardwareProfile } from "../hardware/hardware-profile.js";
 import { unknownLifetime } from "../lifetime/unknown-lifetime.js";
 import { ArenaShelf } from "../memory/arena-shelf.js";
 import { Budget } from "../memory/budget.js";
+import { checkShared } from "../memory/checks.js";
 import { EventHub } from "../memory/events.js";
 import { MemoryPool } from "../memory/memory-pool.js";
 import {
@@ -38,6 +36,7 @@ import {
 import { admitAll } from "../policy/admit-all.js";
 import { lruPolicy } from "../policy/lru.js";
 import { noPredictor } from "../predictor/none.js";
+import { systemRandom } from "../random.js";
 import { nullSink } from "../stats/null-sink.js";
 import { TensorMemory } from "../tensor-memory.js";
 import { nullTier } from "../tier/null.js";
@@ -130,9 +129,15 @@ export async function composeTensorMemory(
   const profile = chooseProfile(options.profile, platform);
   const sizes = planSizes(profile, checked);
   const { granuleShift, chunkBytes } = sizes;
-  const createMemory = seams.createMemory ?? createUnsharedMemory;
+  const isShared = checkShared(options.shared);
+  const createMemory = seams.createMemory ?? (isShared ? createSharedMemory : createUnsharedMemory);
   const core = await ControlPlane.create({ ...sizes, createMemory, wasm: options.wasm?.core });
-  const hasher = await Hasher.create(profile.queueDepth, createMemory, options.wasm?.kernels);
+  // Hashing reads copies, so its memory is nobody else's.
+  const hasher = await Hasher.create(
+    profile.queueDepth,
+    isShared ? createUnsharedMemory : createMemory,
+    options.wasm?.kernels,
+  );
   const budget = new Budget(sizes.ramBytes);
   if (
     !budget.tryCharge("control", core.byteLength + hasher.byteLength) ||
@@ -177,10 +182,13 @@ export async function composeTensorMemory(
     const lifetimes = seams.lifetimePredictor ?? unknownLifetime;
     const allocator = new TensorAllocator({ ...parts, swapper, reclaimer, lifetimes, guards });
     const repeated = new RepeatedTensors(pools, { reclaimer, allocator, held });
+    const random = seams.random ?? systemRandom;
+    const workers = new Workers({ ...parts, reclaimer, random });
     return new TensorMemory({
       ...parts,
       guards,
       repeated,
+      workers,
       profile,
       swapper,
       cache,

@@ -1,8 +1,9 @@
 // Arenas of every kind and length against a map of who owns which 64 bytes: no overlap, nothing
 // outside, alignment kept, counters exact, pinned blocks unmoved, stale handles refused.
 import { describe, expect, it } from "vitest";
-import { arenaMetadataBytesMax, ControlPlane } from "../../src/core/control-plane.js";
+import { ControlPlane } from "../../src/core/control-plane.js";
 import { createUnsharedMemory } from "../../src/core/linear-memory.js";
+import { arenaMetadataBytesMax } from "../../src/core/metadata-bytes.js";
 import { seededRandom } from "../../src/random.js";
 import { SEED, withSeed } from "../support/oracle.js";
 

@@ -157,7 +157,8 @@ const SOURCE_LAYERS: readonly Layer[] = [
 // A file sees the rows above its own. Within a row nobody sees anybody.
 const ASSEMBLY_ROWS: readonly RegExp[] = [
   /^(kernels-)?abi$/,
-  /^(panic|bits|bitmap|list|lock|control|size-class)$|^(hash|codec)\//,
+  /^lock$/,
+  /^(panic|bits|bitmap|list|control|size-class)$|^(hash|codec)\//,
   /^(order-tree|region|slots|stats)$/,
   /^(sorted-slots|format|arena-row)$/,
   /^slab$/,
@@ -168,6 +169,7 @@ const ASSEMBLY_ROWS: readonly RegExp[] = [
   /^(batch|compact|pool|resize)$/,
   /^check$/,
   /^recover$/,
+  /^lane$/,
   /^(index|kernels)$/,
 ];
 
@@ -353,7 +355,7 @@ const RULES: readonly Rule[] = [
         tree,
         "src/",
         /\bnavigator\b|\bindexedDB\b|\bGPU[A-Z]\w+/,
-        /^src\/(hardware\/detect-browser|tier\/(indexed-db|opfs|webgpu)|presets\/browser)\.ts$/,
+        /^src\/(core\/lane-watch|hardware\/detect-browser|tier\/(indexed-db|opfs|webgpu)|presets\/browser)\.ts$/,
       ),
     canary: { "src/memory/a.ts": "export const has = 'locks' in navigator;" },
   },

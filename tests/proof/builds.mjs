@@ -1,6 +1,7 @@
 // Control planes of every build of the core, with the memory that each takes.
 import { readFile } from "node:fs/promises";
-import { arenaMetadataBytesMax, ControlPlane } from "../../dist/src/core/control-plane.js";
+import { ControlPlane } from "../../dist/src/core/control-plane.js";
+import { arenaMetadataBytesMax } from "../../dist/src/core/metadata-bytes.js";
 
 const root = new URL("../../", import.meta.url);
 

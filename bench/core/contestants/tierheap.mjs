@@ -6,6 +6,7 @@
 import { readFile } from "node:fs/promises";
 import * as abi from "../../../dist/assembly/abi.js";
 import { createUnsharedMemory } from "../../../dist/src/core/linear-memory.js";
+import { arenaMetadataBytesMax } from "../../../dist/src/core/metadata-bytes.js";
 import { importFresh } from "./fresh-copy.mjs";
 
 /** Smallest block, as log2 of its bytes: the same in every figure, of speed and of memory. */
@@ -13,7 +14,7 @@ const GRANULE_SHIFT = 6;
 const BYTES_PER_SLOT = 4096;
 const SLOT_COUNT_MIN = 4096;
 
-function tableLengths(capacities, slotCount, arenaMetadataBytesMax) {
+function tableLengths(capacities, slotCount) {
   const bytes = capacities.reduce((sum, capacity) => sum + capacity, 0);
   const wanted = slotCount ?? Math.max(SLOT_COUNT_MIN, Math.ceil(bytes / BYTES_PER_SLOT));
   return {
@@ -88,9 +89,9 @@ export class PlaneHeap {
  * @param options.isFresh Use code that no other control plane of this process has used.
  */
 export async function openPlane(capacities, { slotCount, isFresh = false } = {}) {
-  const { arenaMetadataBytesMax, ControlPlane } = await (isFresh ? freshCopy() : sharedCopy());
+  const { ControlPlane } = await (isFresh ? freshCopy() : sharedCopy());
   const plane = await ControlPlane.create({
-    ...tableLengths(capacities, slotCount, arenaMetadataBytesMax),
+    ...tableLengths(capacities, slotCount),
     createMemory: createUnsharedMemory,
   });
   return capacities.map((capacity) => {
@@ -122,12 +123,7 @@ export const plane = {
 };
 
 async function openCore(capacities, { slotCount } = {}) {
-  const { arenaMetadataBytesMax } = await sharedCopy();
-  const { slotCapacity, arenaCapacity, metadataBytes } = tableLengths(
-    capacities,
-    slotCount,
-    arenaMetadataBytesMax,
-  );
+  const { slotCapacity, arenaCapacity, metadataBytes } = tableLengths(capacities, slotCount);
   const module = await WebAssembly.compile(
     await readFile(new URL("../../../dist/core.wasm", import.meta.url)),
   );
