@@ -1,6 +1,6 @@
 // All tests: builds, the gate on the core, as-pect, type tests, vitest in Node, vitest on a browser.
 //
-//   node scripts/test.mjs [--only core|proof|types|node|browser]...
+//   node scripts/test.mjs [--only core|proof|schedules|types|node|browser]...
 //   TIERHEAP_NO_BROWSER=1   leaves the browser tests out, and says so
 import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -19,6 +19,14 @@ async function runGate() {
 /** Random operations by the million against a model, and as many bad uses of handles. */
 async function runProof() {
   const { code, output } = await runNode(script("proof.mjs"));
+  const passed = output.match(/^ok\b/gm)?.length ?? 0;
+  const failures = output.match(/^FAIL .*/gm) ?? [];
+  return { passed, failed: Math.max(failures.length, code === 0 ? 0 : 1), failures };
+}
+
+/** Schedules of the lanes of the shared core, by the million. */
+async function runSchedules() {
+  const { code, output } = await runNode(script("explore-schedules.mjs"), ["--schedules", "1e6"]);
   const passed = output.match(/^ok\b/gm)?.length ?? 0;
   const failures = output.match(/^FAIL .*/gm) ?? [];
   return { passed, failed: Math.max(failures.length, code === 0 ? 0 : 1), failures };
@@ -77,6 +85,7 @@ const STEPS = [
   { group: "core", title: "gate on the core", run: runGate },
   { group: "core", title: "as-pect", run: runAsPect },
   { group: "proof", title: "model and misuse", run: runProof },
+  { group: "schedules", title: "schedules of lanes", run: runSchedules },
   {
     group: "types",
     title: "types",
@@ -93,7 +102,9 @@ const STEPS = [
 const only = process.argv.slice(2).filter((argument) => argument !== "--only");
 const unknown = only.find((group) => !STEPS.some((step) => step.group === group));
 if (unknown !== undefined) {
-  console.error(`unknown suite ${unknown}; there are core, proof, types, node and browser`);
+  console.error(
+    `unknown suite ${unknown}; there are core, proof, schedules, types, node and browser`,
+  );
   process.exitCode = 2;
 } else {
   const isWanted = ({ group }) => only.length === 0 || group === "build" || only.includes(group);

@@ -449,7 +449,9 @@ export class ControlPlane {
 
   /** Walks every invariant. @returns 0, or the code of the first one broken ({@link invariantName}). */
   check(): number {
-    return this.#core.check(this.#base) >>> 0;
+    const code = this.#core.check(this.#base) >>> 0;
+    if (code === abi.STATUS_BUSY && this.lanes !== null) this.refuse(code);
+    return code;
   }
 
   /**

@@ -6,8 +6,8 @@ import { GUARD_POISONED, GUARD_WAITING } from "../../assembly/abi.js";
 const SLEEP_MS_MAX = 5;
 /** Sleeps of one wait: a second in all, and then whoever waits is told that the plane is busy. */
 const SLEEP_COUNT_MAX = 200;
-/** Looks of a thread that must not sleep: well below a millisecond in all. */
-const LOOK_COUNT_MAX = 64;
+/** Looks of a thread that must not sleep, each of many by the core: about a millisecond in all. */
+const LOOK_COUNT_MAX = 2048;
 
 export class Guard {
   readonly #words: Int32Array;

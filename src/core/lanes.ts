@@ -58,10 +58,13 @@ export class Lanes {
     return this.#guard.isPoisoned;
   }
 
-  /** A lane for another thread, or null when all are taken. */
+  /** A lane for another thread, or null when all are taken. @throws {TierError} `busy`. */
   reserve(): LaneToken | null {
     const lane = this.core.laneReserve(this.#token.base);
-    return lane === 0 ? null : { ...this.#token, lane };
+    if (lane !== 0) return { ...this.#token, lane };
+    const status = this.#words[this.statusAddress / 4] as number;
+    if (status !== abi.STATUS_NO_METADATA) this.#refuse(status);
+    return null;
   }
 
   /** Whether a thread works as that lane. */

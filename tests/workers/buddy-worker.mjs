@@ -3,7 +3,9 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { BuddyAllocator, MisuseError, TierError } from "../../dist/src/node.js";
 
-const { token, seed, operationCount, bytesMax, stamps, inbox, isEndless } = workerData;
+const { token, seed, operationCount, bytesMax, stamps, inbox, progress } = workerData;
+/** `verifyShare`: of the calls, how many walk every invariant, which holds the guard for long. */
+const { isEndless, verifyShare = 0 } = workerData;
 const owners = new Int32Array(stamps);
 const UNIT_BYTES = 64;
 
@@ -56,8 +58,10 @@ function free(index) {
   }
 }
 
+const meter = progress === undefined ? null : new Int32Array(progress);
+
 /** A mailbox of one message that all threads share: the handle, in two words, and the length. */
-const mail = new Int32Array(inbox);
+const mail = inbox === undefined ? null : new Int32Array(inbox);
 const EMPTY = 0;
 const WRITING = 1;
 const FULL = 2;
@@ -88,9 +92,11 @@ function receive() {
 }
 
 function step() {
+  if (random() < verifyShare && buddy.verify() !== null) throw new Error("damage");
   const draw = random();
-  if (draw < 0.02) receive();
-  else if (draw < 0.04 && live.length > 0) handOver(Math.floor(random() * live.length));
+  if (draw < 0.02 && mail !== null) receive();
+  else if (draw < 0.04 && mail !== null && live.length > 0)
+    handOver(Math.floor(random() * live.length));
   else if (live.length < 40 || (live.length < 400 && draw < 0.5)) allocate();
   else free(Math.floor(random() * live.length));
 }
@@ -104,6 +110,7 @@ function run(count) {
       counts.busy += 1;
     }
     counts.operations += 1;
+    if (meter !== null) Atomics.add(meter, 0, 1);
   }
 }
 
