@@ -171,6 +171,18 @@ export const LANE_OFF_STATUS = 8;
 /** Live blocks that were freed because their lane died; in row 0 alone. */
 export const LANE_OFF_ORPHANED = 12;
 
+/** Rows of what each lane has cached of each arena, behind the lane rows. */
+export const LANE_CACHE_BYTES = 544;
+export const LANE_CACHE_OFF_DRIFT = 0; // i64
+export const LANE_CACHE_OFF_SETTLED = 8;
+export const LANE_CACHE_OFF_TAKEN = 16;
+export const LANE_CACHE_OFF_CACHED = 24;
+export const LANE_CACHE_OFF_HEADS = 32; // LANE_CLASS_COUNT x u32
+/** Classes below this one, up to 128 KiB, are cached by lanes. */
+export const LANE_CLASS_COUNT = 128;
+/** A lane caches at most this part of an arena, given as log2. */
+export const LANE_CACHE_SHIFT = 7;
+
 export const LANE_STATE_FREE = 0;
 /** A token for the lane was made; nobody has attached with it yet. */
 export const LANE_STATE_RESERVED = 1;

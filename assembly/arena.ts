@@ -40,6 +40,8 @@ import {
   classCacheTake,
 } from "./class-cache";
 import { controlAt, controlRefuse } from "./control";
+import { laneCacheNote } from "./lane-cache";
+import { lockLane } from "./lock";
 import { orderTreeClaimWhole, orderTreeFormat } from "./order-tree";
 import { regionClaim, regionExtentBytes, regionRelease } from "./region";
 import { sizeClassLastUnit, sizeClassOf } from "./size-class";
@@ -193,12 +195,12 @@ export function arenaFree(base: usize, slot: u32, generation: u32): u32 {
   const row = arenaRow(base, hot.arena);
   const sizing = <u32>hot.sizing;
   const requested = hot.requested;
-  row.usage -= arenaUsageOf(requested);
+  count(base, row, 0 - arenaUsageOf(requested));
   statsDischarge(base, row.pool, requested);
   if (sizing < row.cacheClassCount && !slotsIsSpent(generation)) {
     const cache = classCacheAt(base, row, sizing);
     if (classCacheHasCredit(base, row, cache, sizing)) {
-      classCachePut(cache, hot, slot);
+      classCachePut(base, cache, hot, slot);
       return abi.STATUS_OK;
     }
   }
@@ -206,17 +208,14 @@ export function arenaFree(base: usize, slot: u32, generation: u32): u32 {
   return abi.STATUS_OK;
 }
 
-/** Frees a live block whose owner is gone, pinned or not. */
+/** Frees a bound block whose lane is dead, pinned or not; the usage is recounted afterwards. */
 export function arenaTakeBack(base: usize, slot: u32): void {
   const hot = slotsHot(base, slot);
-  const row = arenaRow(base, hot.arena);
   if (hot.state == abi.SLOT_STATE_PINNED) {
-    row.pinnedCount -= 1;
+    arenaRow(base, hot.arena).pinnedCount -= 1;
     slotsCold(base, slot).pins = 0;
     slotsSetState(hot, hot.sizing, abi.SLOT_STATE_LIVE, hot.arena);
   }
-  row.usage -= arenaUsageOf(hot.requested);
-  statsDischarge(base, row.pool, hot.requested);
   bindingRemove(base, slot, hot.requested);
 }
 
@@ -288,8 +287,14 @@ function bind(base: usize, arena: u32, offset: u32, sizing: u32, requested: u32)
   return bindingAdd(base, arena, offset, sizing, requested, abi.SLOT_STATE_LIVE);
 }
 
+/** Changes the usage of an arena on behalf of this lane. */
+function count(base: usize, row: ArenaRow, change: u64): void {
+  row.usage += change;
+  if (ASC_FEATURE_THREADS) laneCacheNote(base, row, lockLane(), change);
+}
+
 function charge(base: usize, row: ArenaRow, requested: u32): void {
-  row.usage += arenaUsageOf(requested);
+  count(base, row, arenaUsageOf(requested));
   statsCharge(base, row.pool, requested);
 }
 

@@ -24,6 +24,7 @@ import { CONTROL_ALIGNMENT, bitsFloorLog2 } from "./bits";
 import { blockBytes, blockGranules, blockIsPage } from "./block";
 import { classCacheAt, classCacheCredit } from "./class-cache";
 import { controlAt } from "./control";
+import { laneCacheDrift, laneCacheHasOthers, laneCacheIsElsewhere } from "./lane-cache";
 import {
   OrderTree,
   orderTreeFreeAt,
@@ -42,7 +43,7 @@ import {
   slabPartials,
   slabRow,
 } from "./slab";
-import { HotRow, slotsCold, slotsHot, slotsIsBound, slotsIsLive } from "./slots";
+import { HotRow, slotsCold, slotsHot, slotsIsBound, slotsIsLive, slotsLane } from "./slots";
 import { sortedSlotsAt, sortedSlotsBuild } from "./sorted-slots";
 import { statsPool, statsRequested } from "./stats";
 
@@ -208,6 +209,10 @@ function checkSlotBlocks(base: usize): u32 {
     if (hot.generation == 0 || hot.generation == <u32>abi.GENERATION_MAX) return abi.INV_SLOT_2;
     if (cold.epoch == 0) return abi.INV_SLOT_2;
     const row = arenaRow(base, hot.arena);
+    // Another lane may be putting or taking it at this moment.
+    const isElsewhere = ASC_FEATURE_THREADS && laneCacheIsElsewhere(base, slot);
+    if (isElsewhere && isInArena(row, slot, hot)) continue;
+    if (cold.lane > <u16>abi.LANE_COUNT_MAX) return abi.INV_SLOT_2;
     const isLive = slotsIsLive(hot);
     if (!isLive && hot.sizing >= row.cacheClassCount) return abi.INV_SLOT_2;
     if (hot.state == abi.SLOT_STATE_PINNED && !isPinCount(cold.pins)) return abi.INV_SLOT_2;
@@ -267,7 +272,9 @@ function checkArena(base: usize, arena: u32): u32 {
     if (hot.state == abi.SLOT_STATE_PINNED) pinnedCount += 1;
   }
   if (claimedBytes != row.claimed) return abi.INV_ARENA_1;
-  if (usage != row.usage) {
+  const isCounting = ASC_FEATURE_THREADS && laneCacheHasOthers(base);
+  if (ASC_FEATURE_THREADS) usage -= laneCacheDrift(base, arena);
+  if (usage != row.usage && !isCounting) {
     const isCounted = usage >> abi.USAGE_COUNT_SHIFT == row.usage >> abi.USAGE_COUNT_SHIFT;
     return isCounted ? abi.INV_ARENA_2 : abi.INV_ARENA_3;
   }
@@ -439,7 +446,9 @@ function checkCaches(base: usize, arena: u32): u32 {
   if (budget != row.cacheBudget) return abi.INV_CACHE_2;
   for (let slot: u32 = 1; slot < control.slotFresh; slot++) {
     const hot = slotsHot(base, slot);
-    if (hot.state == abi.SLOT_STATE_CACHED && hot.arena == arena) cachedCount -= 1;
+    if (hot.state != abi.SLOT_STATE_CACHED || hot.arena != arena) continue;
+    // What a lane has cached is in no list of the arena.
+    if (!ASC_FEATURE_THREADS || slotsLane(base, slot) == 0) cachedCount -= 1;
   }
   return cachedCount == 0 ? HOLDS : abi.INV_CACHE_1;
 }

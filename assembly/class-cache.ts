@@ -96,8 +96,9 @@ export function classCacheTake(base: usize, cache: ClassCache, requested: u32): 
  * Puts the block of a live slot, whose row is `hot`, into `cache`, which has credit, and makes the
  * slot's handles stale.
  */
-export function classCachePut(cache: ClassCache, hot: HotRow, slot: u32): void {
+export function classCachePut(base: usize, cache: ClassCache, hot: HotRow, slot: u32): void {
   assert(classCacheCredit(cache) != 0);
+  if (ASC_FEATURE_THREADS) slotsSetLane(base, slot, 0);
   slotsSetTenure(hot, hot.generation + 1, hot.sizing, abi.SLOT_STATE_CACHED, hot.arena);
   hot.requested = cache.head;
   cache.head = slot;

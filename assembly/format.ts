@@ -9,6 +9,7 @@
 import * as abi from "./abi";
 import { CONTROL_ALIGNMENT, bitsAlignUp } from "./bits";
 import { ControlHeader, controlAt } from "./control";
+import { laneCacheFormat } from "./lane-cache";
 import { regionFormat } from "./region";
 
 if (abi.POOLS_OFFSET != abi.CONTROL_HEADER_BYTES) ERROR("POOLS_OFFSET");
@@ -63,9 +64,11 @@ export function formatInit(
   control.cold = control.hot + slotTableBytes(slotCapacity, abi.HOT_BYTES);
   control.region = <u32>regionOffset(slotCapacity, arenaCapacity);
   if (ASC_FEATURE_THREADS) {
-    const lanes = control.region - LANES_BYTES;
+    const lanes = control.region - lanesBytes(arenaCapacity);
     store<u32>(base, lanes, abi.CONTROL_OFF_LANES);
     memory.fill(base + lanes, 0, LANES_BYTES);
+    laneCacheFormat(base, 0);
+    laneCacheFormat(base, abi.LANE_FIRST);
   }
   control.regionBytes = (totalBytes - control.region) & ~(CONTROL_ALIGNMENT - 1);
   memory.fill(base + control.hot, 0, abi.HOT_BYTES);
@@ -91,6 +94,8 @@ function isLaidOut(base: usize, control: ControlHeader): bool {
   if (!isInRange(slotCapacity, arenaCapacity) || !isInMemory(base, control.totalBytes))
     return false;
   const region = regionOffset(slotCapacity, arenaCapacity);
+  const lanes = load<u32>(base, abi.CONTROL_OFF_LANES);
+  if (ASC_FEATURE_THREADS && lanes != <u32>region - lanesBytes(arenaCapacity)) return false;
   return (
     region <= control.totalBytes &&
     control.region == <u32>region &&
@@ -121,8 +126,15 @@ function slotTableBytes(slotCapacity: u32, rowBytes: u32): u32 {
   return <u32>bitsAlignUp(slotCapacity * rowBytes);
 }
 
+/** Bytes of the lane rows and of the lanes' caches. */
+function lanesBytes(arenaCapacity: u32): u32 {
+  if (!ASC_FEATURE_THREADS) return 0;
+  const cacheCount = (abi.LANE_COUNT_MAX + 1) * arenaCapacity;
+  return LANES_BYTES + <u32>bitsAlignUp(<u64>cacheCount * abi.LANE_CACHE_BYTES);
+}
+
 function regionOffset(slotCapacity: u32, arenaCapacity: u32): u64 {
   const hotBytes = slotTableBytes(slotCapacity, abi.HOT_BYTES);
   const coldBytes = slotTableBytes(slotCapacity, abi.COLD_BYTES);
-  return <u64>arenasEnd(arenaCapacity) + hotBytes + coldBytes + LANES_BYTES;
+  return <u64>arenasEnd(arenaCapacity) + hotBytes + coldBytes + lanesBytes(arenaCapacity);
 }

@@ -35,6 +35,14 @@ import { ClassCache, TALLY_CREDIT_MASK, TALLY_TAKE } from "./class-cache";
 import { ControlHeader, controlAt, controlRefuse } from "./control";
 import { formatAttach, formatBytes, formatInit } from "./format";
 import { laneAdopt, laneBegin, laneEnd, laneGive, laneTake } from "./lane";
+import {
+  laneCacheAsk,
+  laneCacheDrain,
+  laneCacheIsAsked,
+  laneCachePut,
+  laneCacheSettle,
+  laneCacheTake,
+} from "./lane-cache";
 import { lockHolder, lockLeave, lockPoison, lockTakeOver, lockTryEnter } from "./lock";
 import { recoverAll } from "./recover";
 import { resizeExchange, resizeInPlace } from "./resize";
@@ -144,8 +152,17 @@ export function arenaAllocate(base: u32, arena: u32, requestedBytes: u32, alignm
 
 /** The long way of arenaAllocate. */
 function allocateGuarded(base: u32, arena: u32, requestedBytes: u32, alignment: u32): u32 {
+  if (ASC_FEATURE_THREADS) {
+    const cached = laneCacheTake(base, arena, requestedBytes, alignment);
+    if (cached != 0) return cached;
+  }
   if (!lockTryEnter(base)) return controlRefuse(base, abi.STATUS_BUSY);
-  const slot = allocate(base, arena, requestedBytes, alignment);
+  if (ASC_FEATURE_THREADS) settle(base, arena);
+  let slot = allocate(base, arena, requestedBytes, alignment);
+  if (ASC_FEATURE_THREADS && slot == 0) {
+    if (laneCacheDrain(base)) slot = allocate(base, arena, requestedBytes, alignment);
+    if (slot == 0) laneCacheAsk(base);
+  }
   lockLeave(base);
   return slot;
 }
@@ -200,9 +217,19 @@ export function slotFree(base: u32, slot: u32, generation: u32): u32 {
   return abi.STATUS_OK;
 }
 
+/** Before a call of a lane that changes the usage of `arena`. */
+function settle(base: u32, arena: u32): void {
+  if (laneCacheIsAsked(base)) laneCacheDrain(base);
+  laneCacheSettle(base, arena);
+}
+
 /** The long way of slotFree. */
 function freeGuarded(base: u32, slot: u32, generation: u32): u32 {
+  if (ASC_FEATURE_THREADS && laneCachePut(base, slot, generation)) return abi.STATUS_OK;
   if (!lockTryEnter(base)) return abi.STATUS_BUSY;
+  if (ASC_FEATURE_THREADS && slotsVerify(base, slot, generation) == abi.STATUS_OK) {
+    settle(base, slotsHot(base, slot).arena);
+  }
   const status = free(base, slot, generation);
   lockLeave(base);
   return status;

@@ -14,15 +14,34 @@
 // everything is rebuilt first; then what it owned is freed.
 import * as abi from "./abi";
 import { arenaTakeBack } from "./arena";
+import { arenaRow, arenaUsageOf } from "./arena-row";
 import { controlAt, controlLane } from "./control";
+import {
+  laneCacheDrain,
+  laneCacheFold,
+  laneCacheFormat,
+  laneCacheNote,
+  laneCacheRecount,
+  laneCacheSettle,
+} from "./lane-cache";
 import { lockLane, lockLeave, lockPoison, lockTakeOver, lockTryEnter } from "./lock";
-import { recoverAll } from "./recover";
-import { slotsHot, slotsIsLive, slotsLane, slotsSetLane, slotsVerify } from "./slots";
+import { recoverAll, recoverPools } from "./recover";
+import {
+  slotsCold,
+  slotsHot,
+  slotsIsBound,
+  slotsIsLive,
+  slotsLane,
+  slotsSetLane,
+  slotsSetTenure,
+  slotsVerify,
+} from "./slots";
 
 /** Reserves a lane for another thread and returns it, or 0 if all are taken. */
 export function laneTake(base: usize): u32 {
   for (let lane: u32 = abi.LANE_FIRST + 1; lane <= <u32>abi.LANE_COUNT_MAX; lane++) {
     if (laneState(base, lane) != abi.LANE_STATE_FREE) continue;
+    if (ASC_FEATURE_THREADS) laneCacheFormat(base, lane);
     setState(base, lane, abi.LANE_STATE_RESERVED);
     return lane;
   }
@@ -50,7 +69,9 @@ export function laneEnd(base: usize, lane: u32): u32 {
   const isOther = lane != lockLane() && laneState(base, lane) != abi.LANE_STATE_FREE;
   if (!isOther) return abi.STATUS_BAD_ARGUMENT;
   setState(base, lane, abi.LANE_STATE_DEAD);
+  let count: u32 = 0;
   if (lockTakeOver(base, lane)) {
+    count = disown(base, lane);
     const broken = recoverAll(base);
     if (broken != 0) {
       lockPoison(base);
@@ -59,7 +80,15 @@ export function laneEnd(base: usize, lane: u32): u32 {
   } else if (!lockTryEnter(base)) {
     return abi.STATUS_BUSY;
   }
-  freeOwned(base, lane);
+  count += freeOwned(base, lane);
+  const orphaned = controlLane(base, 0) + abi.LANE_OFF_ORPHANED;
+  store<u32>(orphaned, load<u32>(orphaned) + count);
+  if (ASC_FEATURE_THREADS) {
+    laneCacheFold(base, lane);
+    laneCacheDrain(base);
+    laneCacheRecount(base);
+    recoverPools(base);
+  }
   setState(base, lane, abi.LANE_STATE_FREE);
   lockLeave(base);
   return abi.STATUS_OK;
@@ -71,6 +100,7 @@ export function laneGive(base: usize, slot: u32, generation: u32): u32 {
   if (status != abi.STATUS_OK) return status;
   if (slotsHot(base, slot).state == abi.SLOT_STATE_PINNED) return abi.STATUS_PINNED;
   slotsSetLane(base, slot, 0);
+  if (ASC_FEATURE_THREADS) move(base, slot, lockLane(), 0);
   return abi.STATUS_OK;
 }
 
@@ -81,19 +111,51 @@ export function laneAdopt(base: usize, slot: u32, generation: u32): u32 {
     return status == abi.STATUS_OK ? abi.STATUS_NOT_OWNER : status;
   if (slotsLane(base, slot) != 0) return abi.STATUS_NOT_OWNER;
   slotsSetLane(base, slot, lockLane());
+  if (ASC_FEATURE_THREADS) move(base, slot, 0, lockLane());
   return abi.STATUS_OK;
 }
 
-function freeOwned(base: usize, lane: u32): void {
+/** What a block counts for goes from one lane to another. */
+function move(base: usize, slot: u32, from: u32, to: u32): void {
+  const hot = slotsHot(base, slot);
+  const row = arenaRow(base, hot.arena);
+  const usage = arenaUsageOf(hot.requested);
+  laneCacheSettle(base, hot.arena);
+  laneCacheNote(base, row, from, 0 - usage);
+  laneCacheNote(base, row, to, usage);
+}
+
+/** Frees what `lane` owns and returns how many blocks were live. */
+function freeOwned(base: usize, lane: u32): u32 {
   const slotFresh = controlAt(base).slotFresh;
   let count: u32 = 0;
   for (let slot: u32 = 1; slot < slotFresh; slot++) {
-    if (!slotsIsLive(slotsHot(base, slot)) || slotsLane(base, slot) != lane) continue;
+    const hot = slotsHot(base, slot);
+    if (!slotsIsBound(hot) || slotsLane(base, slot) != lane) continue;
+    if (slotsIsLive(hot)) count += 1;
     arenaTakeBack(base, slot);
-    count += 1;
   }
-  const orphaned = controlLane(base, 0) + abi.LANE_OFF_ORPHANED;
-  store<u32>(orphaned, load<u32>(orphaned) + count);
+  return count;
+}
+
+/**
+ * Makes nobody's cached blocks of what `lane` owns, so that a recovery frees them, and returns how
+ * many were live. Nothing but slots may be trusted.
+ */
+function disown(base: usize, lane: u32): u32 {
+  const slotFresh = min(controlAt(base).slotFresh, controlAt(base).slotCapacity);
+  let count: u32 = 0;
+  for (let slot: u32 = 1; slot < slotFresh; slot++) {
+    const hot = slotsHot(base, slot);
+    if (!slotsIsBound(hot) || slotsLane(base, slot) != lane) continue;
+    const isLive = slotsIsLive(hot);
+    if (isLive) count += 1;
+    slotsCold(base, slot).pins = 0;
+    const generation = hot.generation + (isLive ? 1 : 0);
+    slotsSetTenure(hot, generation, hot.sizing, abi.SLOT_STATE_CACHED, hot.arena);
+    slotsSetLane(base, slot, 0);
+  }
+  return count;
 }
 
 function laneState(base: usize, lane: u32): u32 {

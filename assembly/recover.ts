@@ -27,10 +27,11 @@ import { blockBytes, blockRestore } from "./block";
 import { checkAll } from "./check";
 import { classCacheFormat, classCacheSettle } from "./class-cache";
 import { controlAt } from "./control";
+import { laneCacheIsElsewhere, laneCacheRecount } from "./lane-cache";
 import { orderTreeFormat } from "./order-tree";
 import { regionExtentBytes, regionRelease } from "./region";
 import { slabFormat } from "./slab";
-import { slotsHot, slotsIsLive, slotsRenew } from "./slots";
+import { slotsHot, slotsIsLive, slotsLane, slotsRenew } from "./slots";
 import { statsPool } from "./stats";
 
 /** What a step answers if it found no damage; anything else is the code of a broken invariant. */
@@ -45,6 +46,7 @@ export function recoverAll(base: usize): u32 {
   if (broken == HOLDS) broken = formatArenas(base);
   if (broken == HOLDS) broken = recoverSlots(base);
   if (broken != HOLDS) return broken;
+  if (ASC_FEATURE_THREADS) laneCacheRecount(base);
   recoverPools(base);
   return checkAll(base);
 }
@@ -129,6 +131,10 @@ function recoverSlots(base: usize): u32 {
   control.slotRetiredCount = 0;
   // Downwards, so that the lowest slot is the first one in the list.
   for (let slot = slotFresh - 1; slot > 0; slot--) {
+    if (ASC_FEATURE_THREADS && laneCacheIsElsewhere(base, slot)) {
+      if (!recoverElsewhere(base, slot)) return abi.INV_TREE_4;
+      continue;
+    }
     if (slotsIsLive(slotsHot(base, slot))) {
       const broken = recoverBlock(base, slot);
       if (broken != HOLDS) return broken;
@@ -138,10 +144,27 @@ function recoverSlots(base: usize): u32 {
   return HOLDS;
 }
 
+/**
+ * Claims the block of a slot that another lane may take or put meanwhile: it stays bound. False if it
+ * cannot be claimed.
+ */
+function recoverElsewhere(base: usize, slot: u32): bool {
+  const hot = slotsHot(base, slot);
+  if (!arenaIsOpen(base, hot.arena)) return false;
+  const row = arenaRow(base, hot.arena);
+  if (!blockRestore(base, row, hot.sizing, hot.requested, hot.offset)) return false;
+  if (hot.sizing == abi.ORDER_WHOLE) row.wholeSlot = slot;
+  row.claimed += blockBytes(row, hot.sizing, hot.requested);
+  if (hot.state == abi.SLOT_STATE_PINNED) row.pinnedCount += 1;
+  controlAt(base).slotBoundCount += 1;
+  return true;
+}
+
 /** Claims the block of one live slot and counts it. */
 function recoverBlock(base: usize, slot: u32): u32 {
   const hot = slotsHot(base, slot);
   if (!arenaIsOpen(base, hot.arena) || hot.requested == 0) return abi.INV_SLOT_2;
+  if (slotsLane(base, slot) > <u32>abi.LANE_COUNT_MAX) return abi.INV_SLOT_2;
   const row = arenaRow(base, hot.arena);
   if (!blockRestore(base, row, hot.sizing, hot.requested, hot.offset)) return abi.INV_TREE_4;
   const granted = blockBytes(row, hot.sizing, hot.requested);
@@ -154,7 +177,7 @@ function recoverBlock(base: usize, slot: u32): u32 {
 }
 
 /** Counts what the arenas hold. */
-function recoverPools(base: usize): void {
+export function recoverPools(base: usize): void {
   const arenaCapacity = controlAt(base).arenaCapacity;
   for (let pool: u32 = 0; pool < <u32>abi.POOL_COUNT; pool++) {
     const counters = statsPool(base, pool);

@@ -13,6 +13,8 @@ import {
 import { bitsIsPowerOfTwo } from "./bits";
 import { NO_SIZING, blockBytes, blockGranules, blockIsPage, blockSizingOf } from "./block";
 import { controlAt } from "./control";
+import { laneCacheNote } from "./lane-cache";
+import { lockLane } from "./lock";
 import { orderTreeClaimAt, orderTreeReleaseRun, orderTreeRunStep } from "./order-tree";
 import { slotsExchange, slotsHot, slotsRebind, slotsSetLength, slotsVerify } from "./slots";
 import { statsRecharge } from "./stats";
@@ -56,6 +58,7 @@ export function resizeInPlace(
   const grantedBefore = blockBytes(row, sizingBefore, requestedBefore);
   const grantedGrowth = blockBytes(row, sizing, requested) - grantedBefore;
   row.usage += requestedGrowth;
+  if (ASC_FEATURE_THREADS) laneCacheNote(base, row, lockLane(), requestedGrowth);
   row.claimed += grantedGrowth;
   statsRecharge(base, row.pool, requestedGrowth, grantedGrowth);
   slotsSetLength(hot, requested, sizing);

@@ -77,7 +77,11 @@ export class BuddyAllocator {
 
   /** @throws {MisuseError} `bad-size`, `bad-option`. */
   static async create(options: BuddyAllocatorOptions): Promise<BuddyAllocator> {
-    checkObject(options, "BuddyAllocator.create", [...SINGLE_ARENA_OPTION_NAMES, "random", "shared"]);
+    checkObject(options, "BuddyAllocator.create", [
+      ...SINGLE_ARENA_OPTION_NAMES,
+      "random",
+      "shared",
+    ]);
     const isShared = checkShared(options.shared);
     const { core, arena } = await openSingleArena({
       ...options,

@@ -5,6 +5,7 @@ import { checkObject } from "../memory/checks.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
 import type { Pin, PinAccess } from "../memory/pin.js";
 import { Tensor, type TensorOwner } from "../memory/tensor.js";
+import type { TensorMessage } from "../memory/tokens.js";
 import type { Dtype, Shape, TensorKind, TensorView } from "../types.js";
 import type { BlockHolder, HeldBlock, HeldBlocks } from "./held-blocks.js";
 import { planOffsets } from "./plan-offsets.js";
@@ -91,6 +92,13 @@ export class PlanRecorder implements TensorOwner {
     if (recorded === undefined) return;
     recorded.end = this.#time++;
     this.#live.delete(record);
+  }
+
+  /** @internal For the plan it is then needed to the end of the step. */
+  handOver(record: TensorRecord): TensorMessage {
+    const message = this.#parts.allocator.handOver(record);
+    this.#live.delete(record);
+    return message;
   }
 
   /** @internal */

@@ -4,8 +4,10 @@
 // status beside it; misuse of a handle becomes a MisuseError in `refuse`.
 import * as abi from "../../assembly/abi.js";
 import { MisuseError, PoisonedError, TierError } from "../errors.js";
+import { freeBatches } from "./batch.js";
 import type { BlockHandle, BlockInfo, FreeRefusal, Move } from "./block-info.js";
 import { type ClassCacheCounters, readClassCaches } from "./class-caches.js";
+import type { ArenaCounters, PoolCounters } from "./counters.js";
 import { invariantName } from "./invariants.js";
 import { Lanes, type LaneToken } from "./lanes.js";
 import { isSharedMemory, LinearMemory, type MemoryFactory } from "./linear-memory.js";
@@ -34,32 +36,6 @@ export interface ControlPlaneOptions {
   readonly wasm?: WasmSource | undefined;
 }
 
-/** Counters of one pool, in bytes and blocks. */
-export interface PoolCounters {
-  readonly requestedBytes: number;
-  readonly requestedBytesPeak: number;
-  readonly grantedBytes: number;
-  /** Granted bytes, those of cached blocks included: what nobody else can have. */
-  readonly claimedBytes: number;
-  readonly claimedBytesPeak: number;
-  readonly allocationCount: number;
-  readonly freeCount: number;
-  readonly liveCount: number;
-}
-
-/** Figures of one arena. */
-export interface ArenaCounters {
-  readonly capacityBytes: number;
-  readonly grantedBytes: number;
-  readonly requestedBytes: number;
-  readonly freeBytes: number;
-  /** What is cached or free in slabs adds to the free bytes, not to this. */
-  readonly largestFreeBlockBytes: number;
-  readonly slabCount: number;
-  readonly liveCount: number;
-  readonly pinnedCount: number;
-}
-
 /** Handles of one batch: a scope of as many blocks is freed in one call. */
 const BATCH_HANDLES_MAX = 16_384;
 
@@ -74,6 +50,8 @@ export class ControlPlane {
   /** What several threads do with the plane; null in one that is not shared. */
   readonly lanes: Lanes | null;
   readonly #core: CoreExports;
+  /** The exports themselves, for calls that find the guard taken almost never. */
+  readonly #hot: CoreExports;
   /** Address of the status of the last refusal. */
   readonly #statusAddress: number;
   readonly #base: number;
@@ -98,6 +76,7 @@ export class ControlPlane {
     this.lanes = isSharedMemory(memory.wasm)
       ? new Lanes(core, { memory: memory.wasm, module, base, lane }, (code) => this.refuse(code))
       : null;
+    this.#hot = core;
     this.#core = this.lanes?.core ?? core;
     this.#statusAddress = this.lanes?.statusAddress ?? base + abi.CONTROL_OFF_STATUS;
     this.slotCapacity = this.#header(abi.CONTROL_OFF_SLOT_CAPACITY);
@@ -172,8 +151,12 @@ export class ControlPlane {
    * @returns A slot, or 0.
    */
   allocate(arena: number, requestedBytes: number, alignment: number): number {
-    const slot = this.#core.arenaAllocate(this.#base, arena, requestedBytes, alignment);
-    return slot === 0 ? this.#zeroOrThrow(0) : slot;
+    const slot = this.#hot.arenaAllocate(this.#base, arena, requestedBytes, alignment);
+    if (slot !== 0) return slot;
+    if (this.lanes === null) return this.#zeroOrThrow(0);
+    return this.#zeroOrThrow(
+      this.#core.arenaAllocate(this.#base, arena, requestedBytes, alignment),
+    );
   }
 
   /** Gives the whole of an empty arena to one block. @returns A slot, or 0. */
@@ -183,8 +166,11 @@ export class ControlPlane {
 
   /** @throws {MisuseError} `stale-handle`, `foreign-handle`, `pinned`. */
   free(slot: number, generation: number): void {
-    const status = this.#core.slotFree(this.#base, slot, generation);
-    if (status !== abi.STATUS_OK) this.refuse(status);
+    const status = this.#hot.slotFree(this.#base, slot, generation);
+    if (status === abi.STATUS_OK) return;
+    this.refuse(
+      status === abi.STATUS_BUSY ? this.#core.slotFree(this.#base, slot, generation) : status,
+    );
   }
 
   /**
@@ -194,28 +180,23 @@ export class ControlPlane {
    * @returns The refusals, as {@link free} throws them; none as a rule.
    */
   freeAll(handles: readonly BlockHandle[]): FreeRefusal[] {
-    const refusals: FreeRefusal[] = [];
-    const words = this.#signedWords;
-    const start = this.#batchAddress / 4;
-    const capacity = (words.length - start) / 2;
-    for (let first = 0; first < handles.length; first += capacity) {
-      const count = Math.min(capacity, handles.length - first);
-      for (let index = 0; index < count; index++) {
-        const { slot, generation } = handles[first + index] as BlockHandle;
-        words[start + 2 * index] = slot;
-        words[start + 2 * index + 1] = generation;
-      }
+    const free = (count: number) => {
       const refusedCount = this.#core.slotFreeBatch(this.#base, this.#batchAddress, count);
-      if (refusedCount === 0) continue;
       const status = this.#word(this.#statusAddress);
-      if (status === abi.STATUS_BUSY) this.refuse(status);
-      for (let index = 0; index < count; index++) {
-        const refused = words[start + 2 * index + 1] as number;
-        try {
-          this.refuse(refused);
-        } catch (error) {
-          refusals.push({ index: first + index, error: error as Error });
-        }
+      if (refusedCount !== 0 && status === abi.STATUS_BUSY) this.refuse(status);
+      return refusedCount;
+    };
+    const refusals: FreeRefusal[] = [];
+    for (const { index, status } of freeBatches(
+      this.#signedWords,
+      this.#batchAddress,
+      handles,
+      free,
+    )) {
+      try {
+        this.refuse(status);
+      } catch (error) {
+        refusals.push({ index, error: error as Error });
       }
     }
     return refusals;
@@ -351,18 +332,21 @@ export class ControlPlane {
     let allocationCount = wide(abi.POOL_OFF_ALLOCATIONS);
     let cachedBytes = 0;
     let liveCount = 0;
+    let driftBytes = 0;
     for (let arena = 1; arena < this.arenaCapacity; arena++) {
       if (!this.isArenaOpen(arena) || this.#arena(arena, abi.ARENA_OFF_POOL) !== pool) continue;
       const cached = this.#cached(arena);
       allocationCount += cached.takenCount;
       cachedBytes += cached.bytes;
       liveCount += this.arenaLiveCount(arena);
+      driftBytes += this.lanes?.figures(arena).driftBytes ?? 0;
     }
-    const requestedBytesPeak = wide(abi.POOL_OFF_REQUESTED_PEAK);
+    const requestedBytes =
+      wide(abi.POOL_OFF_REQUESTED_PEAK) - wide(abi.POOL_OFF_HEADROOM) + driftBytes;
     const claimedBytes = wide(abi.POOL_OFF_CLAIMED);
     return {
-      requestedBytes: requestedBytesPeak - wide(abi.POOL_OFF_HEADROOM),
-      requestedBytesPeak,
+      requestedBytes,
+      requestedBytesPeak: Math.max(wide(abi.POOL_OFF_REQUESTED_PEAK), requestedBytes),
       grantedBytes: claimedBytes - cachedBytes,
       claimedBytes,
       claimedBytesPeak: wide(abi.POOL_OFF_CLAIMED_PEAK),
@@ -387,7 +371,9 @@ export class ControlPlane {
     return {
       capacityBytes,
       grantedBytes,
-      requestedBytes: this.#wide(row + abi.ARENA_OFF_USAGE) % 2 ** abi.USAGE_COUNT_SHIFT,
+      requestedBytes:
+        (this.#wide(row + abi.ARENA_OFF_USAGE) % 2 ** abi.USAGE_COUNT_SHIFT) +
+        (this.lanes?.figures(arena).driftBytes ?? 0),
       freeBytes: capacityBytes - grantedBytes,
       largestFreeBlockBytes: orders === 0 ? 0 : 2 ** (31 - Math.clz32(orders)) * granuleBytes,
       slabCount: this.#arena(arena, abi.ARENA_OFF_SLAB_COUNT),
@@ -397,7 +383,9 @@ export class ControlPlane {
   }
 
   arenaLiveCount(arena: number): number {
-    return this.#arena(arena, abi.ARENA_OFF_USAGE + 4) >>> (abi.USAGE_COUNT_SHIFT - 32);
+    const settledCount =
+      this.#arena(arena, abi.ARENA_OFF_USAGE + 4) >>> (abi.USAGE_COUNT_SHIFT - 32);
+    return this.lanes === null ? settledCount : settledCount + this.lanes.figures(arena).driftCount;
   }
 
   isHandleLive(slot: number, generation: number): boolean {
@@ -533,7 +521,10 @@ export class ControlPlane {
   #cached(arena: number): ClassCacheCounters {
     const address = this.#base + this.#arena(arena, abi.ARENA_OFF_CACHES);
     const classCount = this.#arena(arena, abi.ARENA_OFF_CACHE_CLASS_COUNT);
-    return readClassCaches(this.#words, address, classCount);
+    const cached = readClassCaches(this.#words, address, classCount);
+    if (this.lanes === null) return cached;
+    const { cachedBytes, takenCount } = this.lanes.figures(arena);
+    return { bytes: cached.bytes + cachedBytes, takenCount: cached.takenCount + takenCount };
   }
 
   /** Bytes in which the offsets of an arena's slots count. */

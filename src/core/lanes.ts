@@ -30,6 +30,15 @@ export interface LockCounters {
   readonly refusedCount: number;
 }
 
+/** What lanes hold of one arena beside its own counters. */
+export interface LaneFigures {
+  readonly cachedBytes: number;
+  readonly takenCount: number;
+  /** Requested bytes and live blocks that are not in the arena's usage yet; may be below 0. */
+  readonly driftBytes: number;
+  readonly driftCount: number;
+}
+
 export class Lanes {
   /** The exports as this lane calls them: they wait for the guard. */
   readonly core: CoreExports;
@@ -115,6 +124,35 @@ export class Lanes {
       enteredCount: word(abi.CONTROL_OFF_LOCK_ENTERED),
       contendedCount: word(abi.CONTROL_OFF_LOCK_CONTENDED),
       refusedCount: word(abi.CONTROL_OFF_LOCK_REFUSED),
+    };
+  }
+
+  /** What the lanes have cached of an arena, and what they have not settled. Cost: one look a lane. */
+  figures(arena: number): LaneFigures {
+    const arenaCapacity = this.#words[
+      (this.#token.base + abi.CONTROL_OFF_ARENA_CAPACITY) / 4
+    ] as number;
+    const rows = this.#rowAddress(abi.LANE_COUNT_MAX + 1);
+    let drift = 0n;
+    let cachedBytes = 0;
+    let takenCount = 0;
+    for (let lane = 1; lane <= abi.LANE_COUNT_MAX; lane++) {
+      if (lane !== abi.LANE_FIRST && !this.isAttached(lane)) continue;
+      const row = (rows + (lane * arenaCapacity + arena) * abi.LANE_CACHE_BYTES) / 4;
+      const wide = (offset: number) =>
+        BigInt(this.#words[row + offset / 4 + 1] as number) * 2n ** 32n +
+        BigInt((this.#words[row + offset / 4] as number) >>> 0);
+      drift += wide(abi.LANE_CACHE_OFF_DRIFT);
+      takenCount += Number(wide(abi.LANE_CACHE_OFF_TAKEN));
+      cachedBytes += this.#words[row + abi.LANE_CACHE_OFF_CACHED / 4] as number;
+    }
+    const driftBytes = BigInt.asIntN(abi.USAGE_COUNT_SHIFT, drift);
+    const driftCount = (drift - driftBytes) >> BigInt(abi.USAGE_COUNT_SHIFT);
+    return {
+      cachedBytes,
+      takenCount,
+      driftBytes: Number(driftBytes),
+      driftCount: Number(driftCount),
     };
   }
 

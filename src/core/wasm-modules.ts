@@ -1,6 +1,7 @@
 // Compiles and instantiates the two modules, core.wasm and kernels.wasm. Layer: core.
 // The only file that uses the AssemblyScript loader.
 import { instantiate } from "@assemblyscript/loader";
+import { LANE_FIRST } from "../../assembly/abi.js";
 import { MisuseError } from "../errors.js";
 import { CORE_WASM_BASE64, KERNELS_WASM_BASE64 } from "./wasm-bytes.generated.js";
 
@@ -105,7 +106,7 @@ async function instantiateWith(
   base64: string,
   source: WasmSource | undefined,
   mark: string,
-  lane = 0,
+  lane = LANE_FIRST,
 ): Promise<unknown> {
   const module = await compile(base64, source);
   try {

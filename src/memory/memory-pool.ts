@@ -1,5 +1,6 @@
 // The arenas of one tensor kind, with one budget. Grows by arenas, never by bytes.
-import type { ControlPlane, PoolCounters } from "../core/control-plane.js";
+import type { ControlPlane } from "../core/control-plane.js";
+import type { PoolCounters } from "../core/counters.js";
 import { WASM_PAGE_BYTES } from "../core/linear-memory.js";
 import type { TensorKind } from "../types.js";
 import type { ArenaShelf, PoolArena } from "./arena-shelf.js";

@@ -1,11 +1,7 @@
 // One control plane with one arena: what the low-level allocators stand on.
-import {
-  ARENA_CAPACITY_MAX,
-  ControlPlane,
-  SLOT_CAPACITY_MAX,
-} from "../core/control-plane.js";
-import { arenaMetadataBytesMax } from "../core/metadata-bytes.js";
+import { ARENA_CAPACITY_MAX, ControlPlane, SLOT_CAPACITY_MAX } from "../core/control-plane.js";
 import { createUnsharedMemory, type MemoryFactory } from "../core/linear-memory.js";
+import { arenaMetadataBytesMax } from "../core/metadata-bytes.js";
 import type { WasmSource } from "../core/wasm-modules.js";
 import { MisuseError } from "../errors.js";
 import { checkBytes } from "../types.js";

@@ -238,7 +238,7 @@ describe("arena: pin and unpin", () => {
     for (let i = 0; i < abi.PIN_COUNT_MAX; i++) slotPin(base, slot, 1);
     expect<u32>(slotPin(base, slot, 1)).toBe(0);
     expect<u32>(status(base)).toBe(abi.STATUS_PIN_LIMIT);
-    expect<u32>(load<u32>(coldAddress(base, slot), abi.COLD_OFF_PINS)).toBe(abi.PIN_COUNT_MAX);
+    expect<u32>(load<u16>(coldAddress(base, slot), abi.COLD_OFF_PINS)).toBe(abi.PIN_COUNT_MAX);
   });
 });
 

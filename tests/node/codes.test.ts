@@ -5,7 +5,7 @@ import { describe, expect, it } from "vitest";
 import * as abi from "../../assembly/abi.js";
 import type { ControlPlane } from "../../src/core/control-plane.js";
 import { type CoreExports, instantiateCore } from "../../src/core/wasm-modules.js";
-import { BUILDS, moduleOf, openPlane } from "../proof/builds.mjs";
+import { BUILDS, moduleOf, openPlane, statusWordOf } from "../proof/builds.mjs";
 
 const CODES: Readonly<Record<string, unknown>> = { ...abi };
 const namesOf = (prefix: string) => Object.keys(CODES).filter((name) => name.startsWith(prefix));
@@ -141,6 +141,7 @@ const STATUS_CALLS: Readonly<Record<string, (opened: Opened) => number>> = {
     return core.slotUnpin(base, ...handle);
   },
   STATUS_NO_PLAN: ({ core, base }) => core.compactCommit(base),
+  STATUS_NOT_OWNER: ({ core, base, plane }) => core.slotAdopt(base, ...block(plane)),
   STATUS_BAD_MAGIC: ({ core, base, words }) => {
     words[(base + abi.CONTROL_OFF_MAGIC) / 4] = 0;
     return core.check(base);
@@ -157,7 +158,7 @@ const allocate = ({ core, base }: Opened, bytes: number) => core.arenaAllocate(b
 
 function refusal({ base, words }: Opened, call: () => number): number {
   expect(call()).toBe(0);
-  return words[(base + abi.CONTROL_OFF_STATUS) / 4] as number;
+  return words[statusWordOf(words, base)] as number;
 }
 
 describe.each(BUILDS)("%s", (build) => {

@@ -1,5 +1,6 @@
 // Control planes of every build of the core, with the memory that each takes.
 import { readFile } from "node:fs/promises";
+import * as abi from "../../dist/assembly/abi.js";
 import { ControlPlane } from "../../dist/src/core/control-plane.js";
 import { arenaMetadataBytesMax } from "../../dist/src/core/metadata-bytes.js";
 
@@ -56,6 +57,19 @@ export async function openPlane({ build, arenas, slotCount, wasm }) {
     },
     wasm: module,
   });
-  const core = new WebAssembly.Instance(module, { env: { memory } }).exports;
+  const core = instantiate(module, memory);
   return { plane, memory, base: core.controlHeapBase() };
+}
+
+/** The exports of a build of the core, as the lane that made the plane. */
+export function instantiate(module, memory) {
+  const imports = { env: { memory }, lock: { LANE: abi.LANE_FIRST } };
+  return new WebAssembly.Instance(module, imports).exports;
+}
+
+/** Word of the status of the last refusal, in `words` of the control memory. */
+export function statusWordOf(words, base) {
+  const lanes = words[(base + abi.CONTROL_OFF_LANES) / 4];
+  if (lanes === 0) return (base + abi.CONTROL_OFF_STATUS) / 4;
+  return (base + lanes + abi.LANE_FIRST * abi.LANE_BYTES + abi.LANE_OFF_STATUS) / 4;
 }

@@ -4,7 +4,7 @@
 import * as abi from "../../dist/assembly/abi.js";
 import { BuddyAllocator } from "../../dist/src/buddy-allocator.js";
 import { MisuseError } from "../../dist/src/errors.js";
-import { moduleOf, openPlane } from "./builds.mjs";
+import { instantiate, moduleOf, openPlane, statusWordOf } from "./builds.mjs";
 import { must } from "./must.mjs";
 import { words } from "./random.mjs";
 
@@ -199,9 +199,9 @@ async function misuseTables({ seed, badCount, build, through, wrap }) {
     if (!isLive(world, [slot, generation])) world.others.push([slot, generation]);
   }
   const module = await moduleOf(build);
-  const core = new WebAssembly.Instance(module, { env: { memory } }).exports;
+  const core = instantiate(module, memory);
   const calls = through === "core" ? coreCalls(core, base) : planeCalls(plane);
-  const statusWord = (base + abi.CONTROL_OFF_STATUS) / 4;
+  const statusWord = statusWordOf(new Int32Array(memory.buffer), base);
   const kinds = Object.entries(KINDS);
   const counts = Object.fromEntries(kinds.map(([name]) => [name, 0]));
   for (let done = 0; done < badCount; ) {

@@ -348,7 +348,7 @@ function verify(world, scenario) {
   for (let slot = 1; slot < end; slot++) {
     const hot = world.word(abi.CONTROL_OFF_HOT) + slot * abi.HOT_BYTES;
     const state = (world.word(hot + abi.HOT_OFF_SIZING) >>> 8) & 0xff;
-    if (state === abi.SLOT_STATE_LIVE) liveCount += 1;
+    if (state === abi.SLOT_STATE_LIVE || state === abi.SLOT_STATE_PINNED) liveCount += 1;
   }
   if (liveCount !== scenario.live.size) {
     throw new Violation(`${liveCount} blocks are live in place of ${scenario.live.size}`);
