@@ -31,7 +31,7 @@ import { laneCacheIsElsewhere, laneCacheRecount } from "./lane-cache";
 import { orderTreeFormat } from "./order-tree";
 import { regionExtentBytes, regionRelease } from "./region";
 import { slabFormat } from "./slab";
-import { slotsHot, slotsIsLive, slotsLane, slotsRenew } from "./slots";
+import { slotsHot, slotsIsBound, slotsIsLive, slotsLane, slotsRenew } from "./slots";
 import { statsPool } from "./stats";
 
 /** What a step answers if it found no damage; anything else is the code of a broken invariant. */
@@ -131,7 +131,8 @@ function recoverSlots(base: usize): u32 {
   control.slotRetiredCount = 0;
   // Downwards, so that the lowest slot is the first one in the list.
   for (let slot = slotFresh - 1; slot > 0; slot--) {
-    if (ASC_FEATURE_THREADS && laneCacheIsElsewhere(base, slot)) {
+    const isBound = slotsIsBound(slotsHot(base, slot));
+    if (ASC_FEATURE_THREADS && isBound && laneCacheIsElsewhere(base, slot)) {
       if (!recoverElsewhere(base, slot)) return abi.INV_TREE_4;
       continue;
     }

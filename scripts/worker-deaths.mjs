@@ -26,7 +26,7 @@ const HANG_MS = 10_000;
 const HELD_SHARE_MIN = 0.3;
 const VICTIM_COUNT = 2;
 /** Victims walk every invariant now and then: that is when most die with the guard. */
-const VERIFY_SHARE = 0.05;
+const VERIFY_SHARE = 0.15;
 
 const script = new URL("../tests/workers/buddy-worker.mjs", import.meta.url);
 const buddy = await BuddyAllocator.create({ totalBytes: TOTAL_BYTES, shared: true });

@@ -3,6 +3,7 @@
 import * as abi from "../../assembly/abi.js";
 import { MisuseError, PoisonedError } from "../errors.js";
 import { Guard } from "./guard.js";
+import { invariantName } from "./invariants.js";
 import { guardedExports } from "./shared-exports.js";
 import type { CoreExports } from "./wasm-modules.js";
 
@@ -92,7 +93,8 @@ export class Lanes {
   release(lane: number): boolean {
     const status = this.core.laneRelease(this.#token.base, lane) >>> 0;
     if (status === abi.STATUS_BUSY && !this.isPoisoned) return false;
-    if (status >= abi.INV_TREE_1) throw new PoisonedError("the slot table is damaged");
+    if (status >= abi.INV_TREE_1)
+      throw new PoisonedError(`the slot table is damaged (${invariantName(status)})`);
     this.#refuse(status);
     return true;
   }
