@@ -38,12 +38,13 @@ import { laneAdopt, laneBegin, laneEnd, laneGive, laneTake } from "./lane";
 import {
   laneCacheAsk,
   laneCacheDrain,
+  laneCacheFold,
   laneCacheIsAsked,
   laneCachePut,
   laneCacheSettle,
   laneCacheTake,
 } from "./lane-cache";
-import { lockHolder, lockLeave, lockPoison, lockTakeOver, lockTryEnter } from "./lock";
+import { lockHolder, lockLane, lockLeave, lockPoison, lockTakeOver, lockTryEnter } from "./lock";
 import { recoverAll } from "./recover";
 import { resizeExchange, resizeInPlace } from "./resize";
 import { HotRow, slotsHot, slotsIsBound, slotsVerify } from "./slots";
@@ -100,6 +101,10 @@ export function arenaOpen(base: u32, pool: u32, capacityGranules: u32, granuleSh
 export function arenaClose(base: u32, arena: u32): u32 {
   if (!lockTryEnter(base)) return abi.STATUS_BUSY;
   if (controlAt(base).planArena == arena) discard(base);
+  if (ASC_FEATURE_THREADS) {
+    laneCacheDrain(base);
+    laneCacheFold(base, lockLane());
+  }
   const status = close(base, arena);
   lockLeave(base);
   return status;
@@ -170,6 +175,7 @@ function allocateGuarded(base: u32, arena: u32, requestedBytes: u32, alignment: 
 /** Allocates an entirely free arena as one block and returns its slot, or 0; see arena.ts. */
 export function arenaAllocateWhole(base: u32, arena: u32, requestedBytes: u32): u32 {
   if (!lockTryEnter(base)) return controlRefuse(base, abi.STATUS_BUSY);
+  if (ASC_FEATURE_THREADS) laneCacheDrain(base);
   const slot = allocateWhole(base, arena, requestedBytes);
   lockLeave(base);
   return slot;
@@ -274,6 +280,7 @@ export function slotFreeBatch(base: u32, address: u32, count: u32): u32 {
     controlRefuse(base, abi.STATUS_BUSY);
     return count;
   }
+  if (ASC_FEATURE_THREADS) laneCacheDrain(base);
   controlRefuse(base, abi.STATUS_OK);
   const refusedCount = batchFree(base, address, count);
   lockLeave(base);
@@ -289,6 +296,9 @@ export function slotResize(
   alignment: u32,
 ): u32 {
   if (!lockTryEnter(base)) return abi.STATUS_BUSY;
+  if (ASC_FEATURE_THREADS && slotsVerify(base, slot, generation) == abi.STATUS_OK) {
+    settle(base, slotsHot(base, slot).arena);
+  }
   const status = resizeInPlace(base, slot, generation, requestedBytes, alignment);
   lockLeave(base);
   return status;
@@ -351,6 +361,7 @@ export function slotAdopt(base: u32, slot: u32, generation: u32): u32 {
 /** Starts a compaction plan and returns its number of candidates; see compact.ts. */
 export function compactBegin(base: u32, arena: u32): u32 {
   if (!lockTryEnter(base)) return controlRefuse(base, abi.STATUS_BUSY);
+  if (ASC_FEATURE_THREADS) laneCacheDrain(base);
   const count = begin(base, arena);
   lockLeave(base);
   return count;
