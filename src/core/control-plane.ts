@@ -36,8 +36,8 @@ export interface ControlPlaneOptions {
   readonly wasm?: WasmSource | undefined;
 }
 
-/** Handles of one batch: a scope of as many blocks is freed in one call. */
-const BATCH_HANDLES_MAX = 16_384;
+/** Handles of one batch: enough that the calls cost next to nothing, few enough to be no burden. */
+const BATCH_HANDLES_MAX = 1024;
 
 /** Zeros with these statuses beside them are ordinary: the caller decides. */
 const ORDINARY_REFUSALS = new Set([abi.STATUS_NO_ROOM, abi.STATUS_NO_SLOT, abi.STATUS_NO_METADATA]);
