@@ -1,6 +1,6 @@
 // A decorator that makes one operation of a file system fail, once or from then on.
 import type { FileReader, FileSystem, FileWriter } from "../tier/file-system.js";
-import { privatePart } from "../util/private-bytes.js";
+import { type PrivateBytes, privatePart } from "../util/private-bytes.js";
 
 /** Codes of the faults that a device or a system shows. */
 export type FaultCode = "EIO" | "ENOSPC" | "EDQUOT" | "EMFILE" | "EACCES";
@@ -27,6 +27,16 @@ export interface FaultyFileSystem extends FileSystem {
   readonly faultCount: number;
   /** Name of the first operation that failed, such as `"rename"`; empty before. */
   readonly faultyOperation: string;
+}
+
+function firstBytes(sources: readonly PrivateBytes[], byteLength: number): PrivateBytes[] {
+  const parts: PrivateBytes[] = [];
+  let rest = byteLength;
+  for (const source of sources) {
+    if (rest > 0) parts.push(privatePart(source, 0, Math.min(rest, source.byteLength)));
+    rest -= source.byteLength;
+  }
+  return parts;
 }
 
 export function faultyFileSystem(inner: FileSystem, plan: FaultPlan): FaultyFileSystem {
@@ -59,13 +69,12 @@ export function faultyFileSystem(inner: FileSystem, plan: FaultPlan): FaultyFile
   };
 
   const faultyWriter = (writer: FileWriter): FileWriter => ({
-    write: async (source, offset) => {
-      if (!isDue("write")) return writer.write(source, offset);
+    write: async (sources, offset) => {
+      if (!isDue("write")) return writer.write(sources, offset);
       if (mode === "fail") return fail("write");
-      if (source.byteLength < 2)
-        return mode === "short" ? writer.write(source, offset) : fail("write");
-      const half = privatePart(source, 0, source.byteLength >> 1);
-      const count = await writer.write(half, offset);
+      const byteLength = sources.reduce((sum, source) => sum + source.byteLength, 0);
+      if (byteLength < 2) return mode === "short" ? writer.write(sources, offset) : fail("write");
+      const count = await writer.write(firstBytes(sources, byteLength >> 1), offset);
       faultyOperation ||= "write";
       if (mode === "short-then-fail") failsNext = true;
       else faultCount += 1;

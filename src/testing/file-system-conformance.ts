@@ -20,7 +20,7 @@ const text = (value: string) => privateCopy(new TextEncoder().encode(value));
 
 async function put(fileSystem: FileSystem, path: string, bytes: PrivateBytes): Promise<void> {
   const writer = await fileSystem.create(path);
-  assertEqual(await writer.write(bytes, 0), bytes.byteLength, "bytes written");
+  assertEqual(await writer.write([bytes], 0), bytes.byteLength, "bytes written");
   await writer.sync();
   await writer.close();
 }
@@ -71,9 +71,9 @@ export function fileSystemConformance(make: () => Promise<FileSystemFixture>): C
   });
   add("writes at an offset", async (files, path) => {
     const writer = await files.create(path("a"));
-    await writer.write(text("abcdef"), 0);
-    await writer.write(text("XY"), 2);
-    await writer.write(text("gh"), 6);
+    await writer.write([text("abc"), text("def")], 0);
+    await writer.write([text("XY")], 2);
+    await writer.write([text("gh")], 6);
     await writer.close();
     assertBytes((await get(files, path("a"))) ?? privateBytes(0), text("abXYefgh"), "the file");
   });

@@ -34,6 +34,16 @@ function systemError(code: string, path: string): Error {
   return Object.assign(new Error(`${code}: ${path}`), { code });
 }
 
+function joined(sources: readonly Uint8Array[]): Uint8Array {
+  const bytes = new Uint8Array(sources.reduce((sum, { byteLength }) => sum + byteLength, 0));
+  let offset = 0;
+  for (const source of sources) {
+    bytes.set(source, offset);
+    offset += source.byteLength;
+  }
+  return bytes;
+}
+
 export function memoryFileSystem(): MemoryFileSystem {
   const inodes = new Map<string, Inode>();
   const directories = new Set<string>();
@@ -82,8 +92,9 @@ export function memoryFileSystem(): MemoryFileSystem {
         if (!isOpen) throw systemError("EBADF", path);
       };
       return {
-        write: async (source, offset) => {
+        write: async (sources, offset) => {
           checkOpen();
+          const source = joined(sources);
           const endOffset = offset + source.byteLength;
           if (endOffset > inode.bytes.byteLength) {
             const longer = new Uint8Array(endOffset);
@@ -91,7 +102,7 @@ export function memoryFileSystem(): MemoryFileSystem {
             inode.bytes = longer;
           }
           inode.bytes.set(source, offset);
-          operations.push({ type: "write", file: inode.file, offset, bytes: source.slice() });
+          operations.push({ type: "write", file: inode.file, offset, bytes: source });
           return source.byteLength;
         },
         sync: async () => {

@@ -1,20 +1,21 @@
 // The real file system of Node, behind the seam.
+import * as fs from "node:fs";
 import { constants } from "node:fs";
 import {
-  type FileHandle,
   link,
+  lstat,
   mkdir,
-  open,
   readdir,
   readFile,
   rename,
   rm,
-  stat,
   unlink,
   writeFile,
 } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
+import { promisify } from "node:util";
 import { randomName, systemRandom } from "../random.js";
+import type { PrivateBytes } from "../util/private-bytes.js";
 import type { FileLock, FileSystem } from "./file-system.js";
 
 // A link or a FIFO in the directory must not be followed or wait. Both flags are 0 where the
@@ -37,8 +38,46 @@ async function orIfMissing<T>(promise: Promise<T>, value: T): Promise<T> {
   }
 }
 
+// Plain descriptors: a FileHandle costs several promises per call.
+const open = promisify(fs.open);
+const close = promisify(fs.close);
+const stat = promisify(fs.fstat);
+const sync = promisify(fs.fdatasync);
+const syncAll = promisify(fs.fsync);
+
+/** Entries whose sizes are asked for at once. */
+const STAT_COUNT_MAX = 64;
+
+function read(descriptor: number, target: PrivateBytes, offset: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    fs.read(descriptor, target, 0, target.byteLength, offset, (error, count) => {
+      if (error === null) resolve(count);
+      else reject(error);
+    });
+  });
+}
+
+function write(
+  descriptor: number,
+  sources: readonly PrivateBytes[],
+  offset: number,
+): Promise<number> {
+  return new Promise((resolve, reject) => {
+    fs.writev(descriptor, sources, offset, (error, count) => {
+      if (error === null) resolve(count);
+      else reject(error);
+    });
+  });
+}
+
+/** Whether this is a file that only its owner, who is us, has under one name. */
+function isOwnFile(found: fs.Stats): boolean {
+  const isOurs = process.geteuid === undefined || found.uid === process.geteuid();
+  return found.isFile() && found.nlink === 1 && isOurs;
+}
+
 /** null for nothing, and for a link that is not followed. */
-async function openRegular(path: string): Promise<FileHandle | null> {
+async function openRegular(path: string): Promise<number | null> {
   try {
     return await open(path, READ_FLAGS);
   } catch (error) {
@@ -48,11 +87,11 @@ async function openRegular(path: string): Promise<FileHandle | null> {
 }
 
 async function syncEntries(path: string): Promise<void> {
-  const handle = await open(path, constants.O_RDONLY);
+  const descriptor = await open(path, constants.O_RDONLY);
   try {
-    await handle.sync();
+    await syncAll(descriptor);
   } finally {
-    await handle.close();
+    await close(descriptor);
   }
 }
 
@@ -162,36 +201,48 @@ export const nodeFileSystem: FileSystem = {
     }
   },
   list: async (path) => {
+    const names = (await readdir(path, { withFileTypes: true }))
+      .filter((entry) => entry.isFile())
+      .map(({ name }) => name);
     const files = [];
-    for (const entry of await readdir(path, { withFileTypes: true })) {
-      if (!entry.isFile()) continue;
-      const found = await orIfMissing(stat(join(path, entry.name)), null);
-      if (found !== null) files.push({ name: entry.name, byteLength: found.size });
+    for (let start = 0; start < names.length; start += STAT_COUNT_MAX) {
+      const part = names.slice(start, start + STAT_COUNT_MAX);
+      const found = await Promise.all(
+        part.map((name) => orIfMissing(lstat(join(path, name)), null)),
+      );
+      for (const [index, stats] of found.entries()) {
+        if (stats?.isFile() !== true) continue;
+        files.push({ name: part[index] as string, byteLength: stats.size });
+      }
     }
     return files;
   },
   create: async (path) => {
-    const handle = await open(path, "wx", 0o600);
+    const descriptor = await open(path, "wx", 0o600);
     return {
-      write: async (source, offset) =>
-        (await handle.write(source, 0, source.byteLength, offset)).bytesWritten,
-      sync: () => handle.sync(),
-      close: () => handle.close(),
+      write: (sources, offset) => write(descriptor, sources, offset),
+      // The length is flushed too: it is needed to find the data.
+      sync: () => sync(descriptor),
+      close: () => close(descriptor),
     };
   },
   openRead: async (path) => {
-    const handle = await openRegular(path);
-    if (handle === null) return null;
-    const found = await handle.stat();
-    if (!found.isFile() || found.nlink !== 1) {
-      await handle.close();
+    const descriptor = await openRegular(path);
+    if (descriptor === null) return null;
+    let found: fs.Stats | null = null;
+    try {
+      found = await stat(descriptor);
+    } finally {
+      if (found === null) await close(descriptor);
+    }
+    if (!isOwnFile(found)) {
+      await close(descriptor);
       return null;
     }
     return {
       byteLength: found.size,
-      read: async (target, offset) =>
-        (await handle.read(target, 0, target.byteLength, offset)).bytesRead,
-      close: () => handle.close(),
+      read: (target, offset) => read(descriptor, target, offset),
+      close: () => close(descriptor),
     };
   },
   rename: (sourcePath, targetPath) => rename(sourcePath, targetPath),

@@ -5,8 +5,13 @@
 import type { PrivateBytes } from "../util/private-bytes.js";
 
 export interface FileWriter {
-  /** Writes all of `source` at `offset`; may write less: the caller loops. @returns Bytes written. */
-  write(source: PrivateBytes, offset: number): Promise<number>;
+  /**
+   * Writes the sources, one behind the other, at `offset`. May write less: the caller loops.
+   *
+   * @param sources Private memory: the platform may read it until the promise settles.
+   * @returns Bytes written.
+   */
+  write(sources: readonly PrivateBytes[], offset: number): Promise<number>;
   /** Flushes the file's data and size to the device. */
   sync(): Promise<void>;
   close(): Promise<void>;

@@ -1,20 +1,13 @@
-// The SSD tier on a file system: one file per object in one directory, written beside its final
-// name and renamed into place. Knows nothing of records.
-//
-//   <key>.tensor              a committed object
-//   <key>.<random>.tmp        being written; swept at open, since the lock says its writer is dead
-//   <key>.<random>.damaged    quarantined; some go when there are too many
-//   lock.<number>             identity of the process that holds the directory; only the highest counts
-//
-// Other files are left alone.
-//
-// Source: Thanumalayan Sankaranarayana Pillai et al., "All File Systems Are Not Created Equal",
-// OSDI 2014 — why a rename needs the file's and the directory's fsync around it.
-import { TierError, type TierErrorCode } from "../errors.js";
-import { type Random, randomName, systemRandom } from "../random.js";
-import { type PrivateBytes, privatePart } from "../util/private-bytes.js";
-import type { FileLock, FileReader, FileSystem } from "./file-system.js";
-import { TierMeter } from "./meter.js";
+// The SSD tier on a file system: short objects packed into segments, long ones in files of their own.
+// Knows nothing of records. Format and protocols are written down in docs/record-format.md; what is
+// in the directory is the open store's business, and this file's is who may call and what fails how.
+import { TierError } from "../errors.js";
+import { type Random, systemRandom } from "../random.js";
+import { isNoSpace, tierErrorOf } from "./file-errors.js";
+import type { FileLock, FileSystem } from "./file-system.js";
+import { TierCounters } from "./meter.js";
+import { type ObjectWriter, OpenStore } from "./open-store.js";
+import { openStore } from "./store-opening.js";
 import type { Tier, TierCapabilities, TierKey, TierReader, TierStats, TierWriter } from "./tier.js";
 
 export interface FsTierOptions {
@@ -22,264 +15,245 @@ export interface FsTierOptions {
   readonly fileSystem: FileSystem;
   /** Default: `"ssd"`. */
   readonly name?: string;
-  /** Default: Infinity. Most physical bytes of committed objects. */
+  /** Default: Infinity. Most physical bytes. */
   readonly capacityBytes?: number;
+  /** Default: 1 MiB. Bytes in one write of packed objects; four times as many may be in memory. */
+  readonly batchBytes?: number;
+  /** Default: 256 KiB. Objects up to this length are packed, fewer where the capacity is small. */
+  readonly packedBytesMax?: number;
+  /** Default: 0.5. Bytes that cleaning in the background may write per byte that callers write. */
+  readonly cleaningShare?: number;
   readonly random?: Random;
 }
 
-const OBJECT_NAME = /^([0-9a-f]{64})\.tensor$/;
-const TEMPORARY_NAME = /^[0-9a-f]{64}\.[0-9a-f]{32}\.tmp$/;
-const DAMAGED_NAME = /^[0-9a-f]{64}\.[0-9a-f]{32}\.damaged$/;
-/** Quarantined files kept as evidence. */
-const DAMAGED_COUNT_MAX = 16;
-
-const NO_SPACE_CODES = new Set(["ENOSPC", "EDQUOT", "EFBIG"]);
-const BUSY_CODES = new Set(["EMFILE", "ENFILE", "EBUSY", "EAGAIN"]);
-
-function systemCode(error: unknown): string {
-  const code = (error as { code?: unknown } | null)?.code;
-  return typeof code === "string" ? code : "";
-}
+const BATCH_BYTES = 2 ** 20;
+const PACKED_BYTES_MAX = 2 ** 18;
+const CLEANING_SHARE = 0.5;
 
 export class FsTier implements Tier {
   readonly name: string;
   readonly capabilities: TierCapabilities = { isPersistent: true, hasDurableCommit: true };
-  readonly #directory: string;
+  readonly #options: FsTierOptions;
   readonly #files: FileSystem;
-  readonly #random: Random;
-  readonly #meter: TierMeter;
+  readonly #capacityBytes: number;
+  readonly #counters = new TierCounters();
   readonly #writers = new Set<TierWriter>();
   #lock: FileLock | null = null;
+  #store: OpenStore | null = null;
   #isOpen = false;
 
   constructor(options: FsTierOptions) {
     this.name = options.name ?? "ssd";
-    this.#directory = options.directory;
+    this.#options = options;
     this.#files = options.fileSystem;
-    this.#random = options.random ?? systemRandom;
-    this.#meter = new TierMeter(options.capacityBytes ?? Number.POSITIVE_INFINITY);
+    this.#capacityBytes = options.capacityBytes ?? Number.POSITIVE_INFINITY;
   }
 
   async open(): Promise<void> {
     if (this.#isOpen) return;
+    const { directory } = this.#options;
     try {
-      await this.#files.makeDirectory(this.#directory);
-      this.#lock = await this.#files.tryLock(this.#path("lock"));
+      await this.#files.makeDirectory(directory);
+      this.#lock = await this.#files.tryLock(this.#files.join(directory, "lock"));
       if (this.#lock === null) {
         throw new TierError(
           "busy",
           this.name,
-          `the directory ${this.#directory} is in use by another memory or process; wait for it or choose another directory`,
+          `the directory ${directory} is in use by another memory or process; wait for it or choose another directory`,
         );
       }
-      await this.#scan();
+      this.#store = await this.#openStore();
       this.#isOpen = true;
     } catch (error) {
       await this.#lock?.release().catch(() => {});
       this.#lock = null;
-      throw this.#translate(error, `cannot open the directory ${this.#directory}`);
+      throw this.#translate(error, `cannot open the directory ${directory}`);
     }
   }
 
   async begin(key: TierKey, byteLength: number): Promise<TierWriter | "no-space"> {
-    this.#checkOpen();
-    if (!this.#meter.tryBegin(byteLength)) return "no-space";
-    const path = this.#path(`${key}.${randomName(this.#random)}.tmp`);
-    let file: Awaited<ReturnType<FileSystem["create"]>>;
+    const store = this.#opened();
+    let writer: ObjectWriter | null;
     try {
-      file = await this.#files.create(path);
+      writer = await store.begin(key, byteLength);
     } catch (error) {
-      this.#meter.end(byteLength);
       return this.#noSpaceOr(error, "cannot create a file");
     }
-    let written = 0;
-    let isFileOpen = true;
-    let isEnded = false;
-    const closeFile = async () => {
-      if (!isFileOpen) return;
-      isFileOpen = false;
-      await file.close();
-    };
-    const end = () => {
-      if (isEnded) return;
-      isEnded = true;
-      this.#writers.delete(writer);
-      this.#meter.end(byteLength);
-    };
-    const writer: TierWriter = {
-      write: async (source) => {
-        this.#checkOpen();
-        try {
-          let done = 0;
-          while (done < source.byteLength) {
-            const rest = privatePart(source, done, source.byteLength);
-            const count = await file.write(rest, written);
-            if (count === 0) throw new TierError("io", this.name, "the file took no bytes");
-            done += count;
-            written += count;
-            this.#meter.bytesWritten += count;
-          }
-          return "written";
-        } catch (error) {
-          return this.#noSpaceOr(error, "cannot write a file");
-        }
-      },
-      commit: async ({ durable }) => {
-        this.#checkOpen();
-        if (written !== byteLength) {
-          throw new TierError("io", this.name, `${written} of ${byteLength} bytes were written`);
-        }
-        try {
-          // A descriptor whose sync failed is never synced again: the system has marked its pages
-          // clean. The caller aborts, and the next attempt is a new file.
-          if (durable) await file.sync();
-          await closeFile();
-          await this.#files.rename(path, this.#objectPath(key));
-        } catch (error) {
-          return this.#noSpaceOr(error, "cannot publish a file");
-        }
-        end();
-        this.#meter.put(key, byteLength);
-        this.#meter.commitCount += 1;
-        try {
-          if (durable) await this.#files.syncDirectory(this.#directory);
-        } catch (error) {
-          throw this.#translate(error, "the object is published but may not survive power loss");
-        }
-        return "stored";
-      },
-      abort: async () => {
-        if (isEnded) return;
-        end();
-        // Nothing of the object is visible; what cannot be removed is swept at the next open.
-        await closeFile().catch(() => {});
-        await this.#files.remove(path).catch(() => {});
-      },
-    };
-    this.#writers.add(writer);
-    return writer;
+    if (writer === null) {
+      this.#counters.noSpaceCount += 1;
+      return "no-space";
+    }
+    if (!this.#isOpen) await writer.end();
+    this.#opened();
+    return this.#track(store, writer, byteLength);
   }
 
   async openRead(key: TierKey): Promise<TierReader | null> {
-    this.#checkOpen();
-    this.#meter.openReadCount += 1;
-    let file: FileReader | null;
+    const store = this.#opened();
+    this.#counters.openReadCount += 1;
     try {
-      file = await this.#files.openRead(this.#objectPath(key));
+      const object = await store.openObject(key);
+      if (object === null) return null;
+      return {
+        byteLength: object.byteLength,
+        read: async (offset, target) => {
+          this.#opened();
+          try {
+            const count = await object.read(offset, target);
+            this.#counters.bytesRead += count;
+            return count;
+          } catch (error) {
+            throw this.#translate(error, "cannot read a file");
+          }
+        },
+        close: () => object.close().catch(() => {}),
+      };
     } catch (error) {
       throw this.#translate(error, "cannot open a file");
     }
-    if (file === null) return null;
-    const reader = file;
-    return {
-      byteLength: reader.byteLength,
-      read: (offset, target) => this.#readFully(reader, offset, target),
-      close: async () => {
-        await reader.close().catch(() => {});
-      },
-    };
   }
 
   async delete(key: TierKey): Promise<boolean> {
-    this.#checkOpen();
+    const store = this.#opened();
     try {
-      const existed = await this.#files.remove(this.#objectPath(key));
-      this.#meter.forget(key);
-      this.#meter.deleteCount += 1;
+      const existed = await store.delete(key);
+      this.#counters.deleteCount += 1;
       return existed;
     } catch (error) {
-      throw this.#translate(error, "cannot remove a file");
+      throw this.#translate(error, "cannot delete an object");
     }
   }
 
   async quarantine(key: TierKey): Promise<void> {
-    this.#checkOpen();
+    const store = this.#opened();
     try {
-      const path = this.#path(`${key}.${randomName(this.#random)}.damaged`);
-      await this.#files.rename(this.#objectPath(key), path);
-      this.#meter.quarantinedCount += 1;
-      await this.#trimQuarantine();
+      if (await store.quarantine(key)) this.#counters.quarantinedCount += 1;
     } catch (error) {
-      if (systemCode(error) !== "ENOENT") throw this.#translate(error, "cannot quarantine a file");
+      throw this.#translate(error, "cannot quarantine an object");
     }
-    this.#meter.forget(key);
   }
 
   async *list(): AsyncGenerator<TierKey> {
-    this.#checkOpen();
-    yield* this.#meter.keys();
+    yield* [...this.#opened().index.keys()];
   }
 
   stats(): TierStats {
-    return this.#meter.stats();
+    const index = this.#store?.index;
+    return {
+      ...this.#counters,
+      objectCount: index?.objectCount ?? 0,
+      storedBytes: index?.storedBytes ?? 0,
+      physicalBytes: index?.physicalBytes ?? 0,
+      capacityBytes: this.#capacityBytes,
+    };
+  }
+
+  /** Syncs of packed objects so far, and bytes that cleaning has written. */
+  storeStats(): { readonly syncCount: number; readonly cleanedBytes: number } {
+    const { log, cleaner } = this.#opened();
+    return { syncCount: log.syncCount, cleanedBytes: cleaner.writtenBytes };
+  }
+
+  /** Gives back the room of all that is dead. Copies what counts in segments that hold some. */
+  async clean(): Promise<void> {
+    await this.#opened().clean();
   }
 
   async close(): Promise<void> {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     for (const writer of [...this.#writers]) await writer.abort();
+    await this.#store?.close();
     await this.#lock?.release().catch(() => {});
     this.#lock = null;
   }
 
-  /** Learns what is there and sweeps what a dead writer left. */
-  async #scan(): Promise<void> {
-    for (const { name, byteLength } of await this.#files.list(this.#directory)) {
-      const key = OBJECT_NAME.exec(name)?.[1];
-      if (key !== undefined) this.#meter.put(key, byteLength);
-      else if (TEMPORARY_NAME.test(name)) await this.#files.remove(this.#path(name));
-    }
+  async #openStore(): Promise<OpenStore> {
+    const { directory, random = systemRandom } = this.#options;
+    const files = this.#files;
+    const store = new OpenStore({
+      ...(await openStore({ files, directory, tier: this.name })),
+      files,
+      directory,
+      random,
+      capacityBytes: this.#capacityBytes,
+      batchBytes: this.#options.batchBytes ?? BATCH_BYTES,
+      packedBytesMax: this.#options.packedBytesMax ?? PACKED_BYTES_MAX,
+      cleaningShare: this.#options.cleaningShare ?? CLEANING_SHARE,
+    });
+    await store.settle();
+    return store;
   }
 
-  async #trimQuarantine(): Promise<void> {
-    const files = await this.#files.list(this.#directory);
-    const damaged = files.filter(({ name }) => DAMAGED_NAME.test(name));
-    for (const { name } of damaged.slice(DAMAGED_COUNT_MAX)) {
-      await this.#files.remove(this.#path(name));
-    }
-  }
-
-  async #readFully(file: FileReader, offset: number, target: PrivateBytes): Promise<number> {
-    this.#checkOpen();
-    try {
-      let done = 0;
-      while (done < target.byteLength) {
-        const rest = privatePart(target, done, target.byteLength);
-        const count = await file.read(rest, offset + done);
-        if (count === 0) break;
-        done += count;
-      }
-      this.#meter.bytesRead += done;
-      return done;
-    } catch (error) {
-      throw this.#translate(error, "cannot read a file");
-    }
+  /** Counts what goes through a writer, and keeps it from more than was announced. */
+  #track(store: OpenStore, writer: ObjectWriter, byteLength: number): TierWriter {
+    let writtenBytes = 0;
+    let isEnded = false;
+    let committing: Promise<void> = Promise.resolve();
+    const end = async () => {
+      if (isEnded) return;
+      isEnded = true;
+      this.#writers.delete(tracked);
+      await writer.end();
+    };
+    const tracked: TierWriter = {
+      write: async (source) => {
+        this.#opened();
+        if (writtenBytes + source.byteLength > byteLength) {
+          throw new TierError("io", this.name, "the object is longer than announced");
+        }
+        try {
+          await writer.write(source);
+        } catch (error) {
+          return this.#noSpaceOr(error, "cannot write a file");
+        }
+        writtenBytes += source.byteLength;
+        this.#counters.bytesWritten += source.byteLength;
+        return "written";
+      },
+      commit: async ({ durable }) => {
+        this.#opened();
+        if (writtenBytes !== byteLength) {
+          throw new TierError(
+            "io",
+            this.name,
+            `${writtenBytes} of ${byteLength} bytes were written`,
+          );
+        }
+        try {
+          committing = writer.commit(durable);
+          await committing;
+        } catch (error) {
+          return this.#noSpaceOr(error, "cannot commit an object");
+        }
+        await end();
+        this.#counters.commitCount += 1;
+        await store.settle();
+        return "stored";
+      },
+      abort: async () => {
+        await committing.catch(() => {});
+        await end();
+      },
+    };
+    this.#writers.add(tracked);
+    return tracked;
   }
 
   #noSpaceOr(error: unknown, message: string): "no-space" {
-    if (NO_SPACE_CODES.has(systemCode(error))) {
-      this.#meter.noSpaceCount += 1;
+    if (isNoSpace(error)) {
+      this.#counters.noSpaceCount += 1;
       return "no-space";
     }
     throw this.#translate(error, message);
   }
 
   #translate(error: unknown, message: string): TierError {
-    if (error instanceof TierError) return error;
-    const code = systemCode(error);
-    const kind: TierErrorCode = BUSY_CODES.has(code) ? "busy" : "io";
-    return new TierError(kind, this.name, `${message}${code && ` (${code})`}`, { cause: error });
+    return tierErrorOf(error, this.name, message);
   }
 
-  #checkOpen(): void {
+  #opened(): OpenStore {
     if (!this.#isOpen) throw new TierError("closed", this.name, "the tier is closed");
-  }
-
-  #path(name: string): string {
-    return this.#files.join(this.#directory, name);
-  }
-
-  #objectPath(key: TierKey): string {
-    return this.#path(`${key}.tensor`);
+    return this.#store as OpenStore;
   }
 }

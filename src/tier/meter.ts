@@ -1,13 +1,8 @@
 // Counters that every tier keeps in the same way.
 import type { TierKey, TierStats } from "./tier.js";
 
-/** Sizes of the committed objects, and how often what was done. */
-export class TierMeter {
-  readonly #sizes = new Map<TierKey, number>();
-  readonly #capacityBytes: number;
-  #storedBytes = 0;
-  /** Bytes promised to writers that have begun and not yet ended. */
-  #pendingBytes = 0;
+/** How often what was done. */
+export class TierCounters {
   bytesWritten = 0;
   bytesRead = 0;
   commitCount = 0;
@@ -15,8 +10,18 @@ export class TierMeter {
   deleteCount = 0;
   noSpaceCount = 0;
   quarantinedCount = 0;
+}
+
+/** Sizes of the committed objects, and how often what was done. */
+export class TierMeter extends TierCounters {
+  readonly #sizes = new Map<TierKey, number>();
+  readonly #capacityBytes: number;
+  #storedBytes = 0;
+  /** Bytes promised to writers that have begun and not yet ended. */
+  #pendingBytes = 0;
 
   constructor(capacityBytes: number) {
+    super();
     this.#capacityBytes = capacityBytes;
   }
 
@@ -58,6 +63,7 @@ export class TierMeter {
     return {
       objectCount: this.#sizes.size,
       storedBytes: this.#storedBytes,
+      physicalBytes: this.#storedBytes,
       capacityBytes: this.#capacityBytes,
       bytesWritten: this.bytesWritten,
       bytesRead: this.bytesRead,

@@ -19,8 +19,10 @@ export interface TierCapabilities {
 
 export interface TierStats {
   readonly objectCount: number;
-  /** Physical bytes of committed objects. */
+  /** Bytes of committed objects. */
   readonly storedBytes: number;
+  /** Bytes that the tier occupies: with framing, and with what is dead but not cleaned yet. */
+  readonly physicalBytes: number;
   /** Most physical bytes that the tier may hold; Infinity when unlimited. */
   readonly capacityBytes: number;
   readonly bytesWritten: number;
@@ -85,6 +87,6 @@ export interface Tier {
   /** Keys of the committed objects, in no order. @throws {TierError} `io`, `closed`. */
   list(): AsyncIterable<TierKey>;
   stats(): TierStats;
-  /** Waits for nothing; open writers are aborted. May be called again. */
+  /** Waits for commits under way; open writers are aborted. May be called again. */
   close(): Promise<void>;
 }

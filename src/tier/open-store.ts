@@ -1,0 +1,407 @@
+// A store's directory while it is held: what lies where, and every change of it. Throws the file
+// system's own errors; what they mean to callers, and who may still call, is for the tier.
+//
+// Source: Thanumalayan Sankaranarayana Pillai et al., "All File Systems Are Not Created Equal",
+// OSDI 2014 — why a rename needs the file's and the directory's fsync around it.
+import { type Random, randomName } from "../random.js";
+import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
+import { systemCode } from "./file-errors.js";
+import type { FileReader, FileSystem } from "./file-system.js";
+import { FrameBuffers } from "./frame-buffers.js";
+import { wideHex } from "./segment.js";
+import { SegmentCleaner } from "./segment-cleaner.js";
+import { FRAME_HEADER_BYTES, frameBytesOf, packedBytesOf } from "./segment-format.js";
+import { SegmentLog } from "./segment-log.js";
+import { SegmentReaders } from "./segment-readers.js";
+import { readFully } from "./segment-scan.js";
+import type { StoredFile, StoreIndex } from "./store-index.js";
+import { DAMAGED_NAME } from "./store-opening.js";
+import type { TierKey } from "./tier.js";
+
+export interface OpenStoreOptions {
+  readonly files: FileSystem;
+  readonly directory: string;
+  readonly random: Random;
+  readonly index: StoreIndex;
+  /** Number of the last segment there was. */
+  readonly lastNumber: number;
+  /** Most physical bytes; Infinity when unlimited. */
+  readonly capacityBytes: number;
+  readonly batchBytes: number;
+  readonly packedBytesMax: number;
+  readonly cleaningShare: number;
+}
+
+/** An object that is being written. */
+export interface ObjectWriter {
+  /** Appends bytes; no more than were announced. */
+  write(source: PrivateBytes): Promise<void>;
+  /** After this the object counts. All its bytes must have been written. */
+  commit(isDurable: boolean): Promise<void>;
+  /** Drops what was written, if it was not committed, and gives the room back. Never throws. */
+  end(): Promise<void>;
+}
+
+/** An object's bytes. */
+export interface StoredObject {
+  readonly byteLength: number;
+  /** @returns Bytes read; fewer than `target` holds only at the object's end. */
+  read(offset: number, target: PrivateBytes): Promise<number>;
+  close(): Promise<void>;
+}
+
+const MIB = 2 ** 20;
+const SEGMENT_BYTES_MAX = 16 * MIB;
+/** A store of limited capacity has room for this many segments, so that cleaning finds some. */
+const SEGMENT_COUNT_MIN = 32;
+/** A segment holds at least this many objects of the longest packed length. */
+const PACKED_COUNT_MIN = 8;
+/** Batches that may be built or wait while one is written. */
+const BATCHES_IN_MEMORY = 4;
+/** Quarantined files kept as evidence. */
+const DAMAGED_COUNT_MAX = 16;
+
+export class OpenStore {
+  readonly index: StoreIndex;
+  readonly log: SegmentLog;
+  readonly cleaner: SegmentCleaner;
+  readonly #files: FileSystem;
+  readonly #directory: string;
+  readonly #random: Random;
+  readonly #capacityBytes: number;
+  readonly #packedBytesMax: number;
+  /** Room that only cleaning may use: without it a full store could not be cleaned. */
+  readonly #cleaningSpareBytes: number;
+  readonly #buffers: FrameBuffers;
+  readonly #readers: SegmentReaders;
+  /** Files that do not count any more, and are still there. */
+  readonly #replaced: StoredFile[] = [];
+  /** Bytes promised to writers that have not ended. */
+  #pendingBytes = 0;
+  #sequence: number;
+
+  constructor(options: OpenStoreOptions) {
+    const { files, directory, random, index, lastNumber, capacityBytes, batchBytes } = options;
+    const segmentBytes = Math.min(SEGMENT_BYTES_MAX, capacityBytes / SEGMENT_COUNT_MIN);
+    const packedBytesMax = segmentBytes / PACKED_COUNT_MIN - FRAME_HEADER_BYTES;
+    this.index = index;
+    this.#files = files;
+    this.#directory = directory;
+    this.#random = random;
+    this.#capacityBytes = capacityBytes;
+    this.#packedBytesMax = Math.min(options.packedBytesMax, packedBytesMax);
+    const isCleanable = Number.isFinite(capacityBytes) && packedBytesMax > 0;
+    this.#cleaningSpareBytes = isCleanable ? segmentBytes : 0;
+    this.#buffers = new FrameBuffers(BATCHES_IN_MEMORY * batchBytes);
+    this.#sequence = index.lastSequence;
+    this.#readers = new SegmentReaders(files, directory);
+    this.log = new SegmentLog({
+      files,
+      directory,
+      random,
+      segmentBytes,
+      batchBytes,
+      lastNumber,
+      onOpened: (segment) => index.addSegment(segment),
+      onClosed: (segment) => index.closeSegment(segment),
+      onLost: (frame) => index.lose(frame),
+      onStored: (frame) => this.#noteReplaced(index.put(frame)),
+    });
+    this.cleaner = new SegmentCleaner({
+      index,
+      segmentBytes,
+      log: this.log,
+      readers: this.#readers,
+      share: options.cleaningShare,
+      tryReserve: (bytes) => this.#tryReserve(bytes, 0),
+      unreserve: (bytes) => this.#unreserve(bytes),
+      removeEmptied: () => this.#removeEmptied(),
+    });
+  }
+
+  /** @returns null when the object would exceed the capacity, and cleaning does not help. */
+  async begin(key: TierKey, byteLength: number): Promise<ObjectWriter | null> {
+    const isPacked = byteLength <= this.#packedBytesMax;
+    const bytes = isPacked ? packedBytesOf(byteLength) : byteLength;
+    if (!(await this.#reserve(bytes))) return null;
+    try {
+      const frame = isPacked ? await this.#takeFrame(frameBytesOf(byteLength)) : null;
+      return frame === null
+        ? await this.#beginFile(key, byteLength, bytes)
+        : this.#beginFrame(key, byteLength, frame, bytes);
+    } catch (error) {
+      this.#unreserve(bytes);
+      throw error;
+    }
+  }
+
+  /** @returns null when there is no object of that key. */
+  async openObject(key: TierKey): Promise<StoredObject | null> {
+    for (;;) {
+      const entry = this.index.find(key);
+      if (entry === null) return null;
+      if (entry.segment === null) {
+        const file = await this.#files.openRead(this.#path(entry.name));
+        if (file !== null) return storedObject(file, 0, file.byteLength, () => file.close());
+      } else {
+        const found = await this.#readers.acquire(entry.segment);
+        const startOffset = entry.offset + FRAME_HEADER_BYTES;
+        if (found !== null) {
+          return storedObject(found.file, startOffset, entry.payloadBytes, found.release);
+        }
+      }
+      // Cleaning may have moved it; otherwise somebody took the file away.
+      if (this.index.find(key) === entry) return null;
+    }
+  }
+
+  /** @returns Whether there was an object. */
+  async delete(key: TierKey): Promise<boolean> {
+    const entry = this.index.find(key);
+    // The tombstone first: without it an older object would count once the file is gone.
+    if (this.index.hasShadow(key)) await this.#bury(key);
+    else if (entry?.segment === null) {
+      await this.#files.remove(this.#path(entry.name));
+      this.index.dropFile(entry);
+    } else if (entry !== null) await this.#bury(key);
+    await this.settle();
+    return entry !== null;
+  }
+
+  /** Takes an object out of the way. @returns Whether there was one. */
+  async quarantine(key: TierKey): Promise<boolean> {
+    const entry = this.index.find(key);
+    if (entry === null) return false;
+    const path = this.#path(`${key}.${randomName(this.#random)}.damaged`);
+    if (entry.segment === null) {
+      await this.#files.rename(this.#path(entry.name), path).catch((error: unknown) => {
+        if (systemCode(error) !== "ENOENT") throw error;
+      });
+      this.index.dropFile(entry);
+      if (this.index.hasShadow(key)) await this.#bury(key);
+    } else {
+      await this.#copyAside(key, path);
+      await this.#bury(key);
+    }
+    await this.#trimQuarantine();
+    await this.settle();
+    return true;
+  }
+
+  /** What follows every change: files go that hold nothing, and cleaning begins if it is due. */
+  async settle(): Promise<void> {
+    for (const file of this.#replaced.splice(0)) {
+      try {
+        await this.#files.remove(this.#path(file.name));
+        this.index.dropFile(file);
+      } catch {
+        this.index.keepFile(file);
+      }
+    }
+    await this.#removeEmptied();
+    this.cleaner.wake();
+  }
+
+  /** Cleans every segment that holds something dead. */
+  async clean(): Promise<void> {
+    await this.log.seal();
+    await this.cleaner.makeRoom(() => false);
+    await this.settle();
+  }
+
+  /** Every writer has ended. */
+  async close(): Promise<void> {
+    await this.cleaner.close();
+    await this.log.seal();
+    await this.settle();
+    await this.#readers.close();
+  }
+
+  /** @param spareBytes Room to be left. */
+  #tryReserve(bytes: number, spareBytes: number): boolean {
+    const usedBytes = this.index.physicalBytes + this.#pendingBytes;
+    if (usedBytes + bytes + spareBytes > this.#capacityBytes) return false;
+    this.#pendingBytes += bytes;
+    return true;
+  }
+
+  #unreserve(bytes: number): void {
+    this.#pendingBytes -= bytes;
+  }
+
+  /** Reserves room, cleaning if that can give it. */
+  async #reserve(bytes: number): Promise<boolean> {
+    const spareBytes = this.#cleaningSpareBytes;
+    if (this.#tryReserve(bytes, spareBytes)) return true;
+    const leastBytes = this.index.storedBytes + this.#pendingBytes + bytes + spareBytes;
+    if (leastBytes > this.#capacityBytes) return false;
+    let isReserved = false;
+    await this.cleaner.makeRoom(() => {
+      isReserved ||= this.#tryReserve(bytes, spareBytes);
+      return isReserved;
+    });
+    return isReserved;
+  }
+
+  /** @returns null when so much is being built that this one is better written at once. */
+  async #takeFrame(byteLength: number): Promise<PrivateBytes | null> {
+    for (;;) {
+      const frame = this.#buffers.tryTake(byteLength);
+      if (frame !== null || !this.log.isBusy) return frame;
+      await this.log.nextBatch();
+    }
+  }
+
+  #beginFrame(
+    key: TierKey,
+    payloadBytes: number,
+    frame: PrivateBytes,
+    reservedBytes: number,
+  ): ObjectWriter {
+    let offset = FRAME_HEADER_BYTES;
+    return {
+      write: async (source) => {
+        frame.set(source, offset);
+        offset += source.byteLength;
+      },
+      commit: async (isDurable) => {
+        frame.fill(0, offset);
+        const sequence = ++this.#sequence;
+        this.cleaner.noteWritten(frame.byteLength);
+        const kind = "object";
+        await this.log.append({ kind, key, sequence, payloadBytes, isDurable, frame });
+      },
+      end: async () => {
+        this.#unreserve(reservedBytes);
+        this.#buffers.give(frame);
+      },
+    };
+  }
+
+  async #beginFile(
+    key: TierKey,
+    payloadBytes: number,
+    reservedBytes: number,
+  ): Promise<ObjectWriter> {
+    const path = this.#path(`${key}.${randomName(this.#random)}.tmp`);
+    const file = await this.#files.create(path);
+    let offset = 0;
+    /** What is to be removed unless the object is committed. */
+    let leftPath: string | null = path;
+    let isFileOpen = true;
+    const closeFile = async () => {
+      if (!isFileOpen) return;
+      isFileOpen = false;
+      await file.close();
+    };
+    return {
+      write: async (source) => {
+        for (let done = 0; done < source.byteLength; ) {
+          const rest = privatePart(source, done, source.byteLength);
+          const count = await file.write([rest], offset);
+          if (count === 0) throw new RangeError("the file took no bytes");
+          done += count;
+          offset += count;
+        }
+      },
+      commit: async (isDurable) => {
+        // A descriptor whose sync failed is never synced again: the system has marked its pages
+        // clean. The caller ends, and the next attempt is a new file.
+        if (isDurable) await file.sync();
+        await closeFile();
+        const sequence = ++this.#sequence;
+        const name = `${key}.${wideHex(sequence)}.tensor`;
+        await this.#files.rename(path, this.#path(name));
+        leftPath = this.#path(name);
+        if (isDurable) await this.#files.syncDirectory(this.#directory);
+        leftPath = null;
+        this.#noteReplaced(this.index.put({ segment: null, key, sequence, payloadBytes, name }));
+      },
+      end: async () => {
+        this.#unreserve(reservedBytes);
+        await closeFile().catch(() => {});
+        // What cannot be removed is swept at the next open.
+        if (leftPath !== null) await this.#files.remove(leftPath).catch(() => {});
+      },
+    };
+  }
+
+  #noteReplaced(file: StoredFile | null): void {
+    if (file !== null) this.#replaced.push(file);
+  }
+
+  /** Writes the tombstone of a key. */
+  async #bury(key: TierKey): Promise<void> {
+    const frame = privateBytes(FRAME_HEADER_BYTES);
+    const sequence = ++this.#sequence;
+    const kind = "tombstone";
+    await this.log.append({ kind, key, sequence, payloadBytes: 0, isDurable: false, frame });
+  }
+
+  /** Copies a damaged packed object into a file of its own. */
+  async #copyAside(key: TierKey, path: string): Promise<void> {
+    const object = await this.openObject(key);
+    if (object === null) return;
+    const bytes = privateBytes(object.byteLength);
+    let count = 0;
+    try {
+      count = await object.read(0, bytes);
+    } finally {
+      await object.close().catch(() => {});
+    }
+    const file = await this.#files.create(path);
+    try {
+      for (let done = 0; done < count; ) {
+        done += await file.write([privatePart(bytes, done, count)], done);
+      }
+    } finally {
+      await file.close();
+    }
+  }
+
+  async #trimQuarantine(): Promise<void> {
+    const files = await this.#files.list(this.#directory);
+    const damaged = files.filter(({ name }) => DAMAGED_NAME.test(name));
+    for (const { name } of damaged.slice(DAMAGED_COUNT_MAX)) {
+      await this.#files.remove(this.#path(name));
+    }
+  }
+
+  async #removeEmptied(): Promise<void> {
+    // The last dead object of a key takes its tombstone with it, and that perhaps another segment.
+    for (;;) {
+      const emptied = this.index.takeEmptied();
+      if (emptied.length === 0) return;
+      for (const segment of emptied) {
+        try {
+          await this.#files.remove(this.#path(segment.name));
+          this.index.dropSegment(segment);
+        } catch {
+          // It is found again, and empty, at the next open.
+        }
+        await this.#readers.drop(segment);
+      }
+    }
+  }
+
+  #path(name: string): string {
+    return this.#files.join(this.#directory, name);
+  }
+}
+
+function storedObject(
+  file: FileReader,
+  startOffset: number,
+  byteLength: number,
+  close: () => Promise<void>,
+): StoredObject {
+  return {
+    byteLength,
+    read: async (offset, target) => {
+      const count = Math.max(0, Math.min(target.byteLength, byteLength - offset));
+      if (count === 0) return 0;
+      return readFully(file, startOffset + offset, privatePart(target, 0, count));
+    },
+    close,
+  };
+}

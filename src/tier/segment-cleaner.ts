@@ -1,0 +1,174 @@
+// Gives the room of dead frames back: copies what counts in a segment to the open one, so that the
+// segment holds nothing any more. In the background it writes at most a share of what callers write;
+// when a caller needs room, it goes on until there is room or nothing to gain.
+//
+// Source: Mendel Rosenblum, John Ousterhout, "The Design and Implementation of a Log-Structured File
+// System", SOSP 1991, section 3 — cleaning, and why short segments with little that counts go first.
+import { privateBytes, privatePart } from "../util/private-bytes.js";
+import type { Segment, StoredFrame } from "./segment.js";
+import { FRAME_HEADER_BYTES, frameBytesOf, packedBytesOf } from "./segment-format.js";
+import type { SegmentLog } from "./segment-log.js";
+import type { SegmentReaders } from "./segment-readers.js";
+import { readFully } from "./segment-scan.js";
+import type { StoreIndex } from "./store-index.js";
+
+export interface SegmentCleanerOptions {
+  readonly index: StoreIndex;
+  readonly log: SegmentLog;
+  readonly readers: SegmentReaders;
+  /** Bytes that may be written in the background per byte that callers write. */
+  readonly share: number;
+  /** Length of a full segment. */
+  readonly segmentBytes: number;
+  /** Reserves room for copies. */
+  tryReserve(bytes: number): boolean;
+  unreserve(bytes: number): void;
+  /** Removes segments of which nothing counts. */
+  removeEmptied(): Promise<void>;
+}
+
+/** Cleaning in the background begins when more than this part of all segments is dead. */
+const DEAD_RATIO_MIN = 0.5;
+/** Bytes copied at once. */
+const COPY_BYTES = 2 ** 20;
+
+export class SegmentCleaner {
+  readonly #options: SegmentCleanerOptions;
+  /** Could not be read; not tried again. */
+  readonly #unreadable = new Set<Segment>();
+  #tail: Promise<void> = Promise.resolve();
+  #isRunning = false;
+  #isClosed = false;
+  /** Bytes that may be written in the background now. */
+  #allowanceBytes = 0;
+  /** Bytes written by cleaning so far. */
+  writtenBytes = 0;
+
+  constructor(options: SegmentCleanerOptions) {
+    this.#options = options;
+  }
+
+  /** A caller has written this much. */
+  noteWritten(byteLength: number): void {
+    const { share, segmentBytes } = this.#options;
+    const allowanceBytes = this.#allowanceBytes + share * byteLength;
+    this.#allowanceBytes = Math.min(allowanceBytes, segmentBytes);
+  }
+
+  /** Begins to clean in the background if that is due. Never waits, never throws. */
+  wake(): void {
+    if (this.#isRunning || this.#isClosed || this.#dueVictim() === null) return;
+    this.#isRunning = true;
+    void this.#inTurn(async () => {
+      for (;;) {
+        const victim = this.#isClosed ? null : this.#dueVictim();
+        if (victim === null || !(await this.#clean(victim))) break;
+      }
+      this.#isRunning = false;
+    });
+  }
+
+  /** Cleans until there is room, or nothing is left to gain. Never rejects. */
+  makeRoom(hasRoom: () => boolean): Promise<void> {
+    return this.#inTurn(async () => {
+      let hasSealed = false;
+      while (!this.#isClosed && !hasRoom()) {
+        const victim = this.#victim(0);
+        if (victim !== null) {
+          if (!(await this.#clean(victim))) return;
+        } else {
+          if (hasSealed) return;
+          hasSealed = true;
+          await this.#options.log.seal();
+          await this.#options.removeEmptied();
+        }
+      }
+    });
+  }
+
+  /** Ends the copy under way, and starts none any more. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await this.#tail;
+  }
+
+  #inTurn(work: () => Promise<void>): Promise<void> {
+    this.#tail = this.#tail.then(work);
+    return this.#tail;
+  }
+
+  #dueVictim(): Segment | null {
+    const { index, segmentBytes } = this.#options;
+    const { deadBytes, segmentsBytes } = index;
+    if (deadBytes < segmentBytes || deadBytes < segmentsBytes * DEAD_RATIO_MIN) return null;
+    const victim = this.#victim(DEAD_RATIO_MIN);
+    return victim !== null && victim.liveBytes <= this.#allowanceBytes ? victim : null;
+  }
+
+  /** The closed segment of which the largest part is dead. */
+  #victim(deadRatioMin: number): Segment | null {
+    let best: Segment | null = null;
+    let bestRatio = deadRatioMin;
+    for (const segment of this.#options.index.segments) {
+      if (segment.isOpen || segment.liveBytes === 0 || this.#unreadable.has(segment)) continue;
+      const ratio = segment.deadBytes / segment.byteLength;
+      if (ratio <= bestRatio) continue;
+      best = segment;
+      bestRatio = ratio;
+    }
+    return best;
+  }
+
+  /** @returns Whether the segment holds nothing any more. */
+  async #clean(victim: Segment): Promise<boolean> {
+    const { index, tryReserve, unreserve, removeEmptied } = this.#options;
+    const frames = victim.frames.filter((frame) => index.counts(frame));
+    const bytes = frames.reduce((sum, frame) => sum + packedBytesOf(frame.payloadBytes), 0);
+    if (!tryReserve(bytes)) return false;
+    try {
+      for (let start = 0; start < frames.length; ) {
+        let end = start;
+        for (let count = 0; end < frames.length && count < COPY_BYTES; end++) {
+          count += frameBytesOf(frames[end]?.payloadBytes ?? 0);
+        }
+        await this.#copy(victim, frames.slice(start, end));
+        start = end;
+      }
+    } catch {
+      // What was copied counts where it is now, the rest where it was.
+      this.#unreadable.add(victim);
+      return false;
+    } finally {
+      unreserve(bytes);
+    }
+    await removeEmptied();
+    return victim.liveBytes === 0;
+  }
+
+  async #copy(victim: Segment, frames: readonly StoredFrame[]): Promise<void> {
+    const { log, readers } = this.#options;
+    const found = await readers.acquire(victim);
+    if (found === null) throw new RangeError("the segment is gone");
+    try {
+      const first = frames[0]?.offset ?? 0;
+      const last = frames.at(-1);
+      const endOffset = last === undefined ? first : last.offset + frameBytesOf(last.payloadBytes);
+      const bytes = privateBytes(endOffset - first);
+      const count = await readFully(found.file, first, bytes);
+      if (count < bytes.byteLength) throw new RangeError("the segment is shorter than it was");
+      await Promise.all(
+        frames.map((original) => {
+          const { kind, offset, payloadBytes } = original;
+          const start = offset - first;
+          const frame = privatePart(bytes, start, start + frameBytesOf(payloadBytes));
+          frame.fill(0, FRAME_HEADER_BYTES + payloadBytes);
+          this.#allowanceBytes -= frame.byteLength;
+          this.writtenBytes += frame.byteLength;
+          return log.append({ ...original, kind: kind === "tombstone" ? kind : "object", frame });
+        }),
+      );
+    } finally {
+      await found.release();
+    }
+  }
+}

@@ -1,0 +1,227 @@
+// The end of the store where everything short is written: one open segment, and the queue of what
+// goes into it next. One write takes all that is queued, one sync makes it durable for everybody who
+// waits: group commit. Knows nothing of which frames count.
+//
+// Source: Jim Gray, Andreas Reuter, "Transaction Processing", 9.4.5 — group commit.
+// Source: Mendel Rosenblum, John Ousterhout, "The Design and Implementation of a Log-Structured File
+// System", SOSP 1991 — segments and their cleaning.
+import { type Random, randomName } from "../random.js";
+import { type PrivateBytes, privatePart } from "../util/private-bytes.js";
+import type { FileSystem, FileWriter } from "./file-system.js";
+import { Segment, type StoredFrame } from "./segment.js";
+import { encodeFrame, encodeTable, type Frame } from "./segment-format.js";
+
+/** A frame to be written. */
+export interface Append extends Omit<Frame, "offset" | "kind"> {
+  readonly kind: "object" | "tombstone";
+  /** The whole frame; its header is written over by the log. Not used after the append has settled. */
+  readonly frame: PrivateBytes;
+}
+
+interface Pending extends Append {
+  resolve(): void;
+  reject(error: unknown): void;
+}
+
+export interface SegmentLogOptions {
+  readonly files: FileSystem;
+  readonly directory: string;
+  readonly random: Random;
+  /** A segment that has reached this length is closed. */
+  readonly segmentBytes: number;
+  /** Most bytes in one write. */
+  readonly batchBytes: number;
+  /** Number of the last segment there was. */
+  readonly lastNumber: number;
+  /** A file for a new segment is there. */
+  onOpened(segment: Segment): void;
+  /** The frame is written, and synced if it is durable. Called before the append resolves. */
+  onStored(frame: StoredFrame): void;
+  /** The frame may or may not be in the file, and counts in no case. */
+  onLost(frame: StoredFrame): void;
+  /** No frame will be appended to this segment any more. */
+  onClosed(segment: Segment): void;
+}
+
+/** Most frames in one write: what a system takes in one call, with room to spare. */
+const BATCH_COUNT_MAX = 512;
+
+export class SegmentLog {
+  readonly #options: SegmentLogOptions;
+  readonly #queue: Pending[] = [];
+  readonly #waiters: (() => void)[] = [];
+  #tail: Promise<void> = Promise.resolve();
+  #isDraining = false;
+  #open: { readonly segment: Segment; readonly file: FileWriter } | null = null;
+  #syncedOffset = 0;
+  #isNameSynced = false;
+  #lastNumber: number;
+  /** Syncs of data so far. */
+  syncCount = 0;
+
+  constructor(options: SegmentLogOptions) {
+    this.#options = options;
+    this.#lastNumber = options.lastNumber;
+  }
+
+  /** Appends are queued or under way. */
+  get isBusy(): boolean {
+    return this.#isDraining;
+  }
+
+  /** Resolves when the next batch has been written, or has failed. Only while {@link isBusy}. */
+  nextBatch(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#waiters.push(resolve);
+    });
+  }
+
+  /**
+   * Appends a frame.
+   *
+   * @throws The file system's own error; the frame then counts in no case.
+   */
+  append(append: Append): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ ...append, resolve, reject });
+      if (this.#isDraining) return;
+      this.#isDraining = true;
+      this.#inTurn(() => this.#drain());
+    });
+  }
+
+  /** Closes the open segment, with its table. Never rejects: without a table the frames are read. */
+  seal(): Promise<void> {
+    this.#inTurn(() => this.#seal());
+    return this.#tail;
+  }
+
+  #inTurn(work: () => Promise<void>): void {
+    this.#tail = this.#tail.then(work);
+  }
+
+  async #drain(): Promise<void> {
+    while (this.#queue.length > 0) {
+      const firstBytes = this.#queue[0]?.frame.byteLength ?? 0;
+      if ((this.#open?.segment.byteLength ?? 0) + firstBytes > this.#options.segmentBytes) {
+        await this.#seal();
+      }
+      await this.#writeBatch(this.#takeBatch());
+      for (const wake of this.#waiters.splice(0)) wake();
+    }
+    this.#isDraining = false;
+  }
+
+  #takeBatch(): Pending[] {
+    const { segmentBytes, batchBytes } = this.#options;
+    const usedBytes = this.#open?.segment.byteLength ?? 0;
+    const roomBytes = Math.min(batchBytes, segmentBytes - usedBytes);
+    let count = 0;
+    let byteLength = 0;
+    for (const { frame } of this.#queue) {
+      byteLength += frame.byteLength;
+      // The first one goes in any case: it may be longer than a short segment.
+      if (count > 0 && (byteLength > roomBytes || count === BATCH_COUNT_MAX)) break;
+      count += 1;
+    }
+    return this.#queue.splice(0, count);
+  }
+
+  /** Writes and syncs a batch and tells everybody. Never rejects. */
+  async #writeBatch(batch: readonly Pending[]): Promise<void> {
+    let waiting = batch;
+    let frames: StoredFrame[] = [];
+    try {
+      const { segment, file } = this.#open ?? (await this.#create());
+      frames = this.#place(segment, batch);
+      await writeFully(file, batch, segment);
+      for (const frame of frames) if (!frame.isDurable) this.#options.onStored(frame);
+      for (const pending of batch) if (!pending.isDurable) pending.resolve();
+      waiting = batch.filter(({ isDurable }) => isDurable);
+      frames = frames.filter(({ isDurable }) => isDurable);
+      if (waiting.length === 0) return;
+      await this.#sync(segment, file);
+      for (const frame of frames) this.#options.onStored(frame);
+      for (const pending of waiting) pending.resolve();
+    } catch (error) {
+      // After a failed write nobody knows what is in the file, and after a failed sync the system has
+      // marked its pages clean: what comes next goes into a new one.
+      for (const frame of frames) this.#options.onLost(frame);
+      await this.#close();
+      for (const pending of waiting) pending.reject(error);
+    }
+  }
+
+  async #create() {
+    const { files, directory, random } = this.#options;
+    const segment = new Segment(this.#lastNumber + 1, randomName(random));
+    const file = await files.create(files.join(directory, segment.name));
+    this.#lastNumber = segment.number;
+    segment.isOpen = true;
+    this.#open = { segment, file };
+    this.#syncedOffset = 0;
+    this.#isNameSynced = false;
+    this.#options.onOpened(segment);
+    return this.#open;
+  }
+
+  /** Gives the frames their places and writes their headers. */
+  #place(segment: Segment, batch: readonly Pending[]): StoredFrame[] {
+    let offset = segment.byteLength;
+    return batch.map(({ kind, key, sequence, payloadBytes, isDurable, frame }) => {
+      const stored = { kind, key, sequence, payloadBytes, isDurable, offset, segment };
+      encodeFrame(frame, { ...stored, syncedOffset: this.#syncedOffset }, segment.id);
+      segment.frames.push(stored);
+      offset += frame.byteLength;
+      return stored;
+    });
+  }
+
+  async #sync(segment: Segment, file: FileWriter): Promise<void> {
+    this.syncCount += 1;
+    const offset = segment.byteLength;
+    await file.sync();
+    this.#syncedOffset = offset;
+    if (this.#isNameSynced) return;
+    await this.#options.files.syncDirectory(this.#options.directory);
+    this.#isNameSynced = true;
+  }
+
+  async #seal(): Promise<void> {
+    if (this.#open === null) return;
+    const { segment, file } = this.#open;
+    const table = encodeTable(segment.frames, segment.byteLength, segment.id);
+    const { byteLength } = segment;
+    await writeFully(file, [{ frame: table }], segment).catch(() => {});
+    segment.tableBytes = segment.byteLength - byteLength;
+    await this.#close();
+  }
+
+  async #close(): Promise<void> {
+    if (this.#open === null) return;
+    const { segment, file } = this.#open;
+    this.#open = null;
+    await file.close().catch(() => {});
+    segment.isOpen = false;
+    this.#options.onClosed(segment);
+  }
+}
+
+/** Writes the frames behind the segment's end, which moves with what is written. */
+async function writeFully(
+  file: FileWriter,
+  batch: readonly { readonly frame: PrivateBytes }[],
+  segment: Segment,
+): Promise<void> {
+  let rest = batch.map(({ frame }) => frame);
+  while (rest.length > 0) {
+    let count = await file.write(rest, segment.byteLength);
+    if (count === 0) throw new RangeError("the file took no bytes");
+    segment.byteLength += count;
+    rest = rest.flatMap((frame) => {
+      const skipped = Math.min(count, frame.byteLength);
+      count -= skipped;
+      return skipped === frame.byteLength ? [] : [privatePart(frame, skipped, frame.byteLength)];
+    });
+  }
+}

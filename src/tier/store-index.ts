@@ -1,0 +1,188 @@
+// What counts in a store: per key the object or tombstone with the highest sequence. Rebuilt from the
+// files at every opening, so nothing of it is ever written. Pure: knows no files.
+import type { Segment, StoredFrame } from "./segment.js";
+import { frameBytesOf } from "./segment-format.js";
+import type { TierKey } from "./tier.js";
+
+/** An object in a file of its own. */
+export interface StoredFile {
+  readonly segment: null;
+  readonly key: TierKey;
+  readonly sequence: number;
+  readonly payloadBytes: number;
+  readonly name: string;
+}
+
+export type Stored = StoredFrame | StoredFile;
+
+/** Whether an entry is a deletion. */
+function isTombstone(entry: Stored): boolean {
+  return entry.segment !== null && entry.kind === "tombstone";
+}
+
+export class StoreIndex {
+  readonly #entries = new Map<TierKey, Stored>();
+  /** Dead objects per key that may still be found on disk. While there are any, a tombstone counts. */
+  readonly #shadows = new Map<TierKey, number>();
+  readonly #segments = new Set<Segment>();
+  /** Segments of which nothing may count any more. */
+  readonly #emptied = new Set<Segment>();
+  #open: Segment | null = null;
+  #closedBytes = 0;
+  #liveBytes = 0;
+  #fileBytes = 0;
+  objectCount = 0;
+  /** Payload bytes of the objects that count. */
+  storedBytes = 0;
+  lastSequence = 0;
+
+  get segments(): ReadonlySet<Segment> {
+    return this.#segments;
+  }
+
+  /** Length of all segments, with the table that the open one will get. */
+  get segmentsBytes(): number {
+    return this.#closedBytes + (this.#open?.physicalBytes ?? 0);
+  }
+
+  /** Of it, what does not count: dead frames, tables, and what is torn. */
+  get deadBytes(): number {
+    return this.segmentsBytes - this.#liveBytes;
+  }
+
+  /** Length of all files that hold objects. */
+  get physicalBytes(): number {
+    return this.segmentsBytes + this.#fileBytes;
+  }
+
+  find(key: TierKey): Stored | null {
+    const entry = this.#entries.get(key);
+    return entry === undefined || isTombstone(entry) ? null : entry;
+  }
+
+  /** Whether something dead under this key would count again without a tombstone. */
+  hasShadow(key: TierKey): boolean {
+    return this.#shadows.has(key);
+  }
+
+  *keys(): Generator<TierKey> {
+    for (const [key, entry] of this.#entries) if (!isTombstone(entry)) yield key;
+  }
+
+  /** Whether this very entry is the one that counts. */
+  counts(entry: Stored): boolean {
+    return this.#entries.get(entry.key) === entry;
+  }
+
+  addSegment(segment: Segment): void {
+    this.#segments.add(segment);
+    if (segment.isOpen) this.#open = segment;
+    else this.closeSegment(segment);
+  }
+
+  closeSegment(segment: Segment): void {
+    if (this.#open === segment) this.#open = null;
+    this.#closedBytes += segment.byteLength;
+    if (segment.liveBytes === 0) this.#emptied.add(segment);
+  }
+
+  /**
+   * Enters what has been written or found. It counts unless something with a higher sequence does.
+   *
+   * @returns The file that does not count any more and is to be removed, if there is one.
+   */
+  put(entry: Stored): StoredFile | null {
+    this.lastSequence = Math.max(this.lastSequence, entry.sequence);
+    if (entry.segment === null) this.#fileBytes += entry.payloadBytes;
+    const before = this.#entries.get(entry.key);
+    // A copy made by cleaning has the sequence of its original.
+    if (before !== undefined && before.sequence > entry.sequence) return this.#retire(entry);
+    this.#entries.set(entry.key, entry);
+    if (entry.segment !== null) this.#grow(entry.segment, frameBytesOf(entry.payloadBytes));
+    this.#count(entry, 1);
+    const retired = before === undefined ? null : this.#leave(before);
+    if (isTombstone(entry) && !this.#shadows.has(entry.key)) this.#dropTombstone(entry);
+    return retired;
+  }
+
+  /** The frame may be found on disk and does not count. */
+  lose(frame: StoredFrame): void {
+    this.lastSequence = Math.max(this.lastSequence, frame.sequence);
+    this.#retire(frame);
+  }
+
+  /** The file of this object is gone. */
+  dropFile(file: StoredFile): void {
+    this.#fileBytes -= file.payloadBytes;
+    if (!this.counts(file)) return;
+    this.#entries.delete(file.key);
+    this.#count(file, -1);
+  }
+
+  /** A file that does not count could not be removed. */
+  keepFile(file: StoredFile): void {
+    this.#addShadow(file.key, 1);
+  }
+
+  /** Closed segments of which nothing counts; each is given once. */
+  takeEmptied(): Segment[] {
+    const emptied = [...this.#emptied].filter((segment) => segment.liveBytes === 0);
+    this.#emptied.clear();
+    return emptied;
+  }
+
+  /** The segment's file is gone. */
+  dropSegment(segment: Segment): void {
+    this.#segments.delete(segment);
+    this.#closedBytes -= segment.byteLength;
+    for (const frame of segment.frames) {
+      if (frame.kind === "object") this.#addShadow(frame.key, -1);
+    }
+  }
+
+  #retire(entry: Stored): StoredFile | null {
+    if (entry.segment === null) return entry;
+    if (entry.kind === "object") this.#addShadow(entry.key, 1);
+    return null;
+  }
+
+  /** This entry counted until now. */
+  #leave(before: Stored): StoredFile | null {
+    this.#count(before, -1);
+    if (before.segment !== null) this.#shrink(before.segment, frameBytesOf(before.payloadBytes));
+    return this.#retire(before);
+  }
+
+  #count(entry: Stored, sign: 1 | -1): void {
+    if (isTombstone(entry)) return;
+    this.objectCount += sign;
+    this.storedBytes += sign * entry.payloadBytes;
+  }
+
+  #grow(segment: Segment, bytes: number): void {
+    segment.liveBytes += bytes;
+    this.#liveBytes += bytes;
+  }
+
+  #shrink(segment: Segment, bytes: number): void {
+    segment.liveBytes -= bytes;
+    this.#liveBytes -= bytes;
+    if (segment.liveBytes === 0 && !segment.isOpen) this.#emptied.add(segment);
+  }
+
+  #addShadow(key: TierKey, change: 1 | -1): void {
+    const count = (this.#shadows.get(key) ?? 0) + change;
+    if (count > 0) {
+      this.#shadows.set(key, count);
+      return;
+    }
+    this.#shadows.delete(key);
+    const entry = this.#entries.get(key);
+    if (entry !== undefined && isTombstone(entry)) this.#dropTombstone(entry);
+  }
+
+  #dropTombstone(entry: Stored): void {
+    this.#entries.delete(entry.key);
+    if (entry.segment !== null) this.#shrink(entry.segment, frameBytesOf(entry.payloadBytes));
+  }
+}

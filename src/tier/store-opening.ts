@@ -1,0 +1,96 @@
+// Learns what an earlier process left in a store's directory, and sweeps what does not count.
+import { TierError } from "../errors.js";
+import type { FileSystem } from "./file-system.js";
+import { parseSegmentName, Segment, type StoredFrame } from "./segment.js";
+import { SEQUENCE_MAX } from "./segment-format.js";
+import { scanSegment } from "./segment-scan.js";
+import { type StoredFile, StoreIndex } from "./store-index.js";
+
+const FILE_NAME = /^([0-9a-f]{64})(?:\.([0-9a-f]{16}))?\.tensor$/;
+const TEMPORARY_NAME = /^[0-9a-f]{64}\.[0-9a-f]{32}\.tmp$/;
+export const DAMAGED_NAME = /^[0-9a-f]{64}\.[0-9a-f]{32}\.damaged$/;
+
+export interface OpeningOptions {
+  readonly files: FileSystem;
+  readonly directory: string;
+  /** Name of the tier, for errors. */
+  readonly tier: string;
+}
+
+interface Listed {
+  readonly name: string;
+  readonly byteLength: number;
+}
+
+function storedFile({ name, byteLength }: Listed): StoredFile | null {
+  const match = FILE_NAME.exec(name);
+  if (match === null) return null;
+  const [, key = "", digits = "0"] = match;
+  const sequence = Number.parseInt(digits, 16);
+  if (sequence > SEQUENCE_MAX) return null;
+  return { segment: null, key, sequence, payloadBytes: byteLength, name };
+}
+
+async function readSegment(
+  { files, directory }: OpeningOptions,
+  segment: Segment,
+): Promise<boolean> {
+  const file = await files.openRead(files.join(directory, segment.name));
+  if (file === null) return false;
+  try {
+    const scanned = await scanSegment(file, segment.id);
+    if (scanned === null) return false;
+    segment.byteLength = file.byteLength;
+    segment.tableBytes = scanned.tableBytes;
+    for (const frame of scanned.frames) segment.frames.push({ ...frame, segment });
+    return true;
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * Rebuilds the index from the files. Removes temporary files and files that do not count.
+ *
+ * @throws {TierError} `incompatible` — a segment is of another version; nothing was touched.
+ * @throws The file system's own error.
+ */
+export async function openStore(
+  options: OpeningOptions,
+): Promise<{ readonly index: StoreIndex; readonly lastNumber: number }> {
+  const { files, directory, tier } = options;
+  const listed = await files.list(directory);
+  const segments: Segment[] = [];
+  let lastNumber = 0;
+  for (const { name } of listed) {
+    const parsed = parseSegmentName(name);
+    if (parsed === null || parsed.number > SEQUENCE_MAX) continue;
+    if (!parsed.isKnown) {
+      const message = `${name} in ${directory} is of another version of the format`;
+      throw new TierError("incompatible", tier, message);
+    }
+    lastNumber = Math.max(lastNumber, parsed.number);
+    segments.push(new Segment(parsed.number, parsed.id));
+  }
+  const index = new StoreIndex();
+  const frames: StoredFrame[] = [];
+  for (const segment of segments) {
+    if (!(await readSegment(options, segment))) continue;
+    index.addSegment(segment);
+    frames.push(...segment.frames);
+  }
+  const replaced: (StoredFile | null)[] = [];
+  for (const file of listed.map(storedFile)) if (file !== null) replaced.push(index.put(file));
+  // A tombstone counts only while there is something for it to hide, so it comes last.
+  for (const frame of frames) if (frame.kind === "object") replaced.push(index.put(frame));
+  for (const frame of frames) if (frame.kind === "tombstone") replaced.push(index.put(frame));
+  for (const { name } of listed) {
+    if (TEMPORARY_NAME.test(name)) await files.remove(files.join(directory, name));
+  }
+  for (const file of replaced) {
+    if (file === null) continue;
+    await files.remove(files.join(directory, file.name));
+    index.dropFile(file);
+  }
+  return { index, lastNumber };
+}
