@@ -7,6 +7,7 @@ export { nullTier } from "../tier/null.js";
 export { arenaConformance } from "./arena-conformance.js";
 export { codecConformance } from "./codec-conformance.js";
 export { type ConformanceCase, ConformanceError } from "./conformance.js";
+export { crashStates, type Disk } from "./crash-states.js";
 export { type CountingMemory, countingMemory } from "./failing-memory.js";
 export {
   type FaultCode,
@@ -30,4 +31,12 @@ export {
 } from "./platform-conformance.js";
 export { admissionPolicyConformance, evictionPolicyConformance } from "./policy-conformance.js";
 export { lifetimePredictorConformance, predictorConformance } from "./predictor-conformance.js";
+export {
+  type CrashReport,
+  exploreCrashes,
+  PLANTED_BUGS,
+  runStoreWorkload,
+  type StoreWorkload,
+  type StoreWorkloadOptions,
+} from "./store-crashes.js";
 export { type TierFixture, type TierLacks, tierConformance } from "./tier-conformance.js";

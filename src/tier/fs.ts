@@ -233,7 +233,9 @@ export class FsTier implements Tier {
       },
       abort: async () => {
         await committing.catch(() => {});
+        if (isEnded) return;
         await end();
+        if (this.#isOpen) await store.settle();
       },
     };
     this.#writers.add(tracked);

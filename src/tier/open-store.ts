@@ -8,7 +8,7 @@ import { type PrivateBytes, privateBytes, privatePart } from "../util/private-by
 import { systemCode } from "./file-errors.js";
 import type { FileReader, FileSystem } from "./file-system.js";
 import { FrameBuffers } from "./frame-buffers.js";
-import { wideHex } from "./segment.js";
+import { type Segment, wideHex } from "./segment.js";
 import { SegmentCleaner } from "./segment-cleaner.js";
 import { FRAME_HEADER_BYTES, frameBytesOf, packedBytesOf } from "./segment-format.js";
 import { SegmentLog } from "./segment-log.js";
@@ -209,11 +209,13 @@ export class OpenStore {
     await this.settle();
   }
 
-  /** Every writer has ended. */
+  /** Removes what need not be there at the next open. Every writer has ended. */
   async close(): Promise<void> {
     await this.cleaner.close();
     await this.log.seal();
     await this.settle();
+    await this.#remove(this.index.hollowSegments());
+    await this.#removeEmptied();
     await this.#readers.close();
   }
 
@@ -264,7 +266,8 @@ export class OpenStore {
         frame.set(source, offset);
         offset += source.byteLength;
       },
-      commit: async (isDurable) => {
+      commit: async (isAsked) => {
+        const isDurable = isAsked || this.index.needsDurable(key);
         frame.fill(0, offset);
         const sequence = ++this.#sequence;
         this.cleaner.noteWritten(frame.byteLength);
@@ -304,18 +307,20 @@ export class OpenStore {
           offset += count;
         }
       },
-      commit: async (isDurable) => {
+      commit: async (isAsked) => {
+        const isDurable = isAsked || this.index.needsDurable(key);
         // A descriptor whose sync failed is never synced again: the system has marked its pages
         // clean. The caller ends, and the next attempt is a new file.
         if (isDurable) await file.sync();
         await closeFile();
         const sequence = ++this.#sequence;
-        const name = `${key}.${wideHex(sequence)}.tensor`;
+        const name = `${key}.${wideHex(sequence)}${isDurable ? ".durable" : ""}.tensor`;
         await this.#files.rename(path, this.#path(name));
         leftPath = this.#path(name);
         if (isDurable) await this.#files.syncDirectory(this.#directory);
         leftPath = null;
-        this.#noteReplaced(this.index.put({ segment: null, key, sequence, payloadBytes, name }));
+        const stored = { key, sequence, payloadBytes, isDurable, name };
+        this.#noteReplaced(this.index.put({ ...stored, segment: null }));
       },
       end: async () => {
         this.#unreserve(reservedBytes);
@@ -334,8 +339,9 @@ export class OpenStore {
   async #bury(key: TierKey): Promise<void> {
     const frame = privateBytes(FRAME_HEADER_BYTES);
     const sequence = ++this.#sequence;
+    const isDurable = this.index.needsDurable(key);
     const kind = "tombstone";
-    await this.log.append({ kind, key, sequence, payloadBytes: 0, isDurable: false, frame });
+    await this.log.append({ kind, key, sequence, payloadBytes: 0, isDurable, frame });
   }
 
   /** Copies a damaged packed object into a file of its own. */
@@ -372,15 +378,19 @@ export class OpenStore {
     for (;;) {
       const emptied = this.index.takeEmptied();
       if (emptied.length === 0) return;
-      for (const segment of emptied) {
-        try {
-          await this.#files.remove(this.#path(segment.name));
-          this.index.dropSegment(segment);
-        } catch {
-          // It is found again, and empty, at the next open.
-        }
-        await this.#readers.drop(segment);
+      await this.#remove(emptied);
+    }
+  }
+
+  async #remove(segments: readonly Segment[]): Promise<void> {
+    for (const segment of segments) {
+      try {
+        await this.#files.remove(this.#path(segment.name));
+        this.index.dropSegment(segment);
+      } catch {
+        // It is found again at the next open, with nothing in it.
       }
+      await this.#readers.drop(segment);
     }
   }
 

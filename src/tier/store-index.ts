@@ -10,6 +10,8 @@ export interface StoredFile {
   readonly key: TierKey;
   readonly sequence: number;
   readonly payloadBytes: number;
+  /** It was written to survive power loss, or nobody knows. */
+  readonly isDurable: boolean;
   readonly name: string;
 }
 
@@ -24,6 +26,8 @@ export class StoreIndex {
   readonly #entries = new Map<TierKey, Stored>();
   /** Dead objects per key that may still be found on disk. While there are any, a tombstone counts. */
   readonly #shadows = new Map<TierKey, number>();
+  /** Keys of which a dead object is durable. */
+  readonly #durableShadows = new Set<TierKey>();
   readonly #segments = new Set<Segment>();
   /** Segments of which nothing may count any more. */
   readonly #emptied = new Set<Segment>();
@@ -63,6 +67,14 @@ export class StoreIndex {
   /** Whether something dead under this key would count again without a tombstone. */
   hasShadow(key: TierKey): boolean {
     return this.#shadows.has(key);
+  }
+
+  /**
+   * Whether what comes next under this key must be durable: otherwise a power cut could take it, and
+   * with it or without it show something that is older than what was acknowledged.
+   */
+  needsDurable(key: TierKey): boolean {
+    return this.find(key)?.isDurable === true || this.#durableShadows.has(key);
   }
 
   *keys(): Generator<TierKey> {
@@ -121,7 +133,7 @@ export class StoreIndex {
 
   /** A file that does not count could not be removed. */
   keepFile(file: StoredFile): void {
-    this.#addShadow(file.key, 1);
+    this.#addShadow(file, 1);
   }
 
   /** Closed segments of which nothing counts; each is given once. */
@@ -131,18 +143,33 @@ export class StoreIndex {
     return emptied;
   }
 
+  /**
+   * Closed segments in which only tombstones count, each for objects of that very segment: one goes
+   * with the other. Walks all segments of which little counts.
+   */
+  hollowSegments(): Segment[] {
+    return [...this.#segments].filter((segment) => {
+      const counting = segment.frames.filter((frame) => this.counts(frame));
+      if (segment.isOpen || counting.some(({ kind }) => kind === "object")) return false;
+      return counting.every(({ key }) => {
+        const dead = segment.frames.filter((frame) => frame.kind === "object" && frame.key === key);
+        return dead.length === this.#shadows.get(key);
+      });
+    });
+  }
+
   /** The segment's file is gone. */
   dropSegment(segment: Segment): void {
     this.#segments.delete(segment);
     this.#closedBytes -= segment.byteLength;
     for (const frame of segment.frames) {
-      if (frame.kind === "object") this.#addShadow(frame.key, -1);
+      if (frame.kind === "object") this.#addShadow(frame, -1);
     }
   }
 
   #retire(entry: Stored): StoredFile | null {
     if (entry.segment === null) return entry;
-    if (entry.kind === "object") this.#addShadow(entry.key, 1);
+    if (entry.kind === "object") this.#addShadow(entry, 1);
     return null;
   }
 
@@ -167,16 +194,19 @@ export class StoreIndex {
   #shrink(segment: Segment, bytes: number): void {
     segment.liveBytes -= bytes;
     this.#liveBytes -= bytes;
-    if (segment.liveBytes === 0 && !segment.isOpen) this.#emptied.add(segment);
+    const isClosed = this.#segments.has(segment) && !segment.isOpen;
+    if (segment.liveBytes === 0 && isClosed) this.#emptied.add(segment);
   }
 
-  #addShadow(key: TierKey, change: 1 | -1): void {
+  #addShadow({ key, isDurable }: Stored, change: 1 | -1): void {
     const count = (this.#shadows.get(key) ?? 0) + change;
     if (count > 0) {
       this.#shadows.set(key, count);
+      if (isDurable) this.#durableShadows.add(key);
       return;
     }
     this.#shadows.delete(key);
+    this.#durableShadows.delete(key);
     const entry = this.#entries.get(key);
     if (entry !== undefined && isTombstone(entry)) this.#dropTombstone(entry);
   }

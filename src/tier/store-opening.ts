@@ -6,7 +6,7 @@ import { SEQUENCE_MAX } from "./segment-format.js";
 import { scanSegment } from "./segment-scan.js";
 import { type StoredFile, StoreIndex } from "./store-index.js";
 
-const FILE_NAME = /^([0-9a-f]{64})(?:\.([0-9a-f]{16}))?\.tensor$/;
+const FILE_NAME = /^([0-9a-f]{64})(?:\.([0-9a-f]{16})(\.durable)?)?\.tensor$/;
 const TEMPORARY_NAME = /^[0-9a-f]{64}\.[0-9a-f]{32}\.tmp$/;
 export const DAMAGED_NAME = /^[0-9a-f]{64}\.[0-9a-f]{32}\.damaged$/;
 
@@ -25,10 +25,12 @@ interface Listed {
 function storedFile({ name, byteLength }: Listed): StoredFile | null {
   const match = FILE_NAME.exec(name);
   if (match === null) return null;
-  const [, key = "", digits = "0"] = match;
+  const [, key = "", digits = "0", durable] = match;
   const sequence = Number.parseInt(digits, 16);
   if (sequence > SEQUENCE_MAX) return null;
-  return { segment: null, key, sequence, payloadBytes: byteLength, name };
+  // Before there were segments, names did not say it.
+  const isDurable = sequence === 0 || durable !== undefined;
+  return { segment: null, key, sequence, payloadBytes: byteLength, isDurable, name };
 }
 
 async function readSegment(

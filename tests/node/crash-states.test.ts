@@ -3,9 +3,13 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { TensorMemory } from "../../src/tensor-memory.js";
-import { type FileOperation, memoryFileSystem } from "../../src/testing/index.js";
+import {
+  crashStates,
+  type Disk,
+  type FileOperation,
+  memoryFileSystem,
+} from "../../src/testing/index.js";
 import type { FileSystem } from "../../src/tier/file-system.js";
-import { crashStates, type Disk } from "../support/crash-states.js";
 import { closeMemory, openOn } from "../support/oracle.js";
 
 interface Attempt {
@@ -29,10 +33,11 @@ const BYTES = 300;
 /** Saves, overwrites and swaps two tensors, and notes when each change was acknowledged. */
 async function runWorkload(
   mode: "durable" | "cache",
+  packedBytesMax: number,
   decorate: (fileSystem: FileSystem) => FileSystem = (fileSystem) => fileSystem,
 ): Promise<Workload> {
   const files = memoryFileSystem();
-  const memory = await openOn(decorate(files));
+  const memory = await openOn(decorate(files), { packedBytesMax });
   const attempts: Attempt[] = [];
   const attempt = async (
     id: string,
@@ -128,23 +133,28 @@ const dropping =
     syncDirectory: (path) => (kind === "directory" ? Promise.resolve() : inner.syncDirectory(path)),
   });
 
-describe("power cuts", () => {
+describe.each([
+  ["packed objects", 2 ** 18],
+  ["objects in files of their own", 0],
+])("power cuts under %s", (_name, packedBytesMax) => {
   it("take nothing that was acknowledged as durable", async () => {
-    const { stateCount, violations } = await explore(await runWorkload("durable"));
+    const { stateCount, violations } = await explore(await runWorkload("durable", packedBytesMax));
     expect(violations).toEqual([]);
-    expect(stateCount).toBeGreaterThan(150);
+    expect(stateCount).toBeGreaterThan(60);
   });
 
   it("in cache mode may lose, and never show wrong bytes", async () => {
-    const { stateCount, wrong } = await explore(await runWorkload("cache"));
+    const { stateCount, wrong } = await explore(await runWorkload("cache", packedBytesMax));
     expect(wrong).toEqual([]);
-    expect(stateCount).toBeGreaterThan(150);
+    expect(stateCount).toBeGreaterThan(60);
   });
 
   it.each(["file", "directory"] as const)(
     "are caught taking something when the %s is not synced (canary)",
     async (kind) => {
-      const { violations } = await explore(await runWorkload("durable", dropping(kind)));
+      const { violations } = await explore(
+        await runWorkload("durable", packedBytesMax, dropping(kind)),
+      );
       expect(violations.length).toBeGreaterThan(10);
     },
   );

@@ -45,7 +45,7 @@ describe("events", () => {
     const heard = listen(memory);
     memory.allocate({ kind: "KV_CACHE", byteLength: 100, id: "a" });
     await memory.swapOut("a");
-    for (const bytes of files.files().values()) bytes[300] = (bytes[300] as number) ^ 1;
+    for (const bytes of files.files().values()) bytes[450] = (bytes[450] as number) ^ 1;
     for (let attempt = 0; attempt < 3; attempt++) {
       await expect(memory.acquire("a")).rejects.toMatchObject({ code: "corruption", tier: "ssd" });
     }

@@ -4,6 +4,7 @@ import { TierheapError } from "../../src/index.js";
 import type { TensorMemory } from "../../src/tensor-memory.js";
 import { memoryFileSystem, memoryTier } from "../../src/testing/index.js";
 import { checkQuiet, closeMemory, openMemory, openOn } from "../support/oracle.js";
+import { OBJECT_FILE } from "../support/record-files.js";
 
 const MIB = 2 ** 20;
 const TURNS = 60;
@@ -106,7 +107,7 @@ describe("closing", () => {
       expect(await readValue(again, "b")).toBe(7);
       if (outcome === "stored") expect(await readValue(again, "a")).toBe(7);
       await closeMemory(again);
-      for (const path of files.files().keys()) expect(path).toMatch(/\.tensor$/);
+      for (const path of files.files().keys()) expect(path).toMatch(OBJECT_FILE);
     }
   });
 });

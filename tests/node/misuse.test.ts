@@ -372,7 +372,7 @@ describe("any well-formed id", () => {
     }
     expect(await readdir(parent)).toEqual(["store"]);
     for (const name of await readdir(directory)) {
-      expect(name).toMatch(/^([0-9a-f]{64}\.tensor|lock\.[0-9]+)$/);
+      expect(name).toMatch(/^([0-9a-f]{16}\.[0-9a-f]{32}\.1\.segment|lock\.[0-9]+)$/);
     }
   });
 });

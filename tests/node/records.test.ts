@@ -208,11 +208,16 @@ describe("something else in place of a record", () => {
     memory.allocate({ kind: "KV_CACHE", byteLength: 8, id, zero: true });
     await memory.save(id);
     await closeMemory(memory);
-    const [name] = await readdir(directory);
+    // As a version before there were segments left it.
+    const { path } = await storedRecord(id);
+    const name = path.slice("/store/".length);
+    const { bytes } = await storedRecord(id);
+    for (const left of await readdir(directory)) await rm(join(directory, left));
+    await writeFile(join(directory, name), bytes, { mode: 0o600 });
     return {
       parent,
       open,
-      path: join(directory, name as string),
+      path: join(directory, name),
       outside: join(parent, "outside"),
     };
   }

@@ -221,10 +221,12 @@ describe("free and delete", () => {
     const memory = await openOn(files);
     const tensor = allocateFilled(memory, "a", 5000, 1);
     await memory.swapOut("a");
-    expect(files.files().size).toBe(1);
+    expect(memory.stats().tier.objectCount).toBe(1);
     tensor.free();
     expect(() => tensor.free()).toThrowError(expect.objectContaining({ code: "freed" }));
     expect(await memory.acquire("a")).toBeNull();
+    expect(memory.stats().tier.objectCount).toBe(0);
+    await closeMemory(memory);
     expect(files.files().size).toBe(0);
   });
 
@@ -241,6 +243,7 @@ describe("free and delete", () => {
     const second = await openOn(files);
     expect(await second.acquire("a")).toBeNull();
     expect(await second.delete("b")).toBe(true);
+    await closeMemory(second);
     expect(files.files().size).toBe(0);
   });
 
@@ -256,6 +259,7 @@ describe("free and delete", () => {
       if (call === "swapOut") expect(await memory.acquire("a"), `turn ${turns}`).toBeNull();
       await memory.delete("a");
     }
+    await closeMemory(memory);
     expect(files.files().size).toBe(0);
   });
 

@@ -131,7 +131,6 @@ describe("a durable record", () => {
     await memory.save("a", { mode: "cache" });
     const kinds = files.operations.slice(before).map(({ type }) => type);
     expect(kinds).toContain("sync");
-    expect(kinds).toContain("sync-directory");
     memory.free("a");
     expect(await readValue(memory, "a")).toBe(2);
     await closeMemory(memory);

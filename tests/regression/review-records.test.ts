@@ -126,11 +126,13 @@ describe("a saved record", () => {
     await memory.save("a");
     await refill(memory, "a", 2);
     await memory.swapOut("a");
-    expect(files().size).toBe(2);
+    expect(memory.stats().tier.objectCount).toBe(2);
     expect(await memory.delete("a")).toBe(true);
-    expect(files().size).toBe(0);
+    expect(memory.stats().tier.objectCount).toBe(0);
     expect(await memory.acquire("a")).toBeNull();
     expect(await memory.delete("a")).toBe(false);
+    await closeMemory(memory);
+    expect(files().size).toBe(0);
   });
 });
 
@@ -211,6 +213,7 @@ describe("free", () => {
         memory.free("a");
       }
       expect(await memory.acquire("a")).toBeNull();
+      await closeMemory(memory);
       expect(files().size).toBe(0);
     },
   );

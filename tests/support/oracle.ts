@@ -47,12 +47,16 @@ export async function openMemory(options: TensorMemoryOptions = {}): Promise<Ten
 /** Opens a memory whose SSD tier lies on the given file system, in `/store`. */
 export function openOn(
   fileSystem: FileSystem,
-  options: TensorMemoryOptions & { readonly capacityBytes?: number } = {},
+  options: TensorMemoryOptions & {
+    readonly capacityBytes?: number;
+    readonly packedBytesMax?: number;
+  } = {},
 ): Promise<TensorMemory> {
-  const { capacityBytes = 2 ** 30, ...rest } = options;
+  const { capacityBytes = 2 ** 30, packedBytesMax = 2 ** 18, ...rest } = options;
   // Every opening draws names of its own, as processes do.
   const random = seededRandom(SEED + ++openingCount);
-  const tier = new FsTier({ directory: "/store", fileSystem, capacityBytes, random });
+  const place = { directory: "/store", fileSystem, random };
+  const tier = new FsTier({ ...place, capacityBytes, packedBytesMax });
   return openMemory({ ...rest, seams: { tier, ...rest.seams } });
 }
 

@@ -3,11 +3,14 @@ import { expect } from "vitest";
 import type { RecordHeader } from "../../src/record/record.js";
 import { encodeHeader } from "../../src/record/record.js";
 import { memoryFileSystem } from "../../src/testing/index.js";
+import { FsTier } from "../../src/tier/fs.js";
+import type { TierReader } from "../../src/tier/tier.js";
+import { privateBytes } from "../../src/util/private-bytes.js";
 import { closeMemory, openOn } from "../support/oracle.js";
 
 export const CONTENT = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8);
 
-/** The path and bytes of a record of {@link CONTENT} under this id. */
+/** The bytes of a record of {@link CONTENT} under this id, and the path of a file with nothing else. */
 export async function storedRecord(id: string): Promise<{ path: string; bytes: Uint8Array }> {
   const files = memoryFileSystem();
   const memory = await openOn(files);
@@ -18,12 +21,23 @@ export async function storedRecord(id: string): Promise<{ path: string; bytes: U
   }
   await memory.save(id);
   await closeMemory(memory);
-  const [entry] = [...files.files()];
-  const [path, bytes] = entry as [string, Uint8Array];
-  return { path, bytes: bytes.slice() };
+  const tier = new FsTier({ directory: "/store", fileSystem: files });
+  await tier.open();
+  for await (const key of tier.list()) {
+    const reader = (await tier.openRead(key)) as TierReader;
+    const bytes = privateBytes(reader.byteLength);
+    await reader.read(0, bytes);
+    await reader.close();
+    await tier.close();
+    return { path: `/store/${key}.tensor`, bytes };
+  }
+  throw new Error("nothing was stored");
 }
 
 export type Verdict = "intact" | "missing" | "wrong" | "corruption" | "incompatible" | "io";
+
+/** The files in which objects lie. */
+export const OBJECT_FILE = /\.(tensor|segment)$/;
 
 /** What `acquire` says of a record file with these bytes. */
 export async function verdictOf(id: string, path: string, bytes: Uint8Array): Promise<Verdict> {

@@ -4,9 +4,11 @@
 // order. Of a file's writes since its last sync any subset survives, the last also torn in half, and
 // the length may have grown without the content.
 //
-// Source: facts/reliability.md, section 4, after Pillai et al., OSDI 2014 — what may be lost.
-import type { FileOperation } from "../../src/testing/index.js";
+// Source: Thanumalayan Sankaranarayana Pillai et al., "All File Systems Are Not Created Equal",
+// OSDI 2014 — what may be lost.
+import type { FileOperation } from "./memory-file-system.js";
 
+/** Paths and bytes of all files. */
 export type Disk = ReadonlyMap<string, Uint8Array>;
 
 interface Write {
@@ -43,8 +45,16 @@ function contentsOf(synced: readonly Write[], pending: readonly Write[]): Uint8A
   return contents;
 }
 
-/** The disks that a cut after the last of these operations may leave; some may be equal. */
-export function* crashStates(operations: readonly FileOperation[]): Generator<Disk> {
+/**
+ * The disks that a cut after the last of these operations may leave; some may be equal.
+ *
+ * @param operations What was done, by a memory file system's log.
+ * @param base What was on the disk before, all of it synced. Default: nothing.
+ */
+export function* crashStates(
+  operations: readonly FileOperation[],
+  base: Disk = new Map(),
+): Generator<Disk> {
   const entries: FileOperation[] = [];
   const writes = new Map<number, { synced: Write[]; pending: Write[] }>();
   let syncedCount = 0;
@@ -60,6 +70,11 @@ export function* crashStates(operations: readonly FileOperation[]): Generator<Di
     }
   }
   const names = new Map<string, number>();
+  // Files of the base have numbers below those of the log.
+  for (const [index, [path, bytes]] of [...base].entries()) {
+    names.set(path, -1 - index);
+    writes.set(-1 - index, { synced: [{ offset: 0, bytes }], pending: [] });
+  }
   const step = (operation: FileOperation) => {
     if (operation.type === "create") names.set(operation.path, operation.file);
     else if (operation.type === "remove") names.delete(operation.path);
