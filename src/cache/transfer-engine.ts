@@ -1,8 +1,9 @@
 // Moves the bytes of one tensor between an arena and a tier, as a record. The only code that writes
 // or reads records; it decides nothing about who moves when.
 //
-// Writes: header, encoded bytes, digest, through one staging buffer. Reads: the same, and the caller
-// publishes nothing until `read` has said "intact".
+// Writes: header, encoded bytes, digest, through one staging buffer, of which one half is filled and
+// hashed while the tier has the other. Reads: the same, and the caller publishes nothing until `read`
+// has said "intact".
 import type { Codec } from "../codec/codec.js";
 import type { Hasher } from "../core/hash-stream.js";
 import { TierError } from "../errors.js";
@@ -58,6 +59,9 @@ export type PeekOutcome =
   | { readonly verdict: "damaged"; readonly reason: string }
   | { readonly verdict: "incompatible"; readonly reason: string };
 
+const KEY_COUNT_MAX = 1024;
+const KEY_NAME_LENGTH_MAX = 256;
+
 export class TransferEngine {
   readonly tier: Tier;
   readonly codec: Codec;
@@ -69,6 +73,8 @@ export class TransferEngine {
   /** The last operation on each key that has one under way: a tier wants them one at a time. */
   readonly #tails = new Map<TierKey, Promise<unknown>>();
   #lastKey: Promise<unknown> = Promise.resolve();
+  /** Keys computed lately: a transfer needs its key several times. */
+  readonly #keys = new Map<string, TierKey>();
 
   constructor(options: TransferEngineOptions) {
     this.tier = options.tier;
@@ -96,9 +102,7 @@ export class TransferEngine {
     const key = await this.#keyOf(header);
     return this.#serially(key, async () => {
       const isDurable = header.isDurable || (header.isSaved && (await this.#isDurable(key)));
-      return this.#staging.use((buffer) =>
-        this.#writeRecord(key, buffer, { ...header, isDurable }, source, isStale),
-      );
+      return this.#writeRecord(key, { ...header, isDurable }, source, isStale);
     });
   }
 
@@ -171,7 +175,6 @@ export class TransferEngine {
 
   async #writeRecord(
     key: TierKey,
-    buffer: PrivateBytes,
     header: RecordHeader,
     source: BytesAt,
     isStale: () => boolean,
@@ -179,8 +182,11 @@ export class TransferEngine {
     const writer = await this.tier.begin(key, recordBytesOf(header));
     if (writer === "no-space") return "no-space";
     try {
-      const outcome = await this.#writeBytes(writer, buffer, header, source, isStale);
+      const outcome = await this.#staging.use((buffer) =>
+        this.#writeBytes(writer, buffer, header, source, isStale),
+      );
       if (outcome !== "stored") return outcome;
+      // Without the buffer: a tier commits many at once, if as many wait for it.
       const committed = await writer.commit({ durable: header.isDurable });
       return committed === "stored" ? header : committed;
     } finally {
@@ -202,34 +208,43 @@ export class TransferEngine {
     isStale: () => boolean,
   ): Promise<"stored" | "no-space" | "vetoed"> {
     const hash = this.#hasher.open();
+    let [half, otherHalf] = halvesOf(buffer);
     let filled = 0;
+    let writing: Promise<"written" | "no-space"> = Promise.resolve("written");
+    /** Gives the tier what is filled. @returns false when it has refused what it got before. */
     const flush = async (): Promise<boolean> => {
+      if ((await writing) === "no-space") return false;
       if (filled === 0) return true;
-      const outcome = await writer.write(privatePart(buffer, 0, filled));
+      writing = writer.write(privatePart(half, 0, filled));
+      // It is looked at before the next write and at the end.
+      writing.catch(() => {});
+      [half, otherHalf] = [otherHalf, half];
       filled = 0;
-      return outcome === "written";
+      return true;
     };
     try {
       const headerBytes = encodeHeader(header);
-      buffer.set(headerBytes);
+      half.set(headerBytes);
       filled = headerBytes.byteLength;
       hash.update(headerBytes);
       for (let offset = 0; offset < header.rawBytes; ) {
-        if (filled === buffer.byteLength && !(await flush())) return "no-space";
-        const rawBytes = Math.min(buffer.byteLength - filled, header.rawBytes - offset);
-        const target = buffer.subarray(filled);
+        if (filled === half.byteLength && !(await flush())) return "no-space";
+        const rawBytes = Math.min(half.byteLength - filled, header.rawBytes - offset);
+        const target = half.subarray(filled);
         const count = this.codec.encode(source(offset, rawBytes), target);
         hash.update(target.subarray(0, count));
         filled += count;
         offset += rawBytes;
       }
       if (isStale()) return "vetoed";
-      if (buffer.byteLength - filled < TRAILER_BYTES && !(await flush())) return "no-space";
-      buffer.set(hash.end(), filled);
+      if (half.byteLength - filled < TRAILER_BYTES && !(await flush())) return "no-space";
+      half.set(hash.end(), filled);
       filled += TRAILER_BYTES;
-      return (await flush()) ? "stored" : "no-space";
+      return (await flush()) && (await writing) === "written" ? "stored" : "no-space";
     } finally {
       hash.discard();
+      // The buffer is the tier's until then.
+      await writing.catch(() => {});
     }
   }
 
@@ -245,11 +260,24 @@ export class TransferEngine {
     const endOffset = totalBytes - TRAILER_BYTES;
     const trailer = new Uint8Array(TRAILER_BYTES);
     const hash = this.#hasher.open();
+    let [half, otherHalf] = halvesOf(buffer);
+    /** Starts to read what lies at an offset; null past the end. */
+    const startRead = (offset: number) => {
+      if (offset >= totalBytes) return null;
+      const chunk = privatePart(half, 0, Math.min(half.byteLength, totalBytes - offset));
+      [half, otherHalf] = [otherHalf, half];
+      const reading = reader.read(offset, chunk);
+      // It is looked at in the next turn of the loop, or at the end.
+      reading.catch(() => {});
+      return { chunk, reading };
+    };
+    let next = startRead(0);
     try {
       let rawOffset = 0;
-      for (let offset = 0; offset < totalBytes; ) {
-        const chunk = privatePart(buffer, 0, Math.min(buffer.byteLength, totalBytes - offset));
-        if ((await reader.read(offset, chunk)) !== chunk.byteLength) return "damaged";
+      for (let offset = 0; next !== null; ) {
+        const { chunk, reading } = next;
+        if ((await reading) !== chunk.byteLength) return "damaged";
+        next = startRead(offset + chunk.byteLength);
         // A chunk holds, in this order and each possibly empty: header, stored bytes, trailer.
         const headerEnd = offset === 0 ? expected.byteLength : 0;
         const storedEnd = Math.max(0, Math.min(chunk.byteLength, endOffset - offset));
@@ -270,6 +298,8 @@ export class TransferEngine {
       return digest.every((byte, index) => byte === trailer[index]) ? "intact" : "damaged";
     } finally {
       hash.discard();
+      // The buffer is the tier's until then.
+      await next?.reading.catch(() => {});
     }
   }
 
@@ -318,7 +348,15 @@ export class TransferEngine {
    * must begin in the order of their calls.
    */
   #keyOf({ id, isSaved }: CopyName): Promise<TierKey> {
-    const compute = () => recordKey({ ...this.namespace, id }, isSaved);
+    const compute = async () => {
+      const name = `${isSaved}${id}`;
+      const known = this.#keys.get(name);
+      if (known !== undefined) return known;
+      const found = await recordKey({ ...this.namespace, id }, isSaved);
+      if (this.#keys.size === KEY_COUNT_MAX) this.#keys.clear();
+      if (name.length <= KEY_NAME_LENGTH_MAX) this.#keys.set(name, found);
+      return found;
+    };
     const key = this.#lastKey.then(compute, compute);
     this.#lastKey = key;
     return key;
@@ -336,8 +374,13 @@ export class TransferEngine {
   }
 }
 
-/** Least length of a staging buffer: the longest header fits. */
-export const CHUNK_BYTES_MIN = HEADER_BYTES_MAX;
+/** Least length of a staging buffer: the longest header fits into a half. */
+export const CHUNK_BYTES_MIN = 2 * HEADER_BYTES_MAX;
+
+function halvesOf(buffer: PrivateBytes): [PrivateBytes, PrivateBytes] {
+  const middle = buffer.byteLength >> 1;
+  return [privatePart(buffer, 0, middle), privatePart(buffer, middle, 2 * middle)];
+}
 
 /** Turns the refusal of an incompatible record into the error that a caller sees. */
 export function incompatible(tier: string, reason: string): TierError {

@@ -1,6 +1,11 @@
 // Conformance suite of the seam `tier/file-system.ts`.
 import type { FileSystem } from "../tier/file-system.js";
-import { type PrivateBytes, privateBytes, privateCopy } from "../util/private-bytes.js";
+import {
+  type PrivateBytes,
+  privateBytes,
+  privateCopy,
+  privatePart,
+} from "../util/private-bytes.js";
 import {
   assert,
   assertBytes,
@@ -20,7 +25,11 @@ const text = (value: string) => privateCopy(new TextEncoder().encode(value));
 
 async function put(fileSystem: FileSystem, path: string, bytes: PrivateBytes): Promise<void> {
   const writer = await fileSystem.create(path);
-  assertEqual(await writer.write([bytes], 0), bytes.byteLength, "bytes written");
+  for (let done = 0; done < bytes.byteLength; ) {
+    const count = await writer.write([privatePart(bytes, done, bytes.byteLength)], done);
+    assert(count > 0, "a write takes nothing");
+    done += count;
+  }
   await writer.sync();
   await writer.close();
 }

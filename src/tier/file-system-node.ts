@@ -15,7 +15,7 @@ import {
 import { basename, dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { randomName, systemRandom } from "../random.js";
-import type { PrivateBytes } from "../util/private-bytes.js";
+import { type PrivateBytes, privatePart } from "../util/private-bytes.js";
 import type { FileLock, FileSystem } from "./file-system.js";
 
 // A link or a FIFO in the directory must not be followed or wait. Both flags are 0 where the
@@ -45,6 +45,12 @@ const stat = promisify(fs.fstat);
 const sync = promisify(fs.fdatasync);
 const syncAll = promisify(fs.fsync);
 
+/**
+ * Bytes given to the system in one write. Longer ones make ext4 look for large stretches of free
+ * memory first, which can take longer than the copy.
+ */
+const WRITE_BYTES_MAX = 65536;
+
 /** Entries whose sizes are asked for at once. */
 const STAT_COUNT_MAX = 64;
 
@@ -62,8 +68,16 @@ function write(
   sources: readonly PrivateBytes[],
   offset: number,
 ): Promise<number> {
+  const parts: PrivateBytes[] = [];
+  let roomBytes = WRITE_BYTES_MAX;
+  for (const source of sources) {
+    if (roomBytes === 0) break;
+    const byteLength = Math.min(roomBytes, source.byteLength);
+    parts.push(privatePart(source, 0, byteLength));
+    roomBytes -= byteLength;
+  }
   return new Promise((resolve, reject) => {
-    fs.writev(descriptor, sources, offset, (error, count) => {
+    fs.writev(descriptor, parts, offset, (error, count) => {
       if (error === null) resolve(count);
       else reject(error);
     });

@@ -17,8 +17,11 @@ export interface FsTierOptions {
   readonly name?: string;
   /** Default: Infinity. Most physical bytes. */
   readonly capacityBytes?: number;
-  /** Default: 1 MiB. Bytes in one write of packed objects; four times as many may be in memory. */
-  readonly batchBytes?: number;
+  /**
+   * Default: 4 MiB. Memory for packed objects that are being built or wait to be written. More of it
+   * lets more of them share one sync.
+   */
+  readonly bufferBytes?: number;
   /** Default: 256 KiB. Objects up to this length are packed, fewer where the capacity is small. */
   readonly packedBytesMax?: number;
   /** Default: 0.5. Bytes that cleaning in the background may write per byte that callers write. */
@@ -26,7 +29,7 @@ export interface FsTierOptions {
   readonly random?: Random;
 }
 
-const BATCH_BYTES = 2 ** 20;
+const BUFFER_BYTES = 2 ** 22;
 const PACKED_BYTES_MAX = 2 ** 18;
 const CLEANING_SHARE = 0.5;
 
@@ -177,7 +180,7 @@ export class FsTier implements Tier {
       directory,
       random,
       capacityBytes: this.#capacityBytes,
-      batchBytes: this.#options.batchBytes ?? BATCH_BYTES,
+      bufferBytes: this.#options.bufferBytes ?? BUFFER_BYTES,
       packedBytesMax: this.#options.packedBytesMax ?? PACKED_BYTES_MAX,
       cleaningShare: this.#options.cleaningShare ?? CLEANING_SHARE,
     });

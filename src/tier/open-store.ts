@@ -27,7 +27,7 @@ export interface OpenStoreOptions {
   readonly lastNumber: number;
   /** Most physical bytes; Infinity when unlimited. */
   readonly capacityBytes: number;
-  readonly batchBytes: number;
+  readonly bufferBytes: number;
   readonly packedBytesMax: number;
   readonly cleaningShare: number;
 }
@@ -56,8 +56,6 @@ const SEGMENT_BYTES_MAX = 16 * MIB;
 const SEGMENT_COUNT_MIN = 32;
 /** A segment holds at least this many objects of the longest packed length. */
 const PACKED_COUNT_MIN = 8;
-/** Batches that may be built or wait while one is written. */
-const BATCHES_IN_MEMORY = 4;
 /** Quarantined files kept as evidence. */
 const DAMAGED_COUNT_MAX = 16;
 
@@ -81,7 +79,7 @@ export class OpenStore {
   #sequence: number;
 
   constructor(options: OpenStoreOptions) {
-    const { files, directory, random, index, lastNumber, capacityBytes, batchBytes } = options;
+    const { files, directory, random, index, lastNumber, capacityBytes } = options;
     const segmentBytes = Math.min(SEGMENT_BYTES_MAX, capacityBytes / SEGMENT_COUNT_MIN);
     const packedBytesMax = segmentBytes / PACKED_COUNT_MIN - FRAME_HEADER_BYTES;
     this.index = index;
@@ -92,7 +90,7 @@ export class OpenStore {
     this.#packedBytesMax = Math.min(options.packedBytesMax, packedBytesMax);
     const isCleanable = Number.isFinite(capacityBytes) && packedBytesMax > 0;
     this.#cleaningSpareBytes = isCleanable ? segmentBytes : 0;
-    this.#buffers = new FrameBuffers(BATCHES_IN_MEMORY * batchBytes);
+    this.#buffers = new FrameBuffers(options.bufferBytes);
     this.#sequence = index.lastSequence;
     this.#readers = new SegmentReaders(files, directory);
     this.log = new SegmentLog({
@@ -100,7 +98,6 @@ export class OpenStore {
       directory,
       random,
       segmentBytes,
-      batchBytes,
       lastNumber,
       onOpened: (segment) => index.addSegment(segment),
       onClosed: (segment) => index.closeSegment(segment),

@@ -29,8 +29,6 @@ export interface SegmentLogOptions {
   readonly random: Random;
   /** A segment that has reached this length is closed. */
   readonly segmentBytes: number;
-  /** Most bytes in one write. */
-  readonly batchBytes: number;
   /** Number of the last segment there was. */
   readonly lastNumber: number;
   /** A file for a new segment is there. */
@@ -43,7 +41,7 @@ export interface SegmentLogOptions {
   onClosed(segment: Segment): void;
 }
 
-/** Most frames in one write: what a system takes in one call, with room to spare. */
+/** Most frames in one batch: what a system takes in one call, with room to spare. */
 const BATCH_COUNT_MAX = 512;
 
 export class SegmentLog {
@@ -113,9 +111,7 @@ export class SegmentLog {
   }
 
   #takeBatch(): Pending[] {
-    const { segmentBytes, batchBytes } = this.#options;
-    const usedBytes = this.#open?.segment.byteLength ?? 0;
-    const roomBytes = Math.min(batchBytes, segmentBytes - usedBytes);
+    const roomBytes = this.#options.segmentBytes - (this.#open?.segment.byteLength ?? 0);
     let count = 0;
     let byteLength = 0;
     for (const { frame } of this.#queue) {
