@@ -47,13 +47,20 @@ import { describe, TENSOR_KINDS, type TensorKind } from "../types.js";
 export interface Platform {
   detectHardware(): HardwareProfile;
   createSsdTier(
-    options: { readonly directory: string; readonly capacityBytes: number },
+    options: {
+      readonly directory: string;
+      readonly capacityBytes: number;
+      /** Memory that the tier may hold objects in while it writes them. */
+      readonly bufferBytes: number;
+    },
     seams: Partial<Seams>,
   ): Tier;
 }
 
 const RAM_BYTES_MIN = 4 * 2 ** 20;
 const ARENA_BYTES_MIN = 2 ** 20;
+/** Chunks that the SSD tier may hold while it writes them. */
+const TIER_CHUNK_COUNT = 4;
 
 function floorPowerOfTwo(value: number): number {
   return 2 ** Math.floor(Math.log2(value));
@@ -106,10 +113,15 @@ function planSizes(profile: HardwareProfile, checked: CheckedOptions) {
   };
 }
 
-function createTier(platform: Platform, checked: CheckedOptions, seams: Partial<Seams>): Tier {
+function createTier(
+  platform: Platform,
+  checked: CheckedOptions,
+  bufferBytes: number,
+  seams: Partial<Seams>,
+): Tier {
   if (checked.ssdBytes === 0) return nullTier("ssd");
   const { directory, ssdBytes } = checked;
-  return platform.createSsdTier({ directory, capacityBytes: ssdBytes }, seams);
+  return platform.createSsdTier({ directory, capacityBytes: ssdBytes, bufferBytes }, seams);
 }
 
 /** Opens everything; on failure everything opened is closed again. */
@@ -139,13 +151,15 @@ export async function composeTensorMemory(
     options.wasm?.kernels,
   );
   const budget = new Budget(sizes.ramBytes);
+  const hasOwnTier = seams.tier === undefined && checked.ssdBytes > 0;
+  const bufferBytes = hasOwnTier ? TIER_CHUNK_COUNT * chunkBytes : 0;
   if (
     !budget.tryCharge("control", core.byteLength + hasher.byteLength) ||
-    !budget.tryCharge("staging", profile.queueDepth * chunkBytes)
+    !budget.tryCharge("staging", profile.queueDepth * chunkBytes + bufferBytes)
   ) {
     throw new MisuseError("bad-size", "budgets.ram is too small for its own bookkeeping");
   }
-  const tier = seams.tier ?? createTier(platform, checked, seams);
+  const tier = seams.tier ?? createTier(platform, checked, bufferBytes, seams);
   if (checked.isDurable && !tier.capabilities.hasDurableCommit) {
     throw new MisuseError("unsupported", "ssd.mode durable on a tier that cannot promise it");
   }

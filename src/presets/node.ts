@@ -8,8 +8,8 @@ import { composeTensorMemory, type Platform } from "./compose.js";
 
 const nodePlatform: Platform = {
   detectHardware,
-  createSsdTier: ({ directory, capacityBytes }, { fileSystem = nodeFileSystem, random }) =>
-    new FsTier({ directory, capacityBytes, fileSystem, ...(random && { random }) }),
+  createSsdTier: (place, { fileSystem = nodeFileSystem, random }) =>
+    new FsTier({ ...place, fileSystem, ...(random && { random }) }),
 };
 
 /**

@@ -107,7 +107,7 @@ export function formatReport(stats: MemoryStats): string {
     formatTable([
       [
         "swapped out",
-        `${transfers.swapOutCount} tensors, ${formatBytes(transfers.rawBytesOut)} written and read back to verify`,
+        `${transfers.swapOutCount} tensors, ${formatBytes(transfers.rawBytesOut)} written`,
       ],
       ["left clean", `${transfers.cleanEvictionCount} tensors, nothing written`],
       ["swapped in", `${transfers.swapInCount} tensors, ${formatBytes(transfers.rawBytesIn)}`],

@@ -35,7 +35,12 @@ const CLEANING_SHARE = 0.5;
 
 export class FsTier implements Tier {
   readonly name: string;
-  readonly capabilities: TierCapabilities = { isPersistent: true, hasDurableCommit: true };
+  readonly capabilities: TierCapabilities = {
+    isPersistent: true,
+    hasDurableCommit: true,
+    // The system would answer from its cache, whatever the device has.
+    needsReadBack: false,
+  };
   readonly #options: FsTierOptions;
   readonly #files: FileSystem;
   readonly #capacityBytes: number;

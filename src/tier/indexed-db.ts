@@ -113,7 +113,7 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
 
   return {
     name,
-    capabilities: { isPersistent: true, hasDurableCommit: true },
+    capabilities: { isPersistent: true, hasDurableCommit: true, needsReadBack: true },
     open: async () => {
       if (database !== null) return;
       if (locks !== undefined) {

@@ -24,7 +24,7 @@ export function memoryTier(options: MemoryTierOptions = {}): Tier {
 
   return {
     name,
-    capabilities: { isPersistent: false, hasDurableCommit: false },
+    capabilities: { isPersistent: false, hasDurableCommit: false, needsReadBack: true },
     open: async () => {
       isOpen = true;
     },

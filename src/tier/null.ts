@@ -7,7 +7,7 @@ export function nullTier(name = "null"): Tier {
   return {
     name,
     // It acknowledges nothing, so it breaks no promise.
-    capabilities: { isPersistent: false, hasDurableCommit: true },
+    capabilities: { isPersistent: false, hasDurableCommit: true, needsReadBack: false },
     open: async () => {},
     begin: async (_key, byteLength) => {
       meter.tryBegin(byteLength);

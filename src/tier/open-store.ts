@@ -192,7 +192,7 @@ export class OpenStore {
         await this.#files.remove(this.#path(file.name));
         this.index.dropFile(file);
       } catch {
-        this.index.keepFile(file);
+        // It casts its shadow until the next open.
       }
     }
     await this.#removeEmptied();

@@ -126,14 +126,10 @@ export class StoreIndex {
   /** The file of this object is gone. */
   dropFile(file: StoredFile): void {
     this.#fileBytes -= file.payloadBytes;
-    if (!this.counts(file)) return;
-    this.#entries.delete(file.key);
-    this.#count(file, -1);
-  }
-
-  /** A file that does not count could not be removed. */
-  keepFile(file: StoredFile): void {
-    this.#addShadow(file, 1);
+    if (this.counts(file)) {
+      this.#entries.delete(file.key);
+      this.#count(file, -1);
+    } else this.#addShadow(file, -1);
   }
 
   /** Closed segments of which nothing counts; each is given once. */
@@ -168,9 +164,8 @@ export class StoreIndex {
   }
 
   #retire(entry: Stored): StoredFile | null {
-    if (entry.segment === null) return entry;
-    if (entry.kind === "object") this.#addShadow(entry, 1);
-    return null;
+    if (entry.segment === null || entry.kind === "object") this.#addShadow(entry, 1);
+    return entry.segment === null ? entry : null;
   }
 
   /** This entry counted until now. */

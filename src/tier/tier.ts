@@ -15,6 +15,11 @@ export interface TierCapabilities {
   readonly isPersistent: boolean;
   /** A durable commit survives power loss. */
   readonly hasDurableCommit: boolean;
+  /**
+   * What was written is read back and verified before it is relied on. Not where the answer would come
+   * from the memory that the write went to.
+   */
+  readonly needsReadBack: boolean;
 }
 
 export interface TierStats {
