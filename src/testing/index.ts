@@ -39,4 +39,5 @@ export {
   type StoreWorkload,
   type StoreWorkloadOptions,
 } from "./store-crashes.js";
+export { exploreFlips, type FlipReport, flippableStore } from "./store-flips.js";
 export { type TierFixture, type TierLacks, tierConformance } from "./tier-conformance.js";

@@ -55,11 +55,14 @@ function keyOf(index: number): TierKey {
   return index.toString(16).padStart(2, "0").repeat(32);
 }
 
-function objectOf(key: number, version: number, byteLength: number): PrivateBytes {
+/** An object that says what it is: key, version, length, and a pattern of them. */
+export function objectOf(key: number, version: number, byteLength: number): PrivateBytes {
   const bytes = privateBytes(byteLength);
   const view = new DataView(bytes.buffer);
+  let word = Math.imul(key + 1, 0x9e3779b1) ^ Math.imul(version + 1, 0x85ebca6b) ^ byteLength;
   for (let index = HEADER_BYTES; index < byteLength; index++) {
-    bytes[index] = (index * 7 + version * 31 + key) & 0xff;
+    word = (Math.imul(word, 1664525) + 1013904223) | 0;
+    bytes[index] = word >> 24;
   }
   view.setUint32(0, key);
   view.setUint32(4, version);
@@ -68,7 +71,7 @@ function objectOf(key: number, version: number, byteLength: number): PrivateByte
 }
 
 /** @returns The version that these bytes are whole, or -1. */
-function versionOf(bytes: PrivateBytes, key: number): number {
+export function versionOf(bytes: PrivateBytes, key: number): number {
   if (bytes.byteLength < HEADER_BYTES) return -1;
   const version = new DataView(bytes.buffer).getUint32(4);
   const expected = objectOf(key, version, bytes.byteLength);

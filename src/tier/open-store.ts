@@ -332,8 +332,18 @@ export class OpenStore {
     if (file !== null) this.#replaced.push(file);
   }
 
-  /** Writes the tombstone of a key. */
+  /** Writes the tombstone of a key; where there is no other room, in that of cleaning. */
   async #bury(key: TierKey): Promise<void> {
+    const reservedBytes = packedBytesOf(0);
+    const isReserved = (await this.#reserve(reservedBytes)) || this.#tryReserve(reservedBytes, 0);
+    try {
+      await this.#appendTombstone(key);
+    } finally {
+      if (isReserved) this.#unreserve(reservedBytes);
+    }
+  }
+
+  async #appendTombstone(key: TierKey): Promise<void> {
     const frame = privateBytes(FRAME_HEADER_BYTES);
     const sequence = ++this.#sequence;
     const isDurable = this.index.needsDurable(key);

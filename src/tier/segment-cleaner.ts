@@ -72,10 +72,12 @@ export class SegmentCleaner {
   makeRoom(hasRoom: () => boolean): Promise<void> {
     return this.#inTurn(async () => {
       let hasSealed = false;
+      const tried = new Set<Segment>();
       while (!this.#isClosed && !hasRoom()) {
-        const victim = this.#victim(0);
+        const victim = this.#victim(0, tried);
         if (victim !== null) {
-          if (!(await this.#clean(victim))) return;
+          // One that does not fit now may fit when another has given its room.
+          if (!(await this.#clean(victim))) tried.add(victim);
         } else {
           if (hasSealed) return;
           hasSealed = true;
@@ -106,11 +108,12 @@ export class SegmentCleaner {
   }
 
   /** The closed segment of which the largest part is dead. */
-  #victim(deadRatioMin: number): Segment | null {
+  #victim(deadRatioMin: number, tried?: ReadonlySet<Segment>): Segment | null {
     let best: Segment | null = null;
     let bestRatio = deadRatioMin;
     for (const segment of this.#options.index.segments) {
-      if (segment.isOpen || segment.liveBytes === 0 || this.#unreadable.has(segment)) continue;
+      if (segment.isOpen || segment.liveBytes === 0) continue;
+      if (this.#unreadable.has(segment) || tried?.has(segment) === true) continue;
       const ratio = segment.deadBytes / segment.byteLength;
       if (ratio <= bestRatio) continue;
       best = segment;
