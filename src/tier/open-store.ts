@@ -89,7 +89,8 @@ export class OpenStore {
     this.#capacityBytes = capacityBytes;
     this.#packedBytesMax = Math.min(options.packedBytesMax, packedBytesMax);
     const isCleanable = Number.isFinite(capacityBytes) && packedBytesMax > 0;
-    this.#cleaningSpareBytes = isCleanable ? segmentBytes : 0;
+    // A full segment, with the tables of the two that it may be copied to.
+    this.#cleaningSpareBytes = isCleanable ? 2 * segmentBytes : 0;
     this.#buffers = new FrameBuffers(options.bufferBytes);
     this.#sequence = index.lastSequence;
     this.#readers = new SegmentReaders(files, directory);

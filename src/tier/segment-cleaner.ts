@@ -6,7 +6,12 @@
 // System", SOSP 1991, section 3 — cleaning, and why short segments with little that counts go first.
 import { privateBytes, privatePart } from "../util/private-bytes.js";
 import type { Segment, StoredFrame } from "./segment.js";
-import { FRAME_HEADER_BYTES, frameBytesOf, packedBytesOf } from "./segment-format.js";
+import {
+  FRAME_HEADER_BYTES,
+  frameBytesOf,
+  TABLE_ENTRY_BYTES,
+  TABLE_OVERHEAD_BYTES,
+} from "./segment-format.js";
 import type { SegmentLog } from "./segment-log.js";
 import type { SegmentReaders } from "./segment-readers.js";
 import { readFully } from "./segment-scan.js";
@@ -107,26 +112,41 @@ export class SegmentCleaner {
     return victim !== null && victim.liveBytes <= this.#allowanceBytes ? victim : null;
   }
 
-  /** The closed segment of which the largest part is dead. */
+  /**
+   * The closed segment of which the largest part is dead. Where callers wait for room, short ones that
+   * could be one count as well.
+   */
   #victim(deadRatioMin: number, tried?: ReadonlySet<Segment>): Segment | null {
+    const { index, segmentBytes } = this.#options;
+    const isShort = (segment: Segment) => segment.byteLength < segmentBytes / 2;
     let best: Segment | null = null;
     let bestRatio = deadRatioMin;
-    for (const segment of this.#options.index.segments) {
+    let short: Segment | null = null;
+    let shortCount = 0;
+    for (const segment of index.segments) {
       if (segment.isOpen || segment.liveBytes === 0) continue;
       if (this.#unreadable.has(segment) || tried?.has(segment) === true) continue;
+      if (isShort(segment)) {
+        short = segment;
+        shortCount += 1;
+      }
       const ratio = segment.deadBytes / segment.byteLength;
       if (ratio <= bestRatio) continue;
       best = segment;
       bestRatio = ratio;
     }
-    return best;
+    return best ?? (tried !== undefined && shortCount > 1 ? short : null);
   }
 
   /** @returns Whether the segment holds nothing any more. */
   async #clean(victim: Segment): Promise<boolean> {
     const { index, tryReserve, unreserve, removeEmptied } = this.#options;
     const frames = victim.frames.filter((frame) => index.counts(frame));
-    const bytes = frames.reduce((sum, frame) => sum + packedBytesOf(frame.payloadBytes), 0);
+    // At most the open segment is filled, and one more is begun.
+    const bytes = frames.reduce(
+      (sum, frame) => sum + frameBytesOf(frame.payloadBytes) + TABLE_ENTRY_BYTES,
+      2 * TABLE_OVERHEAD_BYTES,
+    );
     if (!tryReserve(bytes)) return false;
     try {
       for (let start = 0; start < frames.length; ) {
