@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const folder = dirname(fileURLToPath(import.meta.url));
-for (const name of ["core/run", "ram", "leak"]) {
+for (const name of ["core/run", "ram", "leak", "store"]) {
   const { status } = spawnSync(process.execPath, ["--expose-gc", join(folder, `${name}.mjs`)], {
     stdio: "inherit",
   });

@@ -148,7 +148,7 @@ export class FsTier implements Tier {
   stats(): TierStats {
     const index = this.#store?.index;
     return {
-      ...this.#counters,
+      ...this.#counters.counts(),
       objectCount: index?.objectCount ?? 0,
       storedBytes: index?.storedBytes ?? 0,
       physicalBytes: index?.physicalBytes ?? 0,

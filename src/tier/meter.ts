@@ -10,6 +10,20 @@ export class TierCounters {
   deleteCount = 0;
   noSpaceCount = 0;
   quarantinedCount = 0;
+
+  counts(): Pick<TierStats, keyof TierCounters & keyof TierStats> {
+    const { bytesWritten, bytesRead, commitCount, openReadCount } = this;
+    const { deleteCount, noSpaceCount, quarantinedCount } = this;
+    return {
+      bytesWritten,
+      bytesRead,
+      commitCount,
+      openReadCount,
+      deleteCount,
+      noSpaceCount,
+      quarantinedCount,
+    };
+  }
 }
 
 /** Sizes of the committed objects, and how often what was done. */
@@ -61,17 +75,11 @@ export class TierMeter extends TierCounters {
 
   stats(): TierStats {
     return {
+      ...this.counts(),
       objectCount: this.#sizes.size,
       storedBytes: this.#storedBytes,
       physicalBytes: this.#storedBytes,
       capacityBytes: this.#capacityBytes,
-      bytesWritten: this.bytesWritten,
-      bytesRead: this.bytesRead,
-      commitCount: this.commitCount,
-      openReadCount: this.openReadCount,
-      deleteCount: this.deleteCount,
-      noSpaceCount: this.noSpaceCount,
-      quarantinedCount: this.quarantinedCount,
     };
   }
 }

@@ -64,13 +64,15 @@ export class SegmentCleaner {
   wake(): void {
     if (this.#isRunning || this.#isClosed || this.#dueVictim() === null) return;
     this.#isRunning = true;
-    void this.#inTurn(async () => {
+    const cleaning = this.#inTurn(async () => {
       for (;;) {
         const victim = this.#isClosed ? null : this.#dueVictim();
         if (victim === null || !(await this.#clean(victim))) break;
       }
       this.#isRunning = false;
     });
+    // Nobody waits for it but `close`; it never rejects.
+    cleaning.catch(() => {});
   }
 
   /** Cleans until there is room, or nothing is left to gain. Never rejects. */

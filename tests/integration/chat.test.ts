@@ -52,7 +52,7 @@ function signalAfter(visits: number, signal: NodeJS.Signals) {
   };
 }
 
-const records = () => readdirSync(directory).filter((name) => name.endsWith(".tensor"));
+const records = () => readdirSync(directory).filter((name) => /\.(tensor|segment)$/.test(name));
 
 describe("the chat example", () => {
   test("gives equal tokens inside the budget, and cleans up", async () => {
@@ -85,13 +85,15 @@ describe("the chat example", () => {
   test("resumes after kill -9, and after a record was damaged", async () => {
     const killed = await chat(SMALL, signalAfter(10, "SIGKILL"));
     expect(killed.signal).toBe("SIGKILL");
-    // The largest records are KV; one of them loses a bit.
+    // The largest file holds KV; every record in the middle of it loses some bits.
     const files = records().map((name) => join(directory, name));
     const [victim] = files.sort(
       (left, right) => readFileSync(right).length - readFileSync(left).length,
     );
     const bytes = readFileSync(victim as string);
-    bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] as number) ^ 4;
+    for (let offset = bytes.length >> 2; offset < 3 * (bytes.length >> 2); offset += 1024) {
+      bytes[offset] = (bytes[offset] as number) ^ 4;
+    }
     writeFileSync(victim as string, bytes);
     const { code, stdout } = await chat(["--resume", "--json"]);
     const { run } = JSON.parse(stdout);
