@@ -109,11 +109,9 @@ async function runCycles(type, mode, count, isMutant) {
     for (const [key, version] of found.entries()) {
       const { allowed, begun } = keys[key];
       for (const each of begun) everBegun[key].add(each);
-      // A deletion is not synced: what it deleted may be there again.
-      const isUndone = allowed[0] === 0 && before[key] === version;
-      if (mode === "durable" && !isUndone && !allowed.includes(version)) {
+      if (mode === "durable" && !allowed.includes(version)) {
         if (version === -1) counts.damaged += 1;
-        else if (!allowedAfterDeletion(keys[key], version)) counts.lost += 1;
+        else counts.lost += 1;
       }
       // Damage is found by the digest of a record; what must not be is the bytes of something else.
       if (version !== -1 && !everBegun[key].has(version)) counts.wrong += 1;
@@ -121,11 +119,6 @@ async function runCycles(type, mode, count, isMutant) {
     before = found.map((version) => Math.max(0, version));
   }
   return counts;
-}
-
-/** The change before a deletion that was acknowledged but not synced. */
-function allowedAfterDeletion({ allowed, begun }, version) {
-  return allowed[0] === 0 && begun.at(-1 - allowed.length) === version;
 }
 
 const figures = [];

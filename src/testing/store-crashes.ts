@@ -16,7 +16,7 @@ export interface StoreWorkloadOptions {
   readonly seed: number;
   /** Steps of the workload; some do several things at once. */
   readonly stepCount: number;
-  /** Every object is written durably; otherwise none. */
+  /** Every object is written durably, and so deleted; otherwise none. */
   readonly isDurable: boolean;
   /** Stands in for the file system, to plant a bug. */
   readonly decorate?: (fileSystem: FileSystem) => FileSystem;
@@ -105,8 +105,8 @@ export async function runStoreWorkload(options: StoreWorkloadOptions): Promise<S
   const attempt = async (key: number, value: number, work: () => Promise<boolean>) => {
     const begun = files.operations.length;
     const acknowledged = Number.POSITIVE_INFINITY;
-    // Deletions are never durable.
-    const made = { key, version: value, isDurable: isDurable && value > 0, begun, acknowledged };
+    // The deletion of what is durable is durable.
+    const made = { key, version: value, isDurable, begun, acknowledged };
     attempts.push(made);
     if (await work()) made.acknowledged = files.operations.length;
   };

@@ -161,6 +161,7 @@ export class OpenStore {
     else if (entry?.segment === null) {
       await this.#files.remove(this.#path(entry.name));
       this.index.dropFile(entry);
+      if (entry.isDurable) await this.#files.syncDirectory(this.#directory);
     } else if (entry !== null) await this.#bury(key);
     await this.settle();
     return entry !== null;
