@@ -53,7 +53,11 @@ export async function readStore(directory) {
     const bytes = new Uint8Array(reader.byteLength);
     const count = await reader.read(0, bytes);
     await reader.close();
-    const version = count < HEADER_BYTES ? 0 : new DataView(bytes.buffer).getUint32(4);
+    if (count < HEADER_BYTES) {
+      found.push(-1);
+      continue;
+    }
+    const version = new DataView(bytes.buffer).getUint32(4);
     const expected = objectOf(key, version, bytes.byteLength);
     found.push(count === bytes.byteLength && Buffer.compare(bytes, expected) === 0 ? version : -1);
   }
