@@ -32,7 +32,8 @@ const KIB = 1024;
 const MIB = 2 ** 20;
 const CALLER_COUNT = 32;
 const SMALL_BYTES = 64 * KIB;
-const CHUNK_BYTES = MIB / 2;
+/** Plain files are written and read in both; the faster one counts. */
+const CHUNK_BYTES = [64 * KIB, MIB / 2];
 
 const root = mkdtempSync(join(process.env.TIERHEAP_BENCH_DIR ?? tmpdir(), "tierheap-bench-"));
 const hasher = await Hasher.create(CALLER_COUNT, createUnsharedMemory);
@@ -200,27 +201,27 @@ async function small() {
   }
 }
 
-async function plainWrite(path, bytes, isHashed) {
-  const stream = isHashed ? hasher.open() : null;
+async function plainWrite(path, bytes, chunkBytes) {
+  const stream = hasher.open();
   const handle = await open(path, "wx");
-  for (let offset = 0; offset < bytes.byteLength; offset += CHUNK_BYTES) {
-    const chunk = bytes.subarray(offset, offset + CHUNK_BYTES);
-    stream?.update(chunk);
+  for (let offset = 0; offset < bytes.byteLength; offset += chunkBytes) {
+    const chunk = bytes.subarray(offset, offset + chunkBytes);
+    stream.update(chunk);
     await handle.write(chunk, 0, chunk.byteLength, offset);
   }
-  stream?.end();
+  stream.end();
   await handle.close();
 }
 
-async function plainRead(path, target, isHashed) {
-  const stream = isHashed ? hasher.open() : null;
+async function plainRead(path, target, chunkBytes) {
+  const stream = hasher.open();
   const handle = await open(path);
-  for (let offset = 0; offset < target.byteLength; offset += CHUNK_BYTES) {
-    const chunk = target.subarray(offset, offset + CHUNK_BYTES);
+  for (let offset = 0; offset < target.byteLength; offset += chunkBytes) {
+    const chunk = target.subarray(offset, offset + chunkBytes);
     await handle.read(chunk, 0, chunk.byteLength, offset);
-    stream?.update(chunk);
+    stream.update(chunk);
   }
-  stream?.end();
+  stream.end();
   await handle.close();
 }
 
@@ -231,14 +232,19 @@ async function large() {
     const count = Math.max(2, Math.min(16, 64 / mib));
     const bytes = new Uint8Array(byteLength).map((_, index) => index * 7);
     const target = new Uint8Array(byteLength);
-    const times = { write: [], read: [], plainWrite: [], plainRead: [] };
+    const times = { write: [], read: [] };
+    const plainTimes = CHUNK_BYTES.map(() => ({ write: [], read: [] }));
     for (let round = 0; round < roundCount; round++) {
-      const plain = join(root, `plain-${mib}-${round}`);
-      mkdirSync(plain);
-      const path = (index) => join(plain, keyOf(index));
-      times.plainWrite.push(await timed(count, 1, (index) => plainWrite(path(index), bytes, true)));
-      times.plainRead.push(await timed(count, 1, (index) => plainRead(path(index), target, true)));
-      rmSync(plain, { recursive: true });
+      for (const [choice, chunkBytes] of CHUNK_BYTES.entries()) {
+        const plain = join(root, `plain-${mib}-${round}-${choice}`);
+        mkdirSync(plain);
+        const path = (index) => join(plain, keyOf(index));
+        const write = (index) => plainWrite(path(index), bytes, chunkBytes);
+        const read = (index) => plainRead(path(index), target, chunkBytes);
+        plainTimes[choice].write.push(await timed(count, 1, write));
+        plainTimes[choice].read.push(await timed(count, 1, read));
+        rmSync(plain, { recursive: true });
+      }
       const directory = join(root, `store-${mib}-${round}`);
       const memory = await createTensorMemory({
         budgets: { ram: 2 * (count + 2) * byteLength + 64 * MIB, ssd: "16GiB" },
@@ -263,11 +269,13 @@ async function large() {
     const rate = (list) => (count * byteLength) / 1000 / median(list);
     add(`large/${mib}-mib/spill`, rate(times.write), "MB/s");
     add(`large/${mib}-mib/restore`, rate(times.read), "MB/s");
-    add(`large/${mib}-mib/plain-write`, rate(times.plainWrite), "MB/s");
-    add(`large/${mib}-mib/plain-read`, rate(times.plainRead), "MB/s");
+    const plainWriteRate = Math.max(...plainTimes.map(({ write }) => rate(write)));
+    const plainReadRate = Math.max(...plainTimes.map(({ read }) => rate(read)));
+    add(`large/${mib}-mib/plain-write`, plainWriteRate, "MB/s");
+    add(`large/${mib}-mib/plain-read`, plainReadRate, "MB/s");
     const beside = "plain fs, same hash";
-    const spill = rate(times.write) / rate(times.plainWrite);
-    const restore = rate(times.read) / rate(times.plainRead);
+    const spill = rate(times.write) / plainWriteRate;
+    const restore = rate(times.read) / plainReadRate;
     add(`large/${mib}-mib/spill-over-plain`, spill, "ratio", 0.8, beside);
     add(`large/${mib}-mib/restore-over-plain`, restore, "ratio", 0.8, beside);
   }
