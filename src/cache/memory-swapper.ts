@@ -382,11 +382,8 @@ export class MemorySwapper {
       // Freed meanwhile: nobody will ask for it.
       if (record.isFreed) return cold;
       distrust();
-      const { name, capabilities } = this.#engine.tier;
-      const isIntact =
-        !capabilities.needsReadBack || (await this.#engine.read(written, null)) === "intact";
-      if (!isIntact && !record.isFreed) {
-        throw new TierError("io", name, "what was written does not read back");
+      if (!(await this.#engine.readsBack(written)) && !record.isFreed) {
+        throw new TierError("io", this.#engine.tier.name, "what was written does not read back");
       }
       record.cold = cold;
       if (isSaved) record.hasSavedRecord = true;

@@ -128,6 +128,12 @@ export class TransferEngine {
     );
   }
 
+  /** Whether what was just written is there, as far as this tier can tell. @throws {TierError} `io`. */
+  async readsBack(header: RecordHeader): Promise<boolean> {
+    const { needsReadBack } = this.tier.capabilities;
+    return !needsReadBack || (await this.read(header, null)) === "intact";
+  }
+
   /** Reads only the header of one copy, if there is one. @throws {TierError} `io`. */
   async peek(copy: CopyName): Promise<PeekOutcome> {
     const key = await this.#keyOf(copy);
