@@ -29,6 +29,7 @@ import type { ArenaShelf } from "./memory/arena-shelf.js";
 import type { Budget } from "./memory/budget.js";
 import {
   checkAlignment,
+  checkHints,
   checkId,
   checkIds,
   checkObject,
@@ -43,7 +44,7 @@ import type { Pin, PinAccess } from "./memory/pin.js";
 import { Scope } from "./memory/scope.js";
 import { Tensor } from "./memory/tensor.js";
 import type { MemoryToken, TensorMessage } from "./memory/tokens.js";
-import type { EvictionPolicy } from "./policy/eviction-policy.js";
+import type { ChainHints, EvictionPolicy } from "./policy/eviction-policy.js";
 import type { Predictor } from "./predictor/predictor.js";
 import { collectStats, type MemoryStats } from "./stats/memory-stats.js";
 import { formatReport } from "./stats/report.js";
@@ -271,10 +272,17 @@ export class TensorMemory {
     return record === null ? null : (this.#allocator.pin(record, access) as Pin<D>);
   }
 
-  /** Marks the resident tensors of a chain as just used, deepest first. @param ids Head first. */
-  touchChain(ids: readonly string[]): void {
+  /**
+   * Marks the resident tensors of a chain as just used together: under pressure its tail leaves before
+   * its head.
+   *
+   * @param ids Head first.
+   * @param hints What is known about this use. The default policy learns from it which chains return
+   *   soon; none of it is needed.
+   */
+  touchChain(ids: readonly string[], hints: ChainHints = {}): void {
     this.#allocator.checkOpen();
-    this.#cache.touchChain(checkIds(ids));
+    this.#cache.touchChain(checkIds(ids), checkHints(hints));
   }
 
   /**
@@ -484,7 +492,10 @@ export class TensorMemory {
    */
   recover(): number {
     this.#allocator.checkOpen();
-    return recoverMemory(this.#parts, (record) => this.#allocator.leaks.unwatch(record));
+    return recoverMemory(this.#parts, (record) => {
+      this.#parts.policy.forget(record.index);
+      this.#allocator.leaks.unwatch(record);
+    });
   }
 
   /** {@link stats} as text for people. */

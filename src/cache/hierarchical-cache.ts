@@ -4,7 +4,7 @@ import type { Clock } from "../clock.js";
 import { CorruptionError, throwIfAborted } from "../errors.js";
 import type { EventHub } from "../memory/events.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
-import type { EvictionPolicy } from "../policy/eviction-policy.js";
+import type { ChainHints, EvictionPolicy } from "../policy/eviction-policy.js";
 import type { RecordHeader } from "../record/record.js";
 import type { TensorKind } from "../types.js";
 import type { Directory } from "./directory.js";
@@ -155,12 +155,14 @@ export class HierarchicalCache {
     return this.#adoptions.get(id) ?? null;
   }
 
-  /** Touches the tensors of one chain, deepest first, so that the tail leaves before its head. */
-  touchChain(ids: readonly string[]): void {
-    for (let depth = ids.length - 1; depth >= 0; depth--) {
-      const record = this.#directory.get(ids[depth] as string);
-      if (record?.isResident === true) this.#policy.touch(record.index);
+  /** Tells the policy which resident tensors were used as one chain. @param ids Head first. */
+  touchChain(ids: readonly string[], hints?: ChainHints): void {
+    const chain: number[] = [];
+    for (const id of new Set(ids)) {
+      const record = this.#directory.get(id);
+      if (record?.isResident === true) chain.push(record.index);
     }
+    this.#policy.touchChain(chain, hints);
   }
 
   lookupStats(): LookupStats {

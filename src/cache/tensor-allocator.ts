@@ -255,6 +255,7 @@ export class TensorAllocator implements TensorOwner {
   }
 
   #forget(record: TensorRecord): void {
+    if (record.id !== null) this.#policy.forget(record.index);
     this.#directory.remove(record);
     if (!this.#lifetimes.learns) return;
     const { kind, byteLength: bytes, tag } = record;

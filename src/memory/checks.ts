@@ -2,6 +2,7 @@
 // anything changes.
 import { canShareMemory } from "../core/linear-memory.js";
 import { MisuseError } from "../errors.js";
+import type { ChainHints } from "../policy/eviction-policy.js";
 import { ID_BYTES_MAX } from "../record/record.js";
 import { describe } from "../types.js";
 import type { PinAccess } from "./pin.js";
@@ -114,4 +115,19 @@ export function checkShared(value: unknown): boolean {
     throw new MisuseError("unsupported", `memory cannot be shared here: ${advice}`);
   }
   return isShared;
+}
+
+/** @throws {MisuseError} `bad-option`. */
+export function checkHints(value: unknown): ChainHints {
+  const { stopReason, outputTokens } = checkObject(value, "hints", ["stopReason", "outputTokens"]);
+  if (stopReason !== undefined && stopReason !== "tool" && stopReason !== "end") {
+    throw new MisuseError("bad-option", 'stopReason is "tool" or "end"');
+  }
+  if (
+    outputTokens !== undefined &&
+    !(Number.isInteger(outputTokens) && (outputTokens as number) >= 0)
+  ) {
+    throw new MisuseError("bad-option", "outputTokens is an integer, 0 or more");
+  }
+  return { stopReason, outputTokens: outputTokens as number | undefined };
 }

@@ -1,4 +1,10 @@
 // The dull admission policy.
 import type { AdmissionPolicy } from "./admission-policy.js";
 
-export const admitAll: AdmissionPolicy = { name: "admit-all", admit: () => true };
+export const admitAll: AdmissionPolicy = {
+  name: "admit-all",
+  admit: () => true,
+  touch: () => {},
+  want: () => {},
+  forget: () => {},
+};

@@ -1,23 +1,46 @@
-// Seam: the order in which resident tensors leave. A policy sees indexes, sizes and costs; never
+// Seam: the order in which entries leave a tier. A policy sees indexes, sizes and costs; never
 // tensors, so it can be replayed on a trace.
 
+/** What a policy knows of an entry. */
 export interface PolicyEntry {
-  /** Dense number of the tensor; used again after untrack. */
+  /** Dense number of the tensor. It stays the tensor's until {@link EvictionPolicy.forget}. */
   readonly index: number;
   readonly bytes: number;
+  /**
+   * Expected time to bring it back, in milliseconds. Default: the same for every byte. Policies that
+   * weigh costs keep what is dear; the others do not look at it.
+   */
+  readonly restoreMs?: number;
+}
+
+/** What a caller may know when a chain was used. All of it is optional, and may be wrong. */
+export interface ChainHints {
+  /** `"tool"`: generation stopped to call a tool, so that the chain soon returns. */
+  readonly stopReason?: "tool" | "end" | undefined;
+  /** Tokens generated after this use of the chain. */
+  readonly outputTokens?: number | undefined;
 }
 
 export interface EvictionPolicy {
   readonly name: string;
-  /** Starts to watch an entry; it is the most recent one. Its index is not tracked yet. */
+  /** Starts to watch an entry; it is the most recent one. Its index is not tracked. */
   track(entry: PolicyEntry): void;
-  /** The entry was used. */
+  /** A tracked entry was used on its own. */
   touch(index: number): void;
-  /** Stops to watch an entry. */
+  /**
+   * Tracked entries were used together, each useless without those before it: under pressure the
+   * tail leaves before the head.
+   *
+   * @param chain Indexes, head first, each once.
+   */
+  touchChain(chain: ArrayLike<number>, hints?: ChainHints): void;
+  /** Stops to watch an entry that left. The policy may remember it, should it come back. */
   untrack(index: number): void;
+  /** The number will mean another tensor, or none. Untracks it if need be. */
+  forget(index: number): void;
   /**
    * Entries in the order in which they should leave. The caller skips those that cannot (pinned, in
-   * transfer) and may untrack the one it was given last.
+   * transfer) and may untrack the one it was given last; everything else ends the walk.
    */
   candidates(): Iterable<number>;
 }

@@ -34,7 +34,7 @@ import {
   type TensorMemoryOptions,
 } from "../memory/options.js";
 import { admitAll } from "../policy/admit-all.js";
-import { lruPolicy } from "../policy/lru.js";
+import { learntPolicy } from "../policy/learnt.js";
 import { noPredictor } from "../predictor/none.js";
 import { systemRandom } from "../random.js";
 import { nullSink } from "../stats/null-sink.js";
@@ -168,7 +168,7 @@ export async function composeTensorMemory(
     throwIfAborted(options.signal, tier.name);
     const { tenant, fingerprint, isDurable } = checked;
     const clock = seams.clock ?? systemClock;
-    const policy = seams.evictionPolicy ?? lruPolicy();
+    const policy = seams.evictionPolicy ?? learntPolicy({ clock });
     const isDebug = options.debug === true;
     const events = new EventHub();
     const directory = new Directory();

@@ -29,7 +29,11 @@ export {
   randomConformance,
   statsSinkConformance,
 } from "./platform-conformance.js";
-export { admissionPolicyConformance, evictionPolicyConformance } from "./policy-conformance.js";
+export {
+  admissionPolicyConformance,
+  type EvictionPolicyLacks,
+  evictionPolicyConformance,
+} from "./policy-conformance.js";
 export { lifetimePredictorConformance, predictorConformance } from "./predictor-conformance.js";
 export {
   type CrashReport,

@@ -12,9 +12,9 @@ import { detectHardware } from "../../src/hardware/detect-node.js";
 import { HARDWARE_PROFILES, type HardwareProfile } from "../../src/hardware/hardware-profile.js";
 import { unknownLifetime } from "../../src/lifetime/unknown-lifetime.js";
 import { admitAll } from "../../src/policy/admit-all.js";
-import { fifoPolicy } from "../../src/policy/fifo.js";
-import { lruPolicy } from "../../src/policy/lru.js";
+import { admitReused } from "../../src/policy/admit-reused.js";
 import { noPredictor } from "../../src/predictor/none.js";
+import { successorPredictor } from "../../src/predictor/successor.js";
 import { seededRandom, systemRandom } from "../../src/random.js";
 import { nullSink } from "../../src/stats/null-sink.js";
 import {
@@ -41,6 +41,7 @@ import { nodeFileSystem } from "../../src/tier/file-system-node.js";
 import { FsTier } from "../../src/tier/fs.js";
 import { memoryTier } from "../../src/tier/memory.js";
 import { nullTier } from "../../src/tier/null.js";
+import { EVICTION_POLICIES } from "../support/policies.js";
 
 function suite(name: string, cases: readonly ConformanceCase[]): void {
   describe(name, () => {
@@ -119,17 +120,29 @@ suite(
   "Codec: raw",
   codecConformance(async () => rawCodec),
 );
-suite(
-  "EvictionPolicy: lru",
-  evictionPolicyConformance(async () => lruPolicy()),
-);
-suite(
-  "EvictionPolicy: fifo",
-  evictionPolicyConformance(async () => fifoPolicy()),
-);
+const OTHER_ORDERS: Readonly<Record<string, string>> = {
+  loop: "the newest leaves first",
+  lirs: "the first ones to come fill the stack, the others pass through the queue",
+};
+for (const [name, make] of Object.entries(EVICTION_POLICIES)) {
+  const orderOfArrival = OTHER_ORDERS[name];
+  const lacks = orderOfArrival === undefined ? {} : { orderOfArrival };
+  suite(
+    `EvictionPolicy: ${name}`,
+    evictionPolicyConformance(async () => make(), lacks),
+  );
+}
 suite(
   "AdmissionPolicy: admit-all",
   admissionPolicyConformance(async () => admitAll),
+);
+suite(
+  "AdmissionPolicy: admit-reused",
+  admissionPolicyConformance(async () => admitReused({ capacityBytes: 2 ** 20 })),
+);
+suite(
+  "Predictor: successor",
+  predictorConformance(async () => successorPredictor()),
 );
 suite(
   "Predictor: none",
