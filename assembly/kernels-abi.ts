@@ -2,7 +2,7 @@
 // compiles under AssemblyScript and under TypeScript, so it holds nothing but plain integer
 // constants.
 
-export const KERNELS_ABI_VERSION = 1;
+export const KERNELS_ABI_VERSION = 2;
 
 /** Bytes of the state of one hash: eight accumulators, the byte count, and room to spare. */
 export const HASH_STATE_BYTES = 128;
@@ -20,3 +20,8 @@ export const HASH_TOTAL_BYTES_MIN = 241;
 /** Offsets into the state. */
 export const HASH_OFF_ACCUMULATORS = 0; // 8 x u64
 export const HASH_OFF_TOTAL_BYTES = 64; // u64, bytes consumed by hashBlocks
+
+/** Longest code of huffmanEncode, in bits. */
+export const HUFFMAN_BITS_MAX = 11;
+/** Bytes that the Huffman kernels work in. */
+export const HUFFMAN_SCRATCH_BYTES = 10240;

@@ -2,12 +2,30 @@
 // is instantiated on and keeps no state but what lies at the addresses it is given. Nobody but the
 // caller knows what those addresses hold: they are not checked.
 //
-// One hash is begin, blocks any number of times, end. No address need be aligned.
+// One hash is begin, blocks any number of times, end. No address need be aligned. The codec kernels are
+// described where they are.
 import { STATUS_BAD_ARGUMENT, STATUS_OK } from "./abi";
 import { bitsAlignUp } from "./bits";
 import { xxh3Begin, xxh3Blocks, xxh3End, xxh3WriteSecret } from "./hash/xxh3";
 // A debug build replaces `abort` by a function of this file, which must be part of the program.
 import "./panic";
+
+export { attendScoresChan, attendScoresF32, attendScoresQ8 } from "./codec/attend";
+export { attendSumF32, attendSumLm4 } from "./codec/attend";
+export { q4Decode, q4Encode, q4EncodeExact } from "./codec/block";
+export { q8Decode, q8Encode, q8EncodeExact } from "./codec/block";
+export { chanDecode, chanEncode } from "./codec/chan";
+export { eigenSymmetric } from "./codec/eigen";
+export { bf16Decode, bf16Encode, f16Decode, f16Encode } from "./codec/half";
+export { huffmanCount, huffmanDecode, huffmanEncode, huffmanLengths } from "./codec/huffman";
+export { lmDecode, lmEncode } from "./codec/lm";
+export { matrixMirror, matrixMoments, matrixMultiply } from "./codec/matrix";
+export { matrixOrthonormalise, matrixTranspose } from "./codec/matrix";
+export { measureError, measureMagnitude, measureMagnitudes } from "./codec/measure";
+export { measurePage, scaleValues } from "./codec/measure";
+export { planeJoin2, planeJoin4, planeSplit2, planeSplit4 } from "./codec/plane";
+export { hadamard } from "./codec/rotate";
+export { sparseCount, sparseDecode, sparseEncode } from "./codec/sparse";
 
 /** Lowest address that the host may use. What is below belongs to the module. */
 export function kernelsHeapBase(): u32 {
