@@ -18,11 +18,19 @@ const INFINITY_BITS: u32 = 0x7f800000;
 /** 1.5 * 2^23: adding it leaves the rounded integer in the low bits. */
 const ROUNDER: f32 = 12582912.0;
 const ROUNDER_BITS: i32 = 0x4b400000;
+/** Bits of the f32 whose nearest f16 are normal: from 2^-14, below 65520. */
+const SCALE_BITS_MIN: u32 = 0x38800000;
+const SCALE_BITS_END: u32 = 0x477ff000;
+/** What the bits of a normal f16, shifted by 13, lack to be those of the f32. */
+const SCALE_BITS_BIAS: u32 = 0x38000000;
+/** 2^-24. */
+const TOP_BYTE_UNIT: f32 = 5.960464477539063e-8;
 /** From this many blocks on, four streams far apart hide the memory's latency. */
 const FAR_BLOCKS_MIN: u32 = 8192;
 
-function streamCount(blockCount: u32): u32 {
-  return blockCount >= FAR_BLOCKS_MIN ? 4 : 1;
+/** Blocks from one stream's to the next one's: 1 where there is one stream. */
+function streamStride(blockCount: u32): u32 {
+  return blockCount >= FAR_BLOCKS_MIN ? blockCount >> 2 : 1;
 }
 
 function roundToCode(scaled: f32): i32 {
@@ -54,30 +62,46 @@ function blockMagnitude(source: usize): u32 {
 
 /** Encodes `blockCount` blocks of f32. */
 export function q8Encode(source: usize, codes: usize, scales: usize, blockCount: u32): u32 {
-  const streams = streamCount(blockCount);
-  const stride = blockCount / streams;
-  let magnitudeMax: u32 = 0;
-  for (let block: u32 = 0; block < stride; block++) {
-    for (let stream: u32 = 0; stream < streams; stream++) {
-      const at = block + stream * stride;
-      const from = source + at * VALUE_BYTES;
-      const to = codes + at * Q8_BYTES;
-      if (ASC_FEATURE_SIMD) {
-        magnitudeMax = max(magnitudeMax, q8Block(from, to, scales + (at << 1)));
-      } else {
-        magnitudeMax = max(magnitudeMax, q8BlockScalar(from, to, scales + (at << 1)));
-      }
-    }
-  }
-  for (let at = stride * streams; at < blockCount; at++) {
+  const stride = streamStride(blockCount);
+  const whole = blockCount - (blockCount % stride);
+  let isFinite: u32 = 1;
+  let at: u32 = 0;
+  for (let index: u32 = 0; index < whole; index++) {
     const from = source + at * VALUE_BYTES;
     const to = codes + at * Q8_BYTES;
-    magnitudeMax = max(magnitudeMax, q8BlockScalar(from, to, scales + (at << 1)));
+    if (ASC_FEATURE_SIMD) {
+      isFinite &= q8Block(from, to, scales + (at << 1));
+    } else {
+      isFinite &= q8BlockScalar(from, to, scales + (at << 1));
+    }
+    at += stride;
+    if (at >= whole) at -= whole - 1;
   }
-  return magnitudeMax < INFINITY_BITS ? 1 : 0;
+  for (at = whole; at < blockCount; at++) {
+    const from = source + at * VALUE_BYTES;
+    const to = codes + at * Q8_BYTES;
+    isFinite &= q8BlockScalar(from, to, scales + (at << 1));
+  }
+  return isFinite;
 }
 
-/** @returns The bits of the block's largest magnitude. */
+/** Whether the f16 nearest to the f32 with these bits is positive, normal and finite. */
+function isPlainScale(bits: u32): bool {
+  return bits - SCALE_BITS_MIN < SCALE_BITS_END - SCALE_BITS_MIN;
+}
+
+/** The bits of the f32 rounded to the precision of f16, if it is a plain scale. */
+function roundPlainScale(bits: u32): u32 {
+  return (bits + 0xfff + ((bits >> 13) & 1)) & ~0x1fff;
+}
+
+/** The value of an f16; the usual scales without a call. */
+function scaleOf(half: u32): f32 {
+  if (half - 0x0400 < 0x7800) return reinterpret<f32>((half << 13) + SCALE_BITS_BIAS);
+  return floatOfHalf(half);
+}
+
+/** @returns 1 if every value was finite. */
 function q8Block(source: usize, codes: usize, scale: usize): u32 {
   const a = v128.load(source);
   const b = v128.load(source, 16);
@@ -91,11 +115,23 @@ function q8Block(source: usize, codes: usize, scale: usize): u32 {
   const cd = i32x4.max_s(magnitudeOf(c), magnitudeOf(d));
   const ef = i32x4.max_s(magnitudeOf(e), magnitudeOf(f));
   const gh = i32x4.max_s(magnitudeOf(g), magnitudeOf(h));
-  const magnitude = laneMax(i32x4.max_s(i32x4.max_s(ab, cd), i32x4.max_s(ef, gh)));
-  const half = halfOfFloat(reinterpret<f32>(magnitude) * <f32>(1.0 / 127.0));
-  store<u16>(scale, half);
-  const step = floatOfHalf(half);
-  const inverse = f32x4.splat(step > 0 ? 1 / step : 0);
+  const magnitudes = i32x4.max_s(i32x4.max_s(ab, cd), i32x4.max_s(ef, gh));
+  const pairs = i32x4.max_s(magnitudes, i32x4.shuffle(magnitudes, magnitudes, 2, 3, 0, 1));
+  const all = i32x4.max_s(pairs, i32x4.shuffle(pairs, pairs, 1, 0, 3, 2));
+  const scaled = <u32>i32x4.extract_lane(f32x4.mul(all, f32x4.splat(<f32>(1.0 / 127.0))), 0);
+  let inverse = f32x4.splat(0);
+  let isFinite: u32 = 1;
+  if (isPlainScale(scaled)) {
+    const bits = roundPlainScale(scaled);
+    store<u16>(scale, (bits - SCALE_BITS_BIAS) >> 13);
+    inverse = f32x4.div(f32x4.splat(1), i32x4.splat(bits));
+  } else {
+    const half = halfOfFloat(reinterpret<f32>(scaled));
+    store<u16>(scale, half);
+    const step = floatOfHalf(half);
+    if (step > 0) inverse = f32x4.splat(1 / step);
+    isFinite = i32x4.extract_lane(all, 0) < <i32>INFINITY_BITS ? 1 : 0;
+  }
   const low = i8x16.narrow_i16x8_s(
     i16x8.narrow_i32x4_s(roundVector(a, inverse), roundVector(b, inverse)),
     i16x8.narrow_i32x4_s(roundVector(c, inverse), roundVector(d, inverse)),
@@ -106,7 +142,7 @@ function q8Block(source: usize, codes: usize, scale: usize): u32 {
   );
   v128.store(codes, low);
   v128.store(codes, high, 16);
-  return magnitude;
+  return isFinite;
 }
 
 function q8BlockScalar(source: usize, codes: usize, scale: usize): u32 {
@@ -119,44 +155,78 @@ function q8BlockScalar(source: usize, codes: usize, scale: usize): u32 {
     const code = roundToCode(load<f32>(source + (index << 2)) * inverse);
     store<i8>(codes + index, <i8>min(127, max(-128, code)));
   }
-  return magnitude;
+  return magnitude < INFINITY_BITS ? 1 : 0;
 }
 
 /** Decodes `blockCount` blocks to f32. */
 export function q8Decode(codes: usize, scales: usize, target: usize, blockCount: u32): void {
-  const streams = streamCount(blockCount);
-  const stride = blockCount / streams;
-  for (let block: u32 = 0; block < stride; block++) {
-    for (let stream: u32 = 0; stream < streams; stream++) {
-      const at = block + stream * stride;
-      const step = floatOfHalf(load<u16>(scales + (at << 1)));
-      if (ASC_FEATURE_SIMD) {
-        q8UnpackBlock(codes + at * Q8_BYTES, step, target + at * VALUE_BYTES);
-      } else {
-        q8UnpackScalar(codes + at * Q8_BYTES, step, target + at * VALUE_BYTES);
-      }
+  const stride = streamStride(blockCount);
+  const whole = blockCount - (blockCount % stride);
+  let at: u32 = 0;
+  for (let index: u32 = 0; index < whole; index++) {
+    const step = scaleOf(load<u16>(scales + (at << 1)));
+    if (ASC_FEATURE_SIMD) {
+      q8UnpackBlock(codes + at * Q8_BYTES, step, target + at * VALUE_BYTES);
+    } else {
+      q8UnpackScalar(codes + at * Q8_BYTES, step, target + at * VALUE_BYTES);
     }
+    at += stride;
+    if (at >= whole) at -= whole - 1;
   }
-  for (let at = stride * streams; at < blockCount; at++) {
+  for (at = whole; at < blockCount; at++) {
     const step = floatOfHalf(load<u16>(scales + (at << 1)));
     q8UnpackScalar(codes + at * Q8_BYTES, step, target + at * VALUE_BYTES);
   }
 }
 
+/**
+ * A block's 32 values. A code comes into the top byte of its lane, which makes 2^24 times the code,
+ * exactly, by interleaving with zeros: cheaper than extending the sign twice.
+ */
 function q8UnpackBlock(codes: usize, step: f32, target: usize): void {
-  const steps = f32x4.splat(step);
-  storeBytes(v128.load(codes), steps, target);
-  storeBytes(v128.load(codes, 16), steps, target + 64);
+  const steps = f32x4.splat(step * TOP_BYTE_UNIT);
+  const front = v128.load(codes);
+  const a = halfwordsLow(front);
+  const b = halfwordsHigh(front);
+  v128.store(target, f32x4.mul(f32x4.convert_i32x4_s(wordsLow(a)), steps));
+  v128.store(target, f32x4.mul(f32x4.convert_i32x4_s(wordsHigh(a)), steps), 16);
+  v128.store(target, f32x4.mul(f32x4.convert_i32x4_s(wordsLow(b)), steps), 32);
+  v128.store(target, f32x4.mul(f32x4.convert_i32x4_s(wordsHigh(b)), steps), 48);
+  const back = v128.load(codes, 16);
+  const c = halfwordsLow(back);
+  const d = halfwordsHigh(back);
+  v128.store(target, f32x4.mul(f32x4.convert_i32x4_s(wordsLow(c)), steps), 64);
+  v128.store(target, f32x4.mul(f32x4.convert_i32x4_s(wordsHigh(c)), steps), 80);
+  v128.store(target, f32x4.mul(f32x4.convert_i32x4_s(wordsLow(d)), steps), 96);
+  v128.store(target, f32x4.mul(f32x4.convert_i32x4_s(wordsHigh(d)), steps), 112);
 }
 
-/** Sixteen i8 times `steps`, as f32. */
+function halfwordsLow(codes: v128): v128 {
+  const zero = i8x16.splat(0);
+  return i8x16.shuffle(zero, codes, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+
+function halfwordsHigh(codes: v128): v128 {
+  const zero = i8x16.splat(0);
+  return i8x16.shuffle(zero, codes, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+
+function wordsLow(halfwords: v128): v128 {
+  return i16x8.shuffle(i8x16.splat(0), halfwords, 0, 8, 1, 9, 2, 10, 3, 11);
+}
+
+function wordsHigh(halfwords: v128): v128 {
+  return i16x8.shuffle(i8x16.splat(0), halfwords, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+
+/** Sixteen i8 times `steps`, which is in units of the top byte, as f32. */
 function storeBytes(codes: v128, steps: v128, target: usize): void {
-  const low = i16x8.extend_low_i8x16_s(codes);
-  const high = i16x8.extend_high_i8x16_s(codes);
-  v128.store(target, f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(low)), steps));
-  v128.store(target, f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(low)), steps), 16);
-  v128.store(target, f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(high)), steps), 32);
-  v128.store(target, f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(high)), steps), 48);
+  const low = halfwordsLow(codes);
+  const high = halfwordsHigh(codes);
+  v128.store(target, f32x4.mul(f32x4.convert_i32x4_s(wordsLow(low)), steps));
+  v128.store(target, f32x4.mul(f32x4.convert_i32x4_s(wordsHigh(low)), steps), 16);
+  v128.store(target, f32x4.mul(f32x4.convert_i32x4_s(wordsLow(high)), steps), 32);
+  v128.store(target, f32x4.mul(f32x4.convert_i32x4_s(wordsHigh(high)), steps), 48);
 }
 
 function q8UnpackScalar(codes: usize, step: f32, target: usize): void {
@@ -252,10 +322,12 @@ export function q4Decode(codes: usize, scales: usize, target: usize, blockCount:
     const to = target + block * VALUE_BYTES;
     if (ASC_FEATURE_SIMD) {
       const pairs = v128.load(from);
-      const steps = f32x4.splat(step);
-      const low = v128.and(pairs, i8x16.splat(15));
+      const steps = f32x4.splat(step * TOP_BYTE_UNIT);
+      const mask = i8x16.splat(15);
+      const low = v128.and(pairs, mask);
+      const high = v128.and(i16x8.shr_u(pairs, 4), mask);
       storeBytes(i8x16.sub(low, i8x16.splat(8)), steps, to);
-      storeBytes(i8x16.sub(i8x16.shr_u(pairs, 4), i8x16.splat(8)), steps, to + 64);
+      storeBytes(i8x16.sub(high, i8x16.splat(8)), steps, to + 64);
     } else {
       for (let index: u32 = 0; index < Q4_BYTES; index++) {
         const pair = <i32>load<u8>(from + index);
