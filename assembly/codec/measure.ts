@@ -6,10 +6,10 @@
 //               │ Σ(x − y)² │ Σ x²      │ max|x−y| │   f64, f64, f64
 //               └───────────┴───────────┴──────────┘
 //
-//   scan byte   0           8           16          24          32
-//               ┌───────────┬───────────┬───────────┬───────────┐
-//               │ Σ x²      │ Σ block   │ Σ channel │ magnitude │   f64 x 3, u32 (bits)
-//               └───────────┴───────────┴───────────┴───────────┘
+//   scan byte   0           8           16          24          32          40
+//               ┌───────────┬───────────┬───────────┬───────────┬───────────┐
+//               │ Σ x²      │ Σ block   │ Σ channel │ range     │ magnitude │   f64 x 4, u32 (bits)
+//               └───────────┴───────────┴───────────┴───────────┴───────────┘
 
 /** Adds `count` values to the error at `target`. A value that is not finite makes it NaN. */
 export function measureError(source: usize, decoded: usize, count: u32, target: usize): void {
@@ -91,7 +91,7 @@ export function measureError(source: usize, decoded: usize, count: u32, target: 
 
 /**
  * Adds a page to the scan at `target`: squares; 32 * (largest magnitude)² of each block of 32 in a
- * row; `rows` * range² of each channel; the largest magnitude of all.
+ * row; `rows` * range² of each channel; the largest range and the largest magnitude of all.
  *
  * @param columns Columns behind the last multiple of 16 are left out.
  * @param scratch 8 * `columns` bytes.
@@ -106,7 +106,8 @@ export function measurePage(
 ): void {
   const width = columns & ~15;
   const largestAt = scratch + (columns << 2);
-  let magnitude = load<u32>(target, 24);
+  let magnitude = load<u32>(target, 32);
+  let widest = load<f64>(target, 24);
   let squares: f64 = 0;
   let blocks: f64 = 0;
   let channels: f64 = 0;
@@ -169,11 +170,13 @@ export function measurePage(
     const range =
       <f64>load<f32>(largestAt + (column << 2)) - <f64>load<f32>(scratch + (column << 2));
     channels += <f64>rows * range * range;
+    widest = max(widest, range);
   }
   store<f64>(target, load<f64>(target) + squares);
   store<f64>(target, load<f64>(target, 8) + blocks, 8);
   store<f64>(target, load<f64>(target, 16) + channels, 16);
-  store<u32>(target, magnitude, 24);
+  store<f64>(target, widest, 24);
+  store<u32>(target, magnitude, 32);
 }
 
 /** Counts the `count` values, 4 apart at `step`, by the top 11 bits of their magnitude: 2048 x u32. */

@@ -3,7 +3,8 @@
 import { instantiate } from "@assemblyscript/loader";
 import { LANE_FIRST } from "../../assembly/abi.js";
 import { MisuseError } from "../errors.js";
-import { CORE_WASM_BASE64, KERNELS_WASM_BASE64 } from "./wasm-bytes.generated.js";
+import type { KernelExports } from "./kernel-exports.js";
+import { CORE_WASM_BASE64 } from "./wasm-bytes.generated.js";
 
 /**
  * Where a module's bytes come from, for pages whose security policy forbids inline bytes, or that
@@ -57,15 +58,6 @@ export interface CoreExports {
   slotAdopt(base: number, slot: number, generation: number): number;
   recover(base: number): number;
   check(base: number): number;
-}
-
-/** Raw exports of kernels.wasm. */
-export interface KernelExports {
-  kernelsHeapBase(): number;
-  hashSetup(secretAddress: number): void;
-  hashBegin(state: number): void;
-  hashBlocks(state: number, secret: number, input: number, blockCount: number): void;
-  hashEnd(state: number, secret: number, input: number, length: number, target: number): number;
 }
 
 const compiled = new Map<string, Promise<WebAssembly.Module>>();
@@ -149,10 +141,25 @@ export async function instantiateSharedCore(
   return exports as CoreExports;
 }
 
+/** Uses one SIMD instruction and does nothing. */
+const SIMD_PROBE = Uint8Array.of(
+  ...[0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0],
+  ...[65, 0, 253, 15, 253, 98, 11],
+);
+
+/** The kernels' bytes, loaded when they are first used; without SIMD where the engine has none. */
+async function kernelsBase64(): Promise<string> {
+  const { KERNELS_WASM_BASE64 } = WebAssembly.validate(SIMD_PROBE)
+    ? await import("./kernels-wasm-bytes.generated.js")
+    : await import("./kernels-scalar-wasm-bytes.generated.js");
+  return KERNELS_WASM_BASE64;
+}
+
 export async function instantiateKernels(
   memory: WebAssembly.Memory,
   source?: WasmSource,
 ): Promise<KernelExports> {
-  const exports = await instantiateWith(memory, KERNELS_WASM_BASE64, source, "kernelsHeapBase");
+  const base64 = source === undefined ? await kernelsBase64() : "";
+  const exports = await instantiateWith(memory, base64, source, "kernelsHeapBase");
   return exports as KernelExports;
 }
