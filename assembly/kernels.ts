@@ -10,8 +10,10 @@ import { xxh3Begin, xxh3Blocks, xxh3End, xxh3WriteSecret } from "./hash/xxh3";
 // A debug build replaces `abort` by a function of this file, which must be part of the program.
 import "./panic";
 
-export { attendScoresChan, attendScoresF32, attendScoresQ8 } from "./codec/attend";
-export { attendSumF32, attendSumLm4 } from "./codec/attend";
+export { attendScoresF32, attendSumF32 } from "./codec/attend";
+export { attendScoresChan } from "./codec/attend-chan";
+export { attendSumLm4 } from "./codec/attend-lm";
+export { attendScoresQ8 } from "./codec/attend-q8";
 export { q4Decode, q4Encode, q4EncodeExact } from "./codec/block";
 export { q8Decode, q8Encode, q8EncodeExact } from "./codec/block";
 export { chanDecode, chanEncode } from "./codec/chan";

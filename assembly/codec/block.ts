@@ -353,7 +353,7 @@ export function q8EncodeExact(source: usize, codes: usize, scales: usize, blockC
       // Ties go away from zero.
       const whole = trunc<f32>(scaled);
       const away: f32 = abs<f32>(scaled - whole) >= 0.5 ? copysign<f32>(1, scaled) : 0;
-      store<i8>(codes + block * Q8_BYTES + index, <i8><i32>(whole + away));
+      store<i8>(codes + block * Q8_BYTES + index, <i8>(<i32>(whole + away)));
     }
   }
   return magnitudeMax < INFINITY_BITS ? 1 : 0;

@@ -71,8 +71,8 @@ export function huffmanLengths(scratch: usize, lengths: usize): u32 {
     }
     minimumRedundancy(scratch + WEIGHTS, used);
     if (load<u32>(scratch + WEIGHTS) <= <u32>HUFFMAN_BITS_MAX) break;
-    floor = floor == 0 ? totalCount(scratch, used) >> (HUFFMAN_BITS_MAX + 2) : floor << 1;
-    floor = max(1, floor);
+    floor = floor == 0 ? totalCount(scratch, used) >> (HUFFMAN_BITS_MAX + 5) : floor + (floor >> 1);
+    floor = max(floor, attempt + 1);
   }
   memory.fill(lengths, 0, LENGTHS_BYTES);
   let bits: u32 = 0;
@@ -241,7 +241,7 @@ function encodeStream(source: usize, count: u32, table: usize, target: usize): u
     filled &= 7;
   }
   for (; index < count; index++) {
-    const entry = <u64>load<u32>(table + (<u32>load<u8>(source + index) << 2));
+    const entry = <u64>load<u32>(table + ((<u32>load<u8>(source + index)) << 2));
     buffer |= (entry & 0xffff) << filled;
     filled += entry >> 16;
     store<u64>(target, buffer);
@@ -280,10 +280,10 @@ export function huffmanDecode(
   const start3 = start2 + load<u32>(sizes, 8);
   const end3 = start3 + load<u32>(sizes, 12);
   // Positions in bits, from the start of memory.
-  let bit0 = <u64>source << 3;
-  let bit1 = <u64>start1 << 3;
-  let bit2 = <u64>start2 << 3;
-  let bit3 = <u64>start3 << 3;
+  let bit0 = (<u64>source) << 3;
+  let bit1 = (<u64>start1) << 3;
+  let bit2 = (<u64>start2) << 3;
+  let bit3 = (<u64>start3) << 3;
   const quarter = count >> 2;
   const last = count - 3 * quarter;
   const target1 = target + quarter;

@@ -219,14 +219,7 @@ function encodeVector(
 }
 
 /** How many thresholds each of sixteen values exceeds, as bytes. */
-function codesOf(
-  a: v128,
-  b: v128,
-  c: v128,
-  e: v128,
-  thresholds: u32,
-  table: usize,
-): v128 {
+function codesOf(a: v128, b: v128, c: v128, e: v128, thresholds: u32, table: usize): v128 {
   let sumA = i32x4.splat(0);
   let sumB = i32x4.splat(0);
   let sumC = i32x4.splat(0);
@@ -239,10 +232,7 @@ function codesOf(
     sumC = i32x4.sub(sumC, f32x4.gt(c, threshold));
     sumE = i32x4.sub(sumE, f32x4.gt(e, threshold));
   }
-  return i8x16.narrow_i16x8_u(
-    i16x8.narrow_i32x4_s(sumA, sumB),
-    i16x8.narrow_i32x4_s(sumC, sumE),
-  );
+  return i8x16.narrow_i16x8_u(i16x8.narrow_i32x4_s(sumA, sumB), i16x8.narrow_i32x4_s(sumC, sumE));
 }
 
 /** The centroids of four codes at `bytes`. */
@@ -314,13 +304,7 @@ export function lmDecode(
 }
 
 /** Writes gain * centroid for each of `count` codes, a multiple of 16. */
-function scaleCentroids(
-  bytes: usize,
-  count: u32,
-  gain: f32,
-  target: usize,
-  scratch: usize,
-): void {
+function scaleCentroids(bytes: usize, count: u32, gain: f32, target: usize, scratch: usize): void {
   if (ASC_FEATURE_SIMD) {
     const plane0 = v128.load(scratch, SCRATCH_PLANES);
     const plane1 = v128.load(scratch, SCRATCH_PLANES + 16);

@@ -72,7 +72,10 @@ export function measureError(source: usize, decoded: usize, count: u32, target: 
       squares1 += <f64>load<f32>(from, 4) * <f64>load<f32>(from, 4);
       squares2 += <f64>load<f32>(from, 8) * <f64>load<f32>(from, 8);
       squares3 += <f64>load<f32>(from, 12) * <f64>load<f32>(from, 12);
-      largest = max(largest, <f64>max(max(abs<f32>(e0), abs<f32>(e1)), max(abs<f32>(e2), abs<f32>(e3))));
+      largest = max(
+        largest,
+        <f64>max(max(abs<f32>(e0), abs<f32>(e1)), max(abs<f32>(e2), abs<f32>(e3))),
+      );
     }
     errors = errors0 + errors1 + (errors2 + errors3);
     squares = squares0 + squares1 + (squares2 + squares3);
@@ -136,10 +139,7 @@ export function measurePage(
           f32x4.extract_lane(sums, 1) +
           (f32x4.extract_lane(sums, 2) + f32x4.extract_lane(sums, 3));
         magnitudes = i32x4.max_s(magnitudes, i32x4.shuffle(magnitudes, magnitudes, 2, 3, 0, 1));
-        blockMagnitude = max(
-          i32x4.extract_lane(magnitudes, 0),
-          i32x4.extract_lane(magnitudes, 1),
-        );
+        blockMagnitude = max(i32x4.extract_lane(magnitudes, 0), i32x4.extract_lane(magnitudes, 1));
       } else {
         let sum0: f32 = 0;
         let sum1: f32 = 0;

@@ -31,13 +31,7 @@ export function unpackRows(source: usize, rows: u32, bits: u32, target: usize): 
 }
 
 /** Packs bits `shift` to `shift + width` of every code. */
-export function packPlane(
-  source: usize,
-  rows: u32,
-  width: u32,
-  shift: u32,
-  target: usize,
-): void {
+export function packPlane(source: usize, rows: u32, width: u32, shift: u32, target: usize): void {
   const planeRows = (rows * width) >> 3;
   const mask: u64 = <u64>((1 << width) - 1) * 0x0101010101010101;
   for (let row: u32 = 0; row < planeRows; row++) {
@@ -53,13 +47,7 @@ export function packPlane(
 }
 
 /** Reverses packPlane; codes are set if `shift` is 0, else completed. */
-export function unpackPlane(
-  source: usize,
-  rows: u32,
-  width: u32,
-  shift: u32,
-  target: usize,
-): void {
+export function unpackPlane(source: usize, rows: u32, width: u32, shift: u32, target: usize): void {
   const planeRows = (rows * width) >> 3;
   const mask: u64 = <u64>((1 << width) - 1) * 0x0101010101010101;
   for (let row: u32 = 0; row < planeRows; row++) {

@@ -62,7 +62,7 @@ export function planeJoin2(
     }
   }
   for (; index < count; index++) {
-    let bits = <u32>load<u8>(low + index) | (<u32>load<u8>(high + index) << 8);
+    let bits = <u32>load<u8>(low + index) | ((<u32>load<u8>(high + index)) << 8);
     if (isTurned) bits = (bits >> 1) | (bits << 15);
     store<u16>(target + (index << 1), <u16>bits);
   }
@@ -99,9 +99,9 @@ export function planeJoin4(
     const from = planes + index;
     let bits =
       <u32>load<u8>(from) |
-      (<u32>load<u8>(from + pitch) << 8) |
-      (<u32>load<u8>(from + pitch * 2) << 16) |
-      (<u32>load<u8>(from + pitch * 3) << 24);
+      ((<u32>load<u8>(from + pitch)) << 8) |
+      ((<u32>load<u8>(from + pitch * 2)) << 16) |
+      ((<u32>load<u8>(from + pitch * 3)) << 24);
     if (isTurned) bits = rotr<u32>(bits, 1);
     store<u32>(target + (index << 2), bits);
   }

@@ -49,10 +49,7 @@ function butterflies(address: usize, d: u32, reach: u32): void {
 /** Levels 1 and 2 of four values. */
 function inner(values: v128): v128 {
   const oddSigns = i64x2.splat(0x8000000000000000);
-  const pairs = f32x4.add(
-    v128.xor(values, oddSigns),
-    i32x4.shuffle(values, values, 1, 0, 3, 2),
-  );
+  const pairs = f32x4.add(v128.xor(values, oddSigns), i32x4.shuffle(values, values, 1, 0, 3, 2));
   const highSigns = i32x4.shuffle(i32x4.splat(0), i32x4.splat(0x80000000), 0, 0, 4, 4);
   return f32x4.add(v128.xor(pairs, highSigns), i32x4.shuffle(pairs, pairs, 2, 3, 0, 1));
 }

@@ -16,10 +16,11 @@ import {
   rankLimit,
   sparsities,
 } from "./candidates.js";
-import { type Choice, CodecEngine, type EncodedUnit, type Loaded, type Matrix } from "./engine.js";
+import { CodecEngine, type EncodedUnit, type Loaded } from "./engine.js";
 import { findSpectrum, formGram } from "./factors.js";
 import type { CodecName } from "./format.js";
-import { type Facts, planeBitsOf, scan } from "./scan.js";
+import { effectiveRankOf, type Facts, planeBitsOf, scan } from "./scan.js";
+import type { Choice, Matrix } from "./unit-header.js";
 
 /** How much a tensor may change. */
 export interface ErrorBudget {
@@ -46,6 +47,8 @@ export interface TensorContext {
 
 /** What was chosen. */
 export interface Compressed extends EncodedUnit {
+  /** The codec with what decided its bytes. */
+  readonly choice: Choice;
   /** Codecs that were encoded, the chosen one included. */
   readonly encodeCount: number;
   /** In the budget's metric; with `attention`, the replayed error. */
@@ -68,6 +71,8 @@ const MARGIN = 0.98;
 const REPLAY_FACTOR = 1.7;
 /** Below this, a Gram matrix in f32 cannot tell small singular values from noise. */
 const LOW_RANK_EPSILON_MIN = 0.003;
+/** Components that a probe of the spectrum begins with. */
+const PROBE_RANK = 8;
 /** Bytes of f32 decoded per second, a low estimate for one core. */
 const DECODE_BANDWIDTH: Record<CodecName, number> = {
   ...{ raw: 8e9, const: 8e9, narrow: 4e9, half: 4e9, plane: 1e9, q8: 6e9, q4: 5e9, chan: 4e9 },
@@ -100,8 +105,7 @@ export class AdaptiveCompressor {
   compress(matrix: Matrix, budget: ErrorBudget, context: TensorContext = {}): Compressed {
     checkBudget(budget, context);
     return this.engine.load(matrix, (loaded, workspace) => {
-      const isFloat = loaded.values !== 0;
-      if (budget.epsilon === 0 || !isFloat) return this.#compressLossless(loaded);
+      if (budget.epsilon === 0 || !loaded.isFloat) return this.#compressLossless(loaded);
       const replay = replayOf(workspace, loaded, budget, context);
       const facts = scan(workspace, loaded);
       if (Number.isNaN(facts.magnitude)) return this.#compressLossless(loaded);
@@ -143,7 +147,7 @@ export class AdaptiveCompressor {
     if (hasRank && isAllowed({ codec: "lowrank" }, budget)) {
       const promising = found.filter((each) => predict(each) <= MARGIN * epsilon);
       const bytesMax = Math.min(...promising.map(({ bytes }) => bytes));
-      found.push(...this.#lowRanks(loaded, facts, relativeEpsilon, bytesMax));
+      found.push(...this.#lowRanks(loaded, relativeEpsilon, bytesMax));
     }
     return found
       .map((candidate) => ({ candidate, predicted: predict(candidate) }))
@@ -161,19 +165,22 @@ export class AdaptiveCompressor {
     const candidates = this.#workspace.within(() =>
       this.candidates(loaded, budget, context, facts, replay),
     );
-    /** How wrong the forecast was for a codec that broke the budget. */
+    // How wrong the forecast was where it was: what attention makes of an error, all codecs share.
     const corrections = new Map<CodecName, number>();
+    let correctionOfAll = 1;
     let encodeCount = 0;
     for (const { candidate, predicted } of candidates) {
       const { codec } = candidate.choice;
       if (candidate.relative === 0) return this.#compressLossless(loaded, encodeCount);
-      const corrected = predicted * (corrections.get(codec) ?? 1);
+      const corrected = predicted * (corrections.get(codec) ?? correctionOfAll);
       if (!(corrected <= MARGIN * epsilon)) continue;
       encodeCount++;
       const unit = this.engine.encodeLoaded(loaded, candidate.choice);
       const error = errorOf(unit, budget, facts, replay);
-      if (error <= epsilon) return { ...unit, encodeCount, error };
-      corrections.set(codec, predicted > 0 ? error / predicted : Number.POSITIVE_INFINITY);
+      if (error <= epsilon) return { ...unit, choice: candidate.choice, encodeCount, error };
+      const correction = predicted > 0 ? error / predicted : Number.POSITIVE_INFINITY;
+      corrections.set(codec, correction);
+      if (replay !== null) correctionOfAll = Math.max(correctionOfAll, correction);
     }
     return this.#compressLossless(loaded, encodeCount);
   }
@@ -184,7 +191,7 @@ export class AdaptiveCompressor {
     const { elementBytes } = dtypeTraits(matrix.dtype);
     const finish = (choice: Choice): Compressed => {
       const unit = this.engine.encodeLoaded(loaded, choice);
-      return { ...unit, encodeCount: encodeCount + 1, error: 0 };
+      return { ...unit, choice, encodeCount: encodeCount + 1, error: 0 };
     };
     if (isConstant(matrix.bytes, elementBytes)) return finish({ codec: "const" });
     const planeBits = planeBitsOf(this.#workspace, loaded);
@@ -196,21 +203,29 @@ export class AdaptiveCompressor {
     return isLonger ? { ...finish({ codec: "raw" }), encodeCount: encodeCount + 2 } : planes;
   }
 
-  #lowRanks(loaded: Loaded, facts: Facts, epsilon: number, bytesMax: number): Candidate[] {
+  #lowRanks(loaded: Loaded, epsilon: number, bytesMax: number): Candidate[] {
     const { matrix } = loaded;
-    if (epsilon < LOW_RANK_EPSILON_MIN || facts.effectiveRank === 0) return [];
-    const limit = rankLimit(matrix, "q8", bytesMax);
+    const limit = epsilon < LOW_RANK_EPSILON_MIN ? 0 : rankLimit(matrix, "q8", bytesMax);
+    if (limit < 1) return [];
     // The leading k of n eigenvalues sum to no more than the root of k times their squares' sum.
-    const ranksMin = Math.max(0, 1 - epsilon ** 2) ** 2 * facts.effectiveRank;
-    if (limit < 1 || ranksMin > 1.25 * limit) return [];
     const workspace = this.#workspace;
+    const effectiveRank = effectiveRankOf(workspace, loaded);
+    if (Math.max(0, 1 - epsilon ** 2) ** 2 * effectiveRank > 1.25 * limit) return [];
     return workspace.within(() => {
       const gram = formGram(workspace, loaded.values, matrix.rows, matrix.columns);
-      const { eigenvalues } = findSpectrum(workspace, gram, limit);
-      return (["f16", "q8"] as const).flatMap((variant) => {
-        const found = lowRankCandidate(matrix, variant, eigenvalues, gram.trace, epsilon);
-        return found === null ? [] : [found];
-      });
+      // Twice as many components each time, while those left could still hold enough.
+      for (let rank = Math.min(limit, PROBE_RANK); ; rank = Math.min(limit, 2 * rank)) {
+        const { eigenvalues } = workspace.within(() => findSpectrum(workspace, gram, rank));
+        const found = (["f16", "q8"] as const).flatMap((variant) => {
+          const each = lowRankCandidate(matrix, variant, eigenvalues, gram.trace, epsilon);
+          return each === null ? [] : [each];
+        });
+        const held = eigenvalues.reduce((sum, value) => sum + value, 0);
+        const least = eigenvalues.at(-1) ?? 0;
+        const within = held + (limit - eigenvalues.length) * least;
+        if (found.length === 2 || rank >= limit) return found;
+        if (within < gram.trace * (1 - epsilon ** 2)) return found;
+      }
     });
   }
 }

@@ -1,8 +1,9 @@
 // Every codec that could hold a tensor, with the bytes it would take and the error it would make.
-import { type Choice, lmGroup, type Matrix, PAGE_ROWS } from "./engine.js";
+
 import { hasFactors } from "./factors.js";
 import { CODEC_IDS, type CodecName, sectionsOf, type UnitHeader, type Variant } from "./format.js";
 import type { Facts } from "./scan.js";
+import { type Choice, lmGroup, type Matrix, PAGE_ROWS } from "./unit-header.js";
 
 /** What an error budget is measured by. */
 export type ErrorMetric = "relative" | "max" | "attention";

@@ -12,46 +12,15 @@ import {
   HEADER_BYTES,
   originalBytes,
   parseUnit,
-  roundUp,
   type Sections,
   sectionsOf,
   type UnitHeader,
-  type Variant,
   writeHeader,
 } from "./format.js";
 import { paddedCount, type UnitPlace } from "./parts.js";
 import { chunkLengths, decodeChunk, encodeChunk, planeBytesMax } from "./plane.js";
 import { decodeSections, encodeSections } from "./sections.js";
-
-/** A tensor as codecs see it: its last dimension is the columns. */
-export interface Matrix {
-  /** Little-endian elements, row by row; exactly `rows` × `columns` of them. */
-  readonly bytes: Uint8Array;
-  readonly dtype: Dtype;
-  readonly rows: number;
-  readonly columns: number;
-}
-
-/** A codec with everything that decides its bytes. */
-export interface Choice {
-  readonly codec: CodecName;
-  /** Of `chan` 1 to 8, of `lm` 2 to 4. */
-  readonly bits?: number;
-  /** Default: `f16`. */
-  readonly variant?: Variant;
-  /** Of `chan` and `pca`: rows of a page. Default: 64. */
-  readonly pageRows?: number;
-  /** Of `lowrank`: 1 to the smaller side. */
-  readonly rank?: number;
-  /** Of `sparse`: magnitudes from here on are kept. */
-  readonly threshold?: number;
-  /** Of `pca`: bits per value, ranges included, the basis apart. */
-  readonly bitsPerValue?: number;
-  /** Of `q8` and `q4`: codes as ggml computes them. Default: false. */
-  readonly isExact?: boolean;
-  /** Of `lowrank` and `pca`, for keys: they have not been rotated by position yet. */
-  readonly isBeforeRotary?: boolean;
-}
+import { type Choice, headerFor, type Matrix, plainHeader } from "./unit-header.js";
 
 /** An encoded tensor and its measured error. */
 export interface EncodedUnit {
@@ -63,12 +32,6 @@ export interface EncodedUnit {
   readonly maxError: number;
 }
 
-/** Rows of a page of `chan`, unless the choice says otherwise: one page of a KV cache. */
-export const PAGE_ROWS = 64;
-const COMPONENT_PAGE_ROWS = 128;
-/** log2 of the longest vector that is rotated. */
-const LM_GROUP_MAX = 10;
-const LM_GROUP_MIN = 5;
 /** Scales stay normal f16 while the largest magnitude lies between these powers of two. */
 const EXPONENT_LOW = -2;
 const EXPONENT_HIGH = 14;
@@ -76,20 +39,15 @@ const EXPONENT_HIGH = 14;
 const WORKSPACE_SHARE = 8;
 const WORKSPACE_FIXED_BYTES = 2 ** 20;
 
-/** log2 of the length of the vectors that `lm` rotates in rows of this length; null if there is none. */
-export function lmGroup(columns: number): number | null {
-  const group = Math.min(LM_GROUP_MAX, Math.log2(columns & -columns));
-  return group < LM_GROUP_MIN ? null : group;
-}
-
 /** A tensor in the workspace. */
 export interface Loaded {
   readonly matrix: Matrix;
   /** Address of the original's bytes. */
   readonly original: number;
-  /** Address of f32 values, with room for padding; 0 for types that are no floats. */
+  readonly isFloat: boolean;
+  /** Address of f32 values, with room for padding. Only for floats; computed when first used. */
   readonly values: number;
-  /** Address of room for as many values. */
+  /** Address of room for as many values; only for floats. */
   readonly decoded: number;
 }
 
@@ -146,14 +104,18 @@ export class CodecEngine {
       const original = workspace.take(Math.max(bytes.byteLength, dtype === "f32" ? room * 4 : 0));
       workspace.bytes(original, bytes.byteLength).set(bytes);
       const isFloat = dtype === "f32" || dtype === "f16" || dtype === "bf16";
-      let values = 0;
-      if (dtype === "f32") values = original;
-      else if (isFloat) {
-        values = workspace.take(room * 4);
-        widen(workspace, original, values, count, dtype);
-      }
+      const wide = isFloat && dtype !== "f32" ? workspace.take(room * 4) : original;
       const decoded = isFloat ? workspace.take(room * 4) : 0;
-      return work({ matrix, original, values, decoded }, workspace);
+      let isWide = dtype === "f32";
+      const loaded: Loaded = {
+        ...{ matrix, original, isFloat, decoded },
+        get values() {
+          if (!isWide) widen(workspace, original, wide, count, dtype);
+          isWide = true;
+          return wide;
+        },
+      };
+      return work(loaded, workspace);
     });
   }
 
@@ -179,6 +141,28 @@ export class CodecEngine {
    * @throws {MisuseError} `bad-size` — the tensor does not fit the workspace.
    */
   decode(unit: Uint8Array, originalBytesMax = Number.MAX_SAFE_INTEGER): Matrix {
+    return this.#decode(unit, originalBytesMax, (bytes) => bytes.slice());
+  }
+
+  /**
+   * As {@link decode}, into bytes that are there already.
+   *
+   * @param target As long as the original, or longer. Written only if the unit is intact.
+   * @returns The decoded tensor; its bytes are the first of `target`.
+   * @throws {CorruptionError} The unit is malformed, or its original longer than `target`.
+   */
+  decodeInto(unit: Uint8Array, target: Uint8Array): Matrix {
+    return this.#decode(unit, target.byteLength, (bytes) => {
+      target.set(bytes);
+      return target.subarray(0, bytes.byteLength);
+    });
+  }
+
+  #decode(
+    unit: Uint8Array,
+    originalBytesMax: number,
+    give: (bytes: Uint8Array) => Uint8Array,
+  ): Matrix {
     const parsed = parseUnit(unit, originalBytesMax);
     if (parsed.verdict === "malformed") throw damaged(parsed.reason);
     const { header, sections } = parsed;
@@ -193,7 +177,7 @@ export class CodecEngine {
       const target = workspace.take(room);
       const reason = this.#decodePlace(place, target);
       if (reason !== null) throw damaged(reason);
-      const bytes = workspace.bytes(target, originalBytes(header)).slice();
+      const bytes = give(workspace.bytes(target, originalBytes(header)));
       return { bytes, dtype, rows, columns };
     });
   }
@@ -231,7 +215,7 @@ export class CodecEngine {
     const { kernels } = workspace;
     const { matrix, decoded } = loaded;
     const count = matrix.rows * matrix.columns;
-    if (loaded.values === 0) {
+    if (!loaded.isFloat) {
       throw new MisuseError("bad-option", `${choice.codec} does not take ${matrix.dtype}`);
     }
     const scaleExponent = choice.isExact === true ? 0 : exponentFor(workspace, loaded);
@@ -429,73 +413,4 @@ function requireSame(left: Uint8Array, right: Uint8Array, codec: CodecName): voi
       throw new MisuseError("bad-option", `${codec} would change the values`);
     }
   }
-}
-
-function plainHeader(matrix: Matrix, { codec, variant = "f16" }: Choice): UnitHeader {
-  const { dtype, rows, columns } = matrix;
-  return {
-    codec,
-    dtype,
-    rows,
-    columns,
-    variant,
-    ...{ group: 0, scaleExponent: 0, bits: 0, count: 0, isBeforeRotary: false, isExact: false },
-    ...{ relativeError: 0, maxError: 0 },
-  };
-}
-
-/** The header of a quantised unit, its errors still 0. @throws {MisuseError} `bad-option`. */
-function headerFor(
-  workspace: CodecWorkspace,
-  matrix: Matrix,
-  choice: Choice,
-  values: number,
-  scaleExponent: number,
-): { header: UnitHeader; thresholdBits: number } {
-  const { codec, bits = 0, isExact = false, isBeforeRotary = false } = choice;
-  const refuse = (what: string) => new MisuseError("bad-option", `${codec}: ${what}`);
-  const { rows, columns } = matrix;
-  const base = { ...plainHeader(matrix, choice), scaleExponent, isExact, isBeforeRotary };
-  if (codec === "chan" || codec === "pca") {
-    const group = choice.pageRows ?? (codec === "pca" ? COMPONENT_PAGE_ROWS : PAGE_ROWS);
-    if (columns % 16 !== 0) throw refuse("columns are a multiple of 16");
-    if (group % 8 !== 0 || group < 8 || group > 248) throw refuse("pages of 8 to 248 rows");
-    if (codec === "chan" && !(bits >= 1 && bits <= 8)) throw refuse("1 to 8 bits");
-    return { header: { ...base, group, bits }, thresholdBits: 0 };
-  }
-  if (codec === "lm") {
-    const group = lmGroup(columns);
-    if (group === null) throw refuse("columns are a multiple of 32");
-    if (!(bits >= 2 && bits <= 4)) throw refuse("2 to 4 bits");
-    return { header: { ...base, group, bits }, thresholdBits: 0 };
-  }
-  if (codec === "lowrank") {
-    const rank = choice.rank ?? 0;
-    if (rows % 8 !== 0 || columns % 8 !== 0) throw refuse("sides are multiples of 8");
-    if (!(rank >= 1 && rank <= Math.min(rows, columns))) throw refuse("rank");
-    return { header: { ...base, count: rank }, thresholdBits: 0 };
-  }
-  if (codec === "sparse") {
-    const scaled = Math.fround((choice.threshold ?? 0) * 2 ** scaleExponent);
-    const thresholdBits = Math.max(1, new Uint32Array(Float32Array.of(scaled).buffer)[0] as number);
-    const count = countKept(workspace, values, rows * columns, thresholdBits);
-    return { header: { ...base, count }, thresholdBits };
-  }
-  return { header: base, thresholdBits: 0 };
-}
-
-/** How many magnitudes are at least the threshold. */
-function countKept(
-  workspace: CodecWorkspace,
-  values: number,
-  count: number,
-  thresholdBits: number,
-): number {
-  return workspace.within(() => {
-    const padded = roundUp(count, 64);
-    workspace.f32(values, padded).fill(0, count);
-    const bitmap = workspace.take(padded / 8);
-    const kept = workspace.take((padded + 1) * 4);
-    return workspace.kernels.sparseEncode(values, padded, thresholdBits, bitmap, kept);
-  });
 }

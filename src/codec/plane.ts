@@ -130,18 +130,32 @@ export function decodeChunk(
     const planes = planeCount === 1 ? target : workspace.take(byteLength + SLACK_BYTES);
     const scratch = workspace.take(HUFFMAN_SCRATCH_BYTES);
     const end = source + sourceBytes;
+    const turned = isTurned ? 1 : 0;
     let at = source;
+    let lowest = planes;
     for (let plane = 0; plane < planeCount; plane++) {
+      // Of two planes, a low one that lies there as it is needs no copy.
+      if (plane === 0 && planeCount === 2 && isRaw(workspace, at, end, count)) {
+        lowest = at + PLANE_HEADER_BYTES;
+        at += PLANE_HEADER_BYTES + roundUp(count, 8);
+        continue;
+      }
       const used = decodePlane(workspace, at, end, planes + plane * count, count, scratch);
       if (used === 0) return false;
       at += used;
     }
     if (at !== end) return false;
-    const turned = isTurned ? 1 : 0;
-    if (planeCount === 2) kernels.planeJoin2(planes, planes + count, count, turned, target);
+    if (planeCount === 2) kernels.planeJoin2(lowest, planes + count, count, turned, target);
     if (planeCount === 4) kernels.planeJoin4(planes, count, count, turned, target);
     return true;
   });
+}
+
+/** Whether a whole plane as it is begins at `source`. */
+function isRaw(workspace: CodecWorkspace, source: number, end: number, count: number): boolean {
+  if (end - source < PLANE_HEADER_BYTES + roundUp(count, 8)) return false;
+  const [mode, byteLength] = workspace.u32(source, 2);
+  return mode === MODE_RAW && byteLength === count;
 }
 
 /** @returns Bytes used, or 0 if the plane is malformed. */

@@ -3,18 +3,19 @@
 import type { CodecWorkspace } from "../core/codec-workspace.js";
 import { HUFFMAN_SCRATCH_BYTES } from "../core/codec-workspace.js";
 import { dtypeTraits } from "../types.js";
-import { type Loaded, PAGE_ROWS } from "./engine.js";
+import type { Loaded } from "./engine.js";
 import { hasFactors } from "./factors.js";
+import { PAGE_ROWS } from "./unit-header.js";
 
 const SCAN_BYTES = 40;
 /** Pages looked at, and columns of each. */
-const PAGES_MAX = 8;
+const PAGES_MAX = 4;
 const WINDOW_COLUMNS = 128;
 const MAGNITUDE_SAMPLES = 4096;
 const MAGNITUDE_BINS = 2048;
 const ENTROPY_PIECES = 4;
 const ENTROPY_ELEMENTS = 512;
-const RANK_ROWS = 64;
+const RANK_ROWS = 32;
 
 /** What the scan found. Sums are of the sample. */
 export interface Facts {
@@ -34,8 +35,6 @@ export interface Facts {
   readonly bins: readonly MagnitudeBin[];
   /** Bits per element that `plane` would need. */
   readonly planeBits: number;
-  /** How many directions the rows take, roughly; 0 if the sides have no factors. */
-  readonly effectiveRank: number;
 }
 
 /** Values whose magnitudes share their upper bits. */
@@ -60,13 +59,18 @@ export function scan(workspace: CodecWorkspace, loaded: Loaded): Facts {
       deviation: sampled === 0 ? 0 : Math.sqrt(squares / sampled),
       bins: scanMagnitudes(workspace, loaded),
       planeBits: planeBitsOf(workspace, loaded),
-      effectiveRank: effectiveRankOf(workspace, loaded),
     };
   });
 }
 
 function floatOfBits(bits: number): number {
   return new Float32Array(Uint32Array.of(bits).buffer)[0] as number;
+}
+
+/** Least magnitude of a bin: eight bins a power of two, and equal ones below the normal numbers. */
+function binStart(bin: number): number {
+  if (bin < 8) return bin * 2 ** -129;
+  return (1 + (bin & 7) / 8) * 2 ** ((bin >> 3) - 127);
 }
 
 function scanPages(
@@ -111,7 +115,7 @@ function scanMagnitudes(workspace: CodecWorkspace, { matrix, values }: Loaded): 
   for (let bin = 0; bin < MAGNITUDE_BINS; bin++) {
     const inBin = counts[bin] as number;
     if (inBin === 0) continue;
-    const from = floatOfBits(bin << 20);
+    const from = binStart(bin);
     const energy = bin === 0 ? 0 : inBin * (from * (1 + 1 / 16)) ** 2;
     total += energy;
     found.push([from, inBin, energy]);
@@ -171,10 +175,12 @@ function entropyOf(counts: Uint32Array, total: number): number {
 }
 
 /**
- * tr(C)² ÷ tr(C²) of the rows' second moments C, from the products of sampled rows with each other. A
+ * How many directions the rows take, roughly: tr(C)² ÷ tr(C²) of their second moments C, from the products of sampled rows with each other. A
  * product of two rows estimates tr(C²) without the bias that its own square would bring.
+ *
+ * @returns 0 if the sides have no factors.
  */
-function effectiveRankOf(workspace: CodecWorkspace, { matrix, values }: Loaded): number {
+export function effectiveRankOf(workspace: CodecWorkspace, { matrix, values }: Loaded): number {
   const { rows, columns } = matrix;
   if (!hasFactors(rows, columns)) return 0;
   return workspace.within(() => {

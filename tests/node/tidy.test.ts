@@ -122,6 +122,12 @@ const SOURCE_LAYERS: readonly Layer[] = [
     files: /^src\/(cache|kv)\//,
     sees: ["base", "core", "record", "seam", "residency", "memory", "cache"],
   },
+  // The codecs by themselves, a subpath of the package.
+  {
+    name: "codecs",
+    files: /^src\/codecs\.ts$/,
+    sees: ["base", "core", "seam", "implementation"],
+  },
   {
     name: "low-level",
     files: /^src\/(buddy|view)-allocator\.ts$/,
@@ -158,7 +164,9 @@ const SOURCE_LAYERS: readonly Layer[] = [
 const ASSEMBLY_ROWS: readonly RegExp[] = [
   /^(kernels-)?abi$/,
   /^lock$/,
-  /^(panic|bits|bitmap|list|control|size-class)$|^(hash|codec)\//,
+  /^(panic|bits|bitmap|list|control|size-class)$|^hash\/|^codec\/(half|pack|rotate|plane|huffman|sparse|matrix|eigen|measure|attend)$/,
+  /^codec\/(block|chan|lm|attend-q8|attend-chan)$/,
+  /^codec\/attend-lm$/,
   /^(order-tree|region|slots|stats)$/,
   /^(sorted-slots|arena-row)$/,
   /^slab$/,
@@ -319,7 +327,7 @@ const RULES: readonly Rule[] = [
         tree,
         "src/",
         /^export (\*|(type )?\{.*\} from)|^\} from "[^"]*";? *\/\/ export/,
-        /^src\/(index|node|browser|testing\/index)\.ts$/,
+        /^src\/(index|node|browser|codecs|testing\/index)\.ts$/,
       ),
     canary: { "src/tier/index.ts": 'export * from "./tier.js";' },
   },

@@ -1,6 +1,6 @@
 // A generator of attention heads: keys with outlier channels and heavy hitters, a sink token, queries that
 // look back, values with a decaying spectrum. Synthetic: it ranks codecs, it is not a language model.
-import { deviation, Draws, multiply } from "./random.mjs";
+import { Draws, deviation, multiply } from "./random.mjs";
 
 export const D = 128;
 const LATENT = 160;
@@ -117,7 +117,11 @@ function placeSink(keys, keysBefore, queries, queryCount, tokenCount, share) {
  *
  * @returns Keys before and after rotary embedding, values, and queries, in f32, d = 128.
  */
-export function makeHead(type, seed, { tokenCount = 2048, queryCount = 256, variant = "base" } = {}) {
+export function makeHead(
+  type,
+  seed,
+  { tokenCount = 2048, queryCount = 256, variant = "base" } = {},
+) {
   const settings = { ...BASE, ...HEAD_TYPES[type] };
   const { tauFactor = 1, outlierFactor = 1, outliersMore = 0 } = VARIANTS[variant];
   const draws = new Draws(seed);

@@ -36,14 +36,22 @@ async function measure(size, bytes, isQuick) {
   kernels.q8Encode(source, q8Codes, q8Scales, count / 32);
   for (let page = 0; page < pages; page++) {
     const from = source + page * 32768;
-    kernels.chanEncode(from, 512, PAGE, D, 4, chanCodes + page * 4096, ranges + page * 512, scratch);
+    kernels.chanEncode(
+      from,
+      512,
+      PAGE,
+      D,
+      4,
+      chanCodes + page * 4096,
+      ranges + page * 512,
+      scratch,
+    );
     f32(rotated, PAGE * D).set(f32(from, PAGE * D));
     kernels.lmEncode(rotated, PAGE, D, 4, lmCodes + page * 4096, gains + page * 128, scratch);
   }
   const contestants = {
     "scores-f32": () => kernels.attendScoresF32(source, tokens, D, query, scores),
-    "scores-q8": () =>
-      kernels.attendScoresQ8(q8Codes, q8Scales, tokens, D, query, scores, scratch),
+    "scores-q8": () => kernels.attendScoresQ8(q8Codes, q8Scales, tokens, D, query, scores, scratch),
     "scores-chan4": () => {
       for (let page = 0; page < pages; page++) {
         const codes = chanCodes + page * 4096;

@@ -44,7 +44,10 @@ function measure(engine, head, recipe) {
   const keys = code(engine, recipe.isBefore ? head.keysBefore : head.keys, recipe.keys, tokenCount);
   if (recipe.isBefore) {
     for (let t = SINKS; t < tokenCount - RECENT; t++) rotary(keys.values, t, t);
-    for (const [from, to] of [[0, SINKS], [tokenCount - RECENT, tokenCount]]) {
+    for (const [from, to] of [
+      [0, SINKS],
+      [tokenCount - RECENT, tokenCount],
+    ]) {
       keys.values.set(head.keys.subarray(from * D, to * D), from * D);
     }
   }
@@ -118,7 +121,11 @@ export async function run({ isQuick }) {
   const ratios = variants.flatMap((variant) =>
     Object.keys(HEAD_TYPES).map((type) => {
       const mean = (name) =>
-        geometricMean(of(name, variant).filter((e) => e.type === type).map(({ error }) => error));
+        geometricMean(
+          of(name, variant)
+            .filter((e) => e.type === type)
+            .map(({ error }) => error),
+        );
       return mean("q4") / mean("A4");
     }),
   );

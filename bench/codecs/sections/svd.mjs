@@ -1,7 +1,7 @@
 // Truncated singular value decompositions beside ml-matrix, and how far from the best error they are.
-import { SVD, Matrix } from "ml-matrix";
-import { findSpectrum, formGram } from "../../../dist/src/codec/factors.js";
+import { Matrix, SVD } from "ml-matrix";
 import { CodecEngine } from "../../../dist/src/codec/engine.js";
+import { findSpectrum, formGram } from "../../../dist/src/codec/factors.js";
 import { CodecWorkspace } from "../../../dist/src/core/codec-workspace.js";
 import { createUnsharedMemory } from "../../../dist/src/core/linear-memory.js";
 import { Draws, multiply } from "../data/random.mjs";

@@ -1,0 +1,23 @@
+// The codecs by themselves: `tierheap/codecs`. Nothing here needs a tensor memory.
+export {
+  AdaptiveCompressor,
+  type AdaptiveCompressorOptions,
+  type Compressed,
+  type ErrorBudget,
+  type TensorContext,
+} from "./codec/adaptive-compressor.js";
+export { type Allocation, allocateBytes, type Bidder, type Offer } from "./codec/allocate.js";
+export type { AttentionContext } from "./codec/attention-replay.js";
+export type { ErrorMetric } from "./codec/candidates.js";
+export type { CodecEngine, EncodedUnit } from "./codec/engine.js";
+export {
+  type CodecName,
+  type ParsedUnit,
+  parseUnit,
+  type UnitHeader,
+  type Variant,
+} from "./codec/format.js";
+export { exportGguf, type GgufType, importGguf } from "./codec/gguf.js";
+export { compressBy, type Strategy } from "./codec/strategies.js";
+export { compressStream, decompressStream } from "./codec/stream.js";
+export type { Choice, Matrix } from "./codec/unit-header.js";
