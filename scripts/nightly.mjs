@@ -1,5 +1,5 @@
 // What is too long for every change: a billion operations against the model, bad uses, mutants,
-// kills. Each step prints its seed, has its floors and fails below them.
+// malformed units, kills. Each step prints its seed, has its floors and fails below them.
 //
 //   node scripts/nightly.mjs [--seed N] [--only TITLE]
 //
@@ -42,6 +42,7 @@ const STEPS = [
   script("model", "proof.mjs", ["--only", "model", "--operations", "1e9"]),
   script("misuse", "proof.mjs", ["--only", "misuse", "--bad-uses", "1e8"]),
   script("mutants", "proof.mjs", ["--only", "mutants", "--mutants", "300"]),
+  script("codecs", "codec-fuzz.mjs", ["--mutants", "10000000"]),
   script("kills", "kill-resume.mjs", ["--kills", "100"]),
 ];
 

@@ -44,9 +44,10 @@ async function bundle({ hasWasm }) {
     .filter(({ type }) => type === "chunk");
   return {
     gzipBytes: gzipSync(chunks.map(({ code }) => code).join("\n"), { level: 9 }).length,
+    // Without those of one chunk by another.
     imports: chunks
       .flatMap((chunk) => [...chunk.imports, ...chunk.dynamicImports])
-      .filter((name) => !chunks.some(({ fileName }) => fileName === name)),
+      .filter((imported) => !chunks.some(({ fileName }) => fileName === imported)),
     exportCount: chunks.flatMap((chunk) => chunk.exports).length,
   };
 }
