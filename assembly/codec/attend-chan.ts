@@ -5,6 +5,10 @@
 import { floatOfHalf } from "./half";
 
 const TILE_CHANNELS: u32 = 16;
+/** From this many pages on, they no longer come from a cache. */
+const FAR_PAGES_MIN: u32 = 64;
+/** Behind a rounded query: bias and step, padded. */
+const SLOT_NUMBERS_BYTES: u32 = 16;
 /** 2^112: the distance between the exponents' biases of f16 and f32, as a factor. */
 const BIAS_FACTOR: f32 = 5.192296858534828e33;
 const ROUNDER: f32 = 12582912.0;
@@ -17,14 +21,16 @@ function roundInteger(value: f32): i32 {
 }
 
 /**
- * scores[t] = query . keys[t], over one page of chan codes of 8, 4 or 2 bits.
+ * scores[t] = query . keys[t], over pages of chan codes of 8, 4 or 2 bits, one after the other. Of many
+ * pages, four far apart are worked on in turns: their streams hide the memory's latency.
  *
- * @param rows Tokens of the page, a multiple of 16.
- * @param scratch 6 * `d` bytes.
+ * @param rows Tokens of each page, a multiple of 16.
+ * @param scratch 12 * `d` + 64 bytes.
  */
 export function attendScoresChan(
   codes: usize,
   ranges: usize,
+  pages: u32,
   rows: u32,
   d: u32,
   bits: u32,
@@ -32,39 +38,64 @@ export function attendScoresChan(
   scores: usize,
   scratch: usize,
 ): void {
-  const folded = scratch + (d << 1);
-  foldQuery(ranges, d, query, scratch, folded);
-  const bias = load<f32>(folded);
-  const step = load<f32>(folded, 4);
-  const tiles = d / TILE_CHANNELS;
+  const far = pages >= FAR_PAGES_MIN ? pages >> 2 : 0;
+  const pageBytes = (rows * d * bits) >> 3;
   const planeRows = (rows * bits) >> 3;
+  const tiles = d / TILE_CHANNELS;
+  const slotBytes = (d << 1) + SLOT_NUMBERS_BYTES;
+  const folded = scratch + (slotBytes << 2);
+  let page: u32 = 0;
+  while (page < pages) {
+    const streams: u32 = page < far ? 4 : 1;
+    for (let stream: u32 = 0; stream < streams; stream++) {
+      const at = page + stream * far;
+      foldQuery(ranges + at * (d << 2), d, query, scratch + stream * slotBytes, folded);
+    }
+    for (let row: u32 = 0; row < planeRows; row += 2) {
+      for (let stream: u32 = 0; stream < streams; stream++) {
+        const at = page + stream * far;
+        const from = codes + at * pageBytes + (row << 4);
+        const slot = scratch + stream * slotBytes;
+        const to = scores + ((at * rows + row) << 2);
+        if (ASC_FEATURE_SIMD) {
+          if (bits == 4) {
+            scoreNibbles(from, planeRows, tiles, slot, slot + (d << 1), to);
+            continue;
+          }
+        }
+        scoreRows(from, planeRows, tiles, bits, slot, slot + (d << 1), to);
+      }
+    }
+    page++;
+    // Behind the first quarter lies what the far streams have done.
+    if (far > 0 && page == far) page = far << 2;
+  }
+}
+
+/** Scores of all tokens in two rows of codes. `numbers` are the bias and the step of the query. */
+function scoreRows(
+  codes: usize,
+  planeRows: u32,
+  tiles: u32,
+  bits: u32,
+  query: usize,
+  numbers: usize,
+  scores: usize,
+): void {
+  const tileBytes = planeRows << 4;
+  const bias = load<f32>(numbers);
+  const step = load<f32>(numbers, 4);
   const parts: u32 = 8 / bits;
   const mask = (1 << bits) - 1;
-  const tileBytes = planeRows << 4;
-  if (ASC_FEATURE_SIMD) {
-    if (bits == 4) {
-      for (let row: u32 = 0; row < planeRows; row += 2) {
-        const from = codes + (row << 4);
-        scoreNibbles(from, tileBytes, tiles, scratch, bias, step, scores + (row << 2), planeRows);
-      }
-      return;
-    }
-  }
-  for (let row: u32 = 0; row < planeRows; row += 2) {
-    const from = codes + (row << 4);
+  for (let part: u32 = 0; part < parts; part++) {
+    const to = scores + ((part * planeRows) << 2);
     if (ASC_FEATURE_SIMD) {
-      for (let part: u32 = 0; part < parts; part++) {
-        const to = scores + ((row + part * planeRows) << 2);
-        scorePair(from, tileBytes, tiles, part * bits, mask, scratch, bias, step, to);
-      }
+      scorePair(codes, tileBytes, tiles, part * bits, mask, query, bias, step, to);
     } else {
-      for (let part: u32 = 0; part < parts; part++) {
-        const to = scores + ((row + part * planeRows) << 2);
-        const sum0 = rowScalar(from, tileBytes, tiles, part * bits, mask, scratch);
-        const sum1 = rowScalar(from + 16, tileBytes, tiles, part * bits, mask, scratch);
-        store<f32>(to, bias + step * <f32>sum0);
-        store<f32>(to, bias + step * <f32>sum1, 4);
-      }
+      const sum0 = rowScalar(codes, tileBytes, tiles, part * bits, mask, query);
+      const sum1 = rowScalar(codes + 16, tileBytes, tiles, part * bits, mask, query);
+      store<f32>(to, bias + step * <f32>sum0);
+      store<f32>(to, bias + step * <f32>sum1, 4);
     }
   }
 }
@@ -73,8 +104,9 @@ export function attendScoresChan(
  * Folds the steps of a page into the query, and rounds it to i16: per tile the eight even channels, then
  * the eight odd ones, as codes lie in the halves of 16-bit lanes.
  *
- * @param folded Room for `d` f32, at which 0 and 4 bytes further the result is left: sum of query *
- *   minimum, and what one step of the rounded query is worth.
+ * @param target The rounded query, 2 * `d` bytes; then the sum of query * minimum, and what one step of
+ *   the rounded query is worth.
+ * @param folded Room for `d` f32.
  */
 function foldQuery(ranges: usize, d: u32, query: usize, target: usize, folded: usize): void {
   const tiles = d / TILE_CHANNELS;
@@ -150,8 +182,8 @@ function foldQuery(ranges: usize, d: u32, query: usize, target: usize, folded: u
       }
     }
   }
-  store<f32>(folded, bias);
-  store<f32>(folded, largest / QUERY_MAX, 4);
+  store<f32>(target + (d << 1), bias);
+  store<f32>(target + (d << 1), largest / QUERY_MAX, 4);
 }
 
 /** Four f16, sign-extended to i32, as f32; infinities and NaN come out as large numbers. */
@@ -168,14 +200,13 @@ function roundFour(values: v128, inverse: v128): v128 {
 /** Scores of two rows of nibbles: two tokens each, half a page apart. */
 function scoreNibbles(
   codes: usize,
-  tileBytes: u32,
+  planeRows: u32,
   tiles: u32,
   query: usize,
-  bias: f32,
-  step: f32,
+  numbers: usize,
   scores: usize,
-  planeRows: u32,
 ): void {
+  const tileBytes = planeRows << 4;
   const mask = i16x8.splat(15);
   let low0 = i32x4.splat(0);
   let low1 = i32x4.splat(0);
@@ -198,7 +229,10 @@ function scoreNibbles(
     query += 32;
   }
   const sums = f32x4.convert_i32x4_s(integerSums(low0, low1, high0, high1));
-  const values = f32x4.add(f32x4.mul(sums, f32x4.splat(step)), f32x4.splat(bias));
+  const values = f32x4.add(
+    f32x4.mul(sums, v128.load32_splat(numbers, 4)),
+    v128.load32_splat(numbers),
+  );
   v128.store64_lane(scores, values, 0);
   v128.store64_lane(scores + (planeRows << 2), values, 1);
 }

@@ -45,7 +45,17 @@ export function attendScoresF32(
     token = quarter << 2;
   }
   for (; token < tokens; token++) {
-    store<f32>(scores + (token << 2), dotScalar(keys + token * rowBytes, query, d));
+    const from = keys + token * rowBytes;
+    if (ASC_FEATURE_SIMD) {
+      let sums = f32x4.splat(0);
+      for (let offset: u32 = 0; offset < rowBytes; offset += 16) {
+        sums = f32x4.add(sums, f32x4.mul(v128.load(query + offset), v128.load(from + offset)));
+      }
+      const total = sumsOf(sums, sums, sums, sums);
+      store<f32>(scores + (token << 2), f32x4.extract_lane(total, 0));
+    } else {
+      store<f32>(scores + (token << 2), dotScalar(from, query, d));
+    }
   }
 }
 

