@@ -21,8 +21,6 @@ const RECIPES = {
   q4: { keys: { codec: "q4" }, values: { codec: "q4" } },
 };
 const TARGETS = { A8: 0.008, A4: 0.045, P3: 0.04 };
-/** The hardest variant is allowed more. */
-const HARDEST_TARGET = 0.07;
 
 const bytesOf = (values) => new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
 
@@ -101,12 +99,9 @@ export async function run({ isQuick }) {
   }
   const variants = Object.keys(VARIANTS);
   for (const name of ["A8", "A4", "P3"]) {
-    const hardest = variants.reduce((a, b) =>
-      means.get(`${name} ${a}`) >= means.get(`${name} ${b}`) ? a : b,
-    );
     for (const variant of variants) {
       const value = means.get(`${name} ${variant}`);
-      const target = name === "A4" && variant === hardest ? HARDEST_TARGET : TARGETS[name];
+      const target = TARGETS[name];
       const { bits, core } = of(name, variant)[0];
       figures.push({
         id: `codecs/attention-error-${name.toLowerCase()}/${variant}`,
@@ -126,16 +121,17 @@ export async function run({ isQuick }) {
             .filter((e) => e.type === type)
             .map(({ error }) => error),
         );
-      return mean("q4") / mean("A4");
+      return { head: `${type}, ${variant}`, ratio: mean("q4") / mean("A4") };
     }),
   );
+  const least = ratios.reduce((a, b) => (a.ratio <= b.ratio ? a : b));
   figures.push({
     id: "codecs/attention-error-q4-over-a4",
-    value: Math.min(...ratios),
+    value: least.ratio,
     unit: "ratio",
     target: 2,
-    met: Math.min(...ratios) >= 2,
-    beside: `the least of ${ratios.length} heads; geometric mean ${geometricMean(ratios).toFixed(2)}`,
+    met: least.ratio >= 2,
+    beside: `${least.head}; ${ratios.filter(({ ratio }) => ratio >= 2).length} of ${ratios.length} heads reach 2`,
   });
   return { tables: [table], figures };
 }
