@@ -15,8 +15,12 @@ export const ORDER_COUNT_MAX = 27;
 export const ORDER_WHOLE = 255;
 /** Sizing of a run that is as long as its requested bytes ask and belongs to no size class. */
 export const SIZING_EXACT = 254;
-/** Size classes that a sizing can name; the largest class is 32 MiB. */
-export const SIZE_CLASS_COUNT = 254;
+/** Sizing of a run whose start and length are multiples of ALIGNED_GRANULES. */
+export const SIZING_ALIGNED = 253;
+/** Sizing of a run that took the place of a page, and may become one again. */
+export const SIZING_SHORT = 252;
+/** Size classes that a sizing can name; the largest class is 30 MiB. */
+export const SIZE_CLASS_COUNT = 252;
 /** Size classes count in units of 64 bytes, given as log2. */
 export const UNIT_SHIFT = 6;
 /** Classes below this one, up to 32 KiB, live in slabs. */
@@ -29,9 +33,10 @@ export const SLAB_GRANULE_SHIFT = 12;
 export const SUPERBLOCK_ORDER = 6;
 /** Units of a superblock, and so its most pages. */
 export const SUPERBLOCK_UNITS = 4096;
-/** Runs longer than this many granules are a multiple of RUN_STEP_GRANULES, which is 64 KiB. */
-export const RUN_FINE_GRANULES_MAX = 512;
-export const RUN_STEP_GRANULES = 16;
+/** Granules of 64 KiB, the largest alignment that a block of a slab arena can have. */
+export const ALIGNED_GRANULES = 16;
+/** Units of 256 bytes, the largest alignment that every block of a slab arena may be asked for. */
+export const ALIGNED_UNITS = 4;
 /**
  * Budget of class caches, in parts of the arena given as log2: a class takes a share at a time, and
  * blocks longer than a share are not cached; all classes together hold up to the total.
@@ -143,7 +148,7 @@ export const CONTROL_OFF_PLAN_ARENA = 76;
 export const CONTROL_OFF_PLAN_COUNT = 80;
 export const CONTROL_OFF_PLAN_CURSOR = 84;
 export const CONTROL_OFF_PLAN_SLOT = 88;
-/** The pending move, in the units of its arena's slots. */
+/** The pending move, in the units of its arena's slots; the length is that of the target. */
 export const CONTROL_OFF_PLAN_SOURCE = 92;
 export const CONTROL_OFF_PLAN_TARGET = 96;
 export const CONTROL_OFF_PLAN_UNITS = 100;
@@ -152,6 +157,32 @@ export const CONTROL_OFF_PLAN_GENERATION = 104;
 /** Sizing and requested bytes of the pending block, by which its target is given back. */
 export const CONTROL_OFF_PLAN_SIZING = 108;
 export const CONTROL_OFF_PLAN_REQUESTED = 112;
+/** What the round of the plan is about, one of GOAL_*, and how many rounds there were before. */
+export const CONTROL_OFF_PLAN_GOAL = 116;
+export const CONTROL_OFF_PLAN_ROUND = 120;
+/** Moves of this round that were committed. */
+export const CONTROL_OFF_PLAN_MOVED = 124;
+/** Granules that the plan is to make free in a row, 0 for as many as can be. */
+export const CONTROL_OFF_PLAN_NEED = 128;
+/**
+ * GOAL_WINDOW: granules that are to become free. GOAL_SLIDE: granules within which runs slide.
+ * GOAL_PACK: rank below which a slab is emptied.
+ */
+export const CONTROL_OFF_PLAN_LOW = 132;
+export const CONTROL_OFF_PLAN_HIGH = 136;
+/** 1 if moves may overlap their own source. */
+export const CONTROL_OFF_PLAN_MAY_SLIDE = 140;
+/** Sizing that the pending block will have: another one if a page becomes a run. */
+export const CONTROL_OFF_PLAN_TARGET_SIZING = 144;
+
+/** Every block goes to the lowest place below its own. */
+export const GOAL_LOWER = 0;
+/** Mixed slabs with little in them are emptied into others. */
+export const GOAL_PACK = 1;
+/** What lies in a window goes to places outside. */
+export const GOAL_WINDOW = 2;
+/** Runs move up to the next block, also onto part of where they were. */
+export const GOAL_SLIDE = 3;
 
 /** How often the guard was entered, entered after a look at it held, and not had. Shared only. */
 export const CONTROL_OFF_LOCK_ENTERED = 168;
@@ -285,8 +316,12 @@ export const SUPERBLOCK_OFF_FREE_COUNT = 4; // u16
 /** No word of the page map below this one has a free page. */
 export const SUPERBLOCK_OFF_LOWEST_WORD = 6; // u16
 export const SUPERBLOCK_OFF_PAGE_UNITS = 8;
+/** Mixed slab: no stretch of free units is longer than this. */
+export const SUPERBLOCK_OFF_ROOM = 12; // u16
 /** Size class of a superblock that is no slab. */
 export const SIZE_CLASS_NONE = 0xffff;
+/** Size class of a slab that holds blocks of many classes. */
+export const SIZE_CLASS_MIXED = 0xfffe;
 export const PAGE_MAP_BYTES = 512;
 
 // --- Order tree: header, then one row per order, then the bitmap words ---------------------------
@@ -339,5 +374,6 @@ export const INV_REGION_1 = 501;
 export const INV_SLAB_1 = 601;
 export const INV_SLAB_2 = 602;
 export const INV_SLAB_3 = 603;
+export const INV_SLAB_4 = 604;
 export const INV_CACHE_1 = 701;
 export const INV_CACHE_2 = 702;

@@ -93,6 +93,9 @@ if (offsetof<ArenaRow>() > <usize>abi.ARENA_BYTES) ERROR("ArenaRow size");
 /** log2 of the units of a slab arena's granule. */
 export const GRANULE_UNIT_SHIFT: u32 = abi.SLAB_GRANULE_SHIFT - abi.UNIT_SHIFT;
 
+/** Partial sets: one per class that lives in slabs, and one of the mixed slabs. */
+export const SLAB_SET_COUNT: u32 = abi.SLAB_CLASS_COUNT + 1;
+
 /** Row of `arena`, which is below arenaCapacity; not checked. */
 export function arenaRow(base: usize, arena: u32): ArenaRow {
   return changetype<ArenaRow>(base + abi.ARENAS_OFFSET + arena * abi.ARENA_BYTES);
@@ -202,7 +205,7 @@ function treeEnd(capacity: u32, hasSlabs: bool): u32 {
 
 function cachesStart(capacity: u32): u32 {
   const setBytes = abi.ORDER_BYTES + bitmapBytes(capacity >> abi.SUPERBLOCK_ORDER);
-  return treeEnd(capacity, true) + <u32>bitsAlignUp(abi.SLAB_CLASS_COUNT * setBytes);
+  return treeEnd(capacity, true) + <u32>bitsAlignUp(SLAB_SET_COUNT * setBytes);
 }
 
 function superblocksStart(capacity: u32): u32 {

@@ -25,6 +25,7 @@ import {
   NO_SIZING,
   blockBytes,
   blockClaim,
+  blockIsPage,
   blockOtherSizing,
   blockSizingOf,
 } from "./block";
@@ -39,9 +40,10 @@ import {
   classCacheSettle,
   classCacheTake,
 } from "./class-cache";
-import { controlAt, controlRefuse } from "./control";
+import { controlAt, controlPlanOverlap, controlRefuse } from "./control";
 import { laneCacheNote } from "./lane-cache";
 import { lockLane } from "./lock";
+import { mixedSlabMixAll } from "./mixed-slab";
 import { orderTreeClaimWhole, orderTreeFormat } from "./order-tree";
 import { regionClaim, regionExtentBytes, regionRelease } from "./region";
 import { sizeClassLastUnit, sizeClassOf } from "./size-class";
@@ -151,8 +153,11 @@ export function arenaAllocate(base: usize, arena: u32, requested: u32, alignment
   if (offset == NO_UNIT && classCacheDrain(base, row)) {
     offset = blockClaim(base, row, sizing, requested);
   }
+  if (offset == NO_UNIT && blockIsPage(row, sizing) && mixedSlabMixAll(base, row)) {
+    offset = blockClaim(base, row, sizing, requested);
+  }
   if (offset == NO_UNIT) {
-    sizing = blockOtherSizing(base, row, sizing, requested, alignment);
+    sizing = blockOtherSizing(row, sizing);
     if (sizing != NO_SIZING) offset = blockClaim(base, row, sizing, requested);
   }
   if (offset == NO_UNIT) return controlRefuse(base, abi.STATUS_NO_ROOM);
@@ -237,6 +242,10 @@ export function arenaPin(base: usize, slot: u32, generation: u32): u32 {
   const status = slotsVerify(base, slot, generation);
   if (status != abi.STATUS_OK) return controlRefuse(base, status);
   const hot = slotsHot(base, slot);
+  const control = controlAt(base);
+  if (control.planSlot == slot && controlPlanOverlap(base) != 0) {
+    return controlRefuse(base, abi.STATUS_BUSY);
+  }
   const cold = slotsCold(base, slot);
   if (hot.state == abi.SLOT_STATE_LIVE) {
     cold.pins = 1;
@@ -246,7 +255,6 @@ export function arenaPin(base: usize, slot: u32, generation: u32): u32 {
     if (cold.pins == abi.PIN_COUNT_MAX) return controlRefuse(base, abi.STATUS_PIN_LIMIT);
     cold.pins += 1;
   }
-  const control = controlAt(base);
   if (control.planSlot == slot) control.planGeneration = 0;
   return cold.epoch;
 }

@@ -3,12 +3,15 @@
 //   sizing         arena   the block is                                       it comes from
 //   ORDER_WHOLE    both    all granules                                       the tree
 //   0 … orderMax   plain   2^sizing granules                                  the tree
-//   0 … 95         slab    a page of this size class                          a slab
-//   96 … 253       slab    a run, its class rounded up to granules            the tree
+//   0 … 95         slab    a page of this size class, or as many units        a slab, a mixed slab
+//   96 … 251       slab    a run, its class rounded up to granules            the tree
+//   SIZING_SHORT   slab    a run, where a page is asked for and none is left   the tree
+//   SIZING_ALIGNED slab    a run in steps of ALIGNED_GRANULES                 the tree
 //   SIZING_EXACT   slab    a run, the requested bytes rounded up to granules  the tree
 //
 // A run of a class fits the next request of that class, so it may be cached; an exact run wastes
-// less. A pure function of arena, sizing and requested bytes says how long a block is.
+// less. Every block of a slab arena is aligned to what its length is a multiple of, as far as
+// BLOCK_ALIGNMENT_MAX; requests beyond that get a run, which starts with a granule at least. A pure function of arena, sizing and requested bytes says how long a block is.
 import * as abi from "./abi";
 import { ArenaRow, GRANULE_UNIT_SHIFT, arenaHasSlabs, arenaTree } from "./arena-row";
 import { bitsOrderOf } from "./bits";
@@ -23,15 +26,15 @@ import {
   orderTreeRelease,
   orderTreeReleaseRun,
   orderTreeReleaseWhole,
-  orderTreeRunStep,
 } from "./order-tree";
 import { sizeClassLastUnit, sizeClassOf, sizeClassUnits } from "./size-class";
+import { mixedSlabClaim, mixedSlabIs, mixedSlabRelease, mixedSlabRestore } from "./mixed-slab";
 import {
   NO_UNIT,
   SUPERBLOCK_UNIT_SHIFT,
   slabClaim,
   slabClaimBelow,
-  slabLargerClass,
+  slabOpen,
   slabRelease,
   slabRestore,
 } from "./slab";
@@ -39,8 +42,12 @@ import {
 /** Sizing for which no arena has a block. */
 export const NO_SIZING: u32 = 256;
 
-/** Blocks of a slab arena are aligned to no more than this. */
-export const BLOCK_ALIGNMENT_MAX: u32 = abi.RUN_STEP_GRANULES << abi.SLAB_GRANULE_SHIFT;
+/** Bytes of alignment that a block of any size class can be asked for. */
+export const BLOCK_ALIGNMENT_MAX: u32 = abi.ALIGNED_UNITS << abi.UNIT_SHIFT;
+/** Bytes of the largest alignment that a run can have. */
+const RUN_ALIGNMENT_MAX: u32 = abi.ALIGNED_GRANULES << abi.SLAB_GRANULE_SHIFT;
+/** Shorter blocks are no runs: they would leave nearly all of a granule unused. */
+export const RUN_UNITS_MIN: u32 = 8;
 
 /** Whether a block of `sizing` is a page of a slab. */
 export function blockIsPage(row: ArenaRow, sizing: u32): bool {
@@ -51,7 +58,15 @@ export function blockIsPage(row: ArenaRow, sizing: u32): bool {
 export function blockGranules(row: ArenaRow, sizing: u32, requested: u32): u32 {
   if (sizing == abi.ORDER_WHOLE) return row.capacity;
   if (!arenaHasSlabs(row)) return (<u32>1) << sizing;
-  return sizing == abi.SIZING_EXACT ? exactGranules(requested) : classGranules(sizing);
+  if (sizing < <u32>abi.SIZE_CLASS_COUNT) return classGranules(sizing);
+  const granules = ((requested - 1) >> abi.SLAB_GRANULE_SHIFT) + 1;
+  const step = blockRunStep(sizing);
+  return (granules + step - 1) & ~(step - 1);
+}
+
+/** Granules that start and length of a run of `sizing` are a multiple of. */
+export function blockRunStep(sizing: u32): u32 {
+  return sizing == abi.SIZING_ALIGNED ? <u32>abi.ALIGNED_GRANULES : 1;
 }
 
 /** Bytes of a block. */
@@ -68,36 +83,29 @@ export function blockBytes(row: ArenaRow, sizing: u32, requested: u32): u64 {
  */
 export function blockSizingOf(row: ArenaRow, requested: u32, alignment: u32): u32 {
   if (!arenaHasSlabs(row)) return bitsOrderOf(requested, alignment, row.granuleShift);
-  const sizeClass = sizeClassOf(sizeClassLastUnit(requested, alignment));
-  if (alignment > BLOCK_ALIGNMENT_MAX) return NO_SIZING;
-  const isShort = sizeClass < <u32>abi.SLAB_CLASS_COUNT || sizeClass < row.cacheClassCount;
-  if (isShort) return sizeClass;
-  if (isExactAligned(requested, alignment)) return abi.SIZING_EXACT;
-  return sizeClass < <u32>abi.SIZE_CLASS_COUNT ? sizeClass : NO_SIZING;
-}
-
-/**
- * A sizing that holds a request for which there is no block of `sizing`, and for which there may be
- * one, or NO_SIZING.
- */
-export function blockOtherSizing(
-  base: usize,
-  row: ArenaRow,
-  sizing: u32,
-  requested: u32,
-  alignment: u32,
-): u32 {
-  if (!arenaHasSlabs(row) || sizing >= <u32>abi.SIZE_CLASS_COUNT) return NO_SIZING;
-  if (sizing >= <u32>abi.SLAB_CLASS_COUNT) {
-    return isExactAligned(requested, alignment) ? <u32>abi.SIZING_EXACT : NO_SIZING;
+  if (alignment > BLOCK_ALIGNMENT_MAX) {
+    if (alignment > RUN_ALIGNMENT_MAX) return NO_SIZING;
+    const isByGranule = alignment <= (<u32>1) << abi.SLAB_GRANULE_SHIFT;
+    return isByGranule ? abi.SIZING_EXACT : abi.SIZING_ALIGNED;
   }
-  const alignmentUnits = max(alignment >> abi.UNIT_SHIFT, 1);
-  const larger = slabLargerClass(base, row, sizing, alignmentUnits);
-  return larger < <u32>abi.SLAB_CLASS_COUNT ? larger : NO_SIZING;
+  const sizeClass = sizeClassOf(sizeClassLastUnit(requested, alignment));
+  const isOfClass = sizeClass < max(<u32>abi.SLAB_CLASS_COUNT, row.cacheClassCount);
+  return isOfClass ? sizeClass : <u32>abi.SIZING_EXACT;
 }
 
 /**
- * Claims a block.
+ * The sizing that may have a block where there is none of `sizing`: that of a run which is no longer
+ * than the request, or NO_SIZING.
+ */
+export function blockOtherSizing(row: ArenaRow, sizing: u32): u32 {
+  if (!arenaHasSlabs(row) || sizing >= <u32>abi.SIZE_CLASS_COUNT) return NO_SIZING;
+  if (sizing >= <u32>abi.SLAB_CLASS_COUNT) return abi.SIZING_EXACT;
+  return sizeClassUnits(sizing) < RUN_UNITS_MIN ? NO_SIZING : <u32>abi.SIZING_SHORT;
+}
+
+/**
+ * Claims a block. A run starts at a multiple of what divides its length where it can: runs of the same
+ * lengths then leave gaps that each other fill.
  *
  * @param sizing As blockSizingOf and blockOtherSizing give it.
  * @returns Its offset in the arena's slot units, or NO_UNIT.
@@ -105,8 +113,17 @@ export function blockOtherSizing(
 export function blockClaim(base: usize, row: ArenaRow, sizing: u32, requested: u32): u32 {
   const tree = arenaTree(base, row);
   if (!arenaHasSlabs(row)) return orderTreeClaim(tree, sizing);
-  if (sizing < <u32>abi.SLAB_CLASS_COUNT) return slabClaim(base, row, sizing);
-  return unitOf(orderTreeClaimRun(tree, blockGranules(row, sizing, requested)));
+  if (sizing < <u32>abi.SLAB_CLASS_COUNT) {
+    let offset = slabClaim(base, row, sizing);
+    if (offset == NO_UNIT) offset = slabOpen(base, row, sizing);
+    return offset == NO_UNIT ? mixedSlabClaim(base, row, sizeClassUnits(sizing)) : offset;
+  }
+  const granules = blockGranules(row, sizing, requested);
+  const step = blockRunStep(sizing);
+  const tidyStep = max(step, min(granules & -granules, <u32>abi.ALIGNED_GRANULES));
+  const granule = orderTreeClaimRun(tree, granules, tidyStep);
+  const isTidy = granule != NO_GRANULE || tidyStep == step;
+  return unitOf(isTidy ? granule : orderTreeClaimRun(tree, granules, step));
 }
 
 /** Claims a block like the one at `offset` at a lower place, in a lower slab if it is a page. */
@@ -123,7 +140,8 @@ export function blockClaimBelow(
     return slabClaimBelow(base, row, sizing, offset >> SUPERBLOCK_UNIT_SHIFT);
   }
   const granules = blockGranules(row, sizing, requested);
-  return unitOf(orderTreeClaimRunBelow(tree, granules, offset >> GRANULE_UNIT_SHIFT));
+  const limit = offset >> GRANULE_UNIT_SHIFT;
+  return unitOf(orderTreeClaimRunBelow(tree, granules, blockRunStep(sizing), limit));
 }
 
 /**
@@ -144,11 +162,14 @@ export function blockRestore(
     orderTreeClaimWhole(tree);
     return true;
   }
-  if (blockIsPage(row, sizing)) return slabRestore(base, row, sizing, offset);
+  if (blockIsPage(row, sizing)) {
+    const isPlaced = slabRestore(base, row, sizing, offset);
+    return isPlaced || mixedSlabRestore(base, row, sizing, offset);
+  }
   if (!arenaHasSlabs(row) && sizing > tree.orderMax) return false;
   const granules = blockGranules(row, sizing, requested);
   const shift = arenaHasSlabs(row) ? GRANULE_UNIT_SHIFT : 0;
-  const step = arenaHasSlabs(row) ? orderTreeRunStep(granules) : granules;
+  const step = arenaHasSlabs(row) ? blockRunStep(sizing) : granules;
   const granule = offset >> shift;
   if (granule << shift != offset || (granule & (step - 1)) != 0) return false;
   return orderTreeClaimAt(tree, granule, granules);
@@ -169,7 +190,7 @@ export function blockRelease(
   } else if (!arenaHasSlabs(row)) {
     orderTreeRelease(tree, sizing, offset);
   } else if (sizing < <u32>abi.SLAB_CLASS_COUNT) {
-    slabRelease(base, row, offset);
+    releasePage(base, row, sizing, offset);
   } else {
     const granules = blockGranules(row, sizing, requested);
     orderTreeReleaseRun(tree, offset >> GRANULE_UNIT_SHIFT, granules);
@@ -181,18 +202,9 @@ function classGranules(sizeClass: u32): u32 {
   return (sizeClassUnits(sizeClass) + mask) >> GRANULE_UNIT_SHIFT;
 }
 
-/** Long runs come in steps, so that they start at a multiple of 64 KiB. */
-function exactGranules(requested: u32): u32 {
-  const granules = ((requested - 1) >> abi.SLAB_GRANULE_SHIFT) + 1;
-  if (granules <= <u32>abi.RUN_FINE_GRANULES_MAX) return granules;
-  return (granules + (abi.RUN_STEP_GRANULES - 1)) & ~(abi.RUN_STEP_GRANULES - 1);
-}
-
-/** Whether an exact run starts at a multiple of `alignment`: that divides its length. */
-function isExactAligned(requested: u32, alignment: u32): bool {
-  const granules = exactGranules(requested);
-  const alignmentGranules = alignment >> abi.SLAB_GRANULE_SHIFT;
-  return alignmentGranules <= 1 || (granules & (alignmentGranules - 1)) == 0;
+function releasePage(base: usize, row: ArenaRow, sizeClass: u32, offset: u32): void {
+  if (!mixedSlabIs(base, row, offset >> SUPERBLOCK_UNIT_SHIFT)) slabRelease(base, row, offset);
+  else mixedSlabRelease(base, row, offset, sizeClassUnits(sizeClass));
 }
 
 function unitOf(granule: u32): u32 {

@@ -11,6 +11,7 @@ import * as abi from "./abi";
 import {
   ArenaRow,
   GRANULE_UNIT_SHIFT,
+  SLAB_SET_COUNT,
   arenaHasSlabs,
   arenaIsLaidOut,
   arenaIsOpen,
@@ -21,28 +22,28 @@ import {
 } from "./arena-row";
 import { bitmapBytes, bitmapHas, bitmapIsExact, bitmapWordCount } from "./bitmap";
 import { CONTROL_ALIGNMENT, bitsFloorLog2 } from "./bits";
-import { blockBytes, blockGranules, blockIsPage } from "./block";
+import { blockBytes, blockGranules, blockIsPage, blockRunStep } from "./block";
+import {
+  checkSlabClaimedCount,
+  checkSlabHasBlock,
+  checkSlabIsExact,
+  checkSlabLongest,
+  checkSlabPagesAt,
+} from "./check-slab";
 import { classCacheAt, classCacheCredit } from "./class-cache";
-import { controlAt } from "./control";
+import { controlAt, controlPlanOverlap } from "./control";
 import { laneCacheDrift, laneCacheHasOthers, laneCacheIsElsewhere } from "./lane-cache";
+import { MIXED_SET, mixedSlabIs } from "./mixed-slab";
 import {
   OrderTree,
   orderTreeFreeAt,
   orderTreeIsMapExact,
   orderTreeRow,
   orderTreeRowsEnd,
-  orderTreeRunStep,
 } from "./order-tree";
 import { FreeExtent, regionExtentBytes } from "./region";
 import { sizeClassUnits } from "./size-class";
-import {
-  SUPERBLOCK_UNIT_SHIFT,
-  slabPageCount,
-  slabPageMap,
-  slabPartialWords,
-  slabPartials,
-  slabRow,
-} from "./slab";
+import { SUPERBLOCK_UNIT_SHIFT, slabPartialWords, slabPartials, slabRow } from "./slab";
 import { HotRow, slotsCold, slotsHot, slotsIsBound, slotsIsLive, slotsLane } from "./slots";
 import { sortedSlotsAt, sortedSlotsBuild } from "./sorted-slots";
 import { statsPool, statsRequested } from "./stats";
@@ -243,7 +244,7 @@ function isInArena(row: ArenaRow, slot: u32, hot: HotRow): bool {
   const granules = blockGranules(row, sizing, hot.requested);
   const granule = hot.offset >> GRANULE_UNIT_SHIFT;
   if (granule << GRANULE_UNIT_SHIFT != hot.offset) return false;
-  if ((granule & (orderTreeRunStep(granules) - 1)) != 0) return false;
+  if ((granule & (blockRunStep(sizing) - 1)) != 0) return false;
   return granules <= row.capacity && granule <= row.capacity - granules;
 }
 
@@ -264,8 +265,9 @@ function checkArena(base: usize, arena: u32): u32 {
     const hot = slotsHot(base, slot);
     if (!slotsIsBound(hot) || hot.arena != arena) continue;
     if (!blockIsPage(row, hot.sizing)) claimed += blockGranules(row, hot.sizing, hot.requested);
-    else if (isClaimedPage(base, row, hot.sizing, hot.offset)) pageCount += 1;
-    else return abi.INV_SLAB_3;
+    else if (checkSlabHasBlock(base, row, hot.sizing, hot.offset)) {
+      pageCount += checkSlabPagesAt(base, row, hot.sizing, hot.offset);
+    } else return abi.INV_SLAB_3;
     claimedBytes += blockBytes(row, hot.sizing, hot.requested);
     if (!slotsIsLive(hot)) continue;
     usage += arenaUsageOf(hot.requested);
@@ -281,39 +283,19 @@ function checkArena(base: usize, arena: u32): u32 {
   if (pinnedCount != row.pinnedCount) return abi.INV_ARENA_4;
 
   if (control.planArena == arena && control.planSlot != 0) {
-    const sizing = control.planSizing;
-    if (!blockIsPage(row, sizing)) claimed += blockGranules(row, sizing, control.planRequested);
-    else if (isClaimedPage(base, row, sizing, control.planTarget)) pageCount += 1;
-    else return abi.INV_SLAB_3;
+    const sizing = control.planTargetSizing;
+    const overlap = controlPlanOverlap(base) >> GRANULE_UNIT_SHIFT;
+    if (overlap != 0) claimed += overlap;
+    else if (!blockIsPage(row, sizing)) {
+      claimed += blockGranules(row, sizing, control.planRequested);
+    } else if (checkSlabHasBlock(base, row, sizing, control.planTarget)) {
+      pageCount += checkSlabPagesAt(base, row, sizing, control.planTarget);
+    } else return abi.INV_SLAB_3;
   }
-  if (pageCount != claimedPageCount(base, row)) return abi.INV_SLAB_3;
+  if (pageCount != checkSlabClaimedCount(base, row)) return abi.INV_SLAB_3;
   if (claimed + tree.free != row.capacity) return abi.INV_TREE_4;
   if (control.planArena != 0) return HOLDS;
   return checkTiling(base, arena);
-}
-
-/** Whether `offset` is where a slab of `sizeClass` has a page, and that page is not free. */
-function isClaimedPage(base: usize, row: ArenaRow, sizeClass: u32, offset: u32): bool {
-  const index = offset >> SUPERBLOCK_UNIT_SHIFT;
-  if (index >= row.superblockCount) return false;
-  const slab = slabRow(base, row, index);
-  if (slab.sizeClass != sizeClass) return false;
-  const within = offset & (abi.SUPERBLOCK_UNITS - 1);
-  const page = within / slab.pageUnits;
-  if (page * slab.pageUnits != within || page >= <u32>slab.pageCount) return false;
-  const word = load<u64>(slabPageMap(base, row, index) + ((page >> 6) << 3));
-  return ((word >> (page & 63)) & 1) == 0;
-}
-
-/** Pages of all slabs that are not free. */
-function claimedPageCount(base: usize, row: ArenaRow): u32 {
-  let count: u32 = 0;
-  for (let index: u32 = 0; index < row.superblockCount; index++) {
-    const slab = slabRow(base, row, index);
-    if (slab.sizeClass == abi.SIZE_CLASS_NONE) continue;
-    count += <u32>slab.pageCount - slab.freeCount;
-  }
-  return count;
 }
 
 /**
@@ -376,14 +358,18 @@ function checkSlabs(base: usize, row: ArenaRow): u32 {
   for (let index: u32 = 0; index < row.superblockCount; index++) {
     const slab = slabRow(base, row, index);
     if (slab.sizeClass == abi.SIZE_CLASS_NONE) continue;
-    if (!isSlabExact(base, row, index)) return abi.INV_SLAB_1;
+    if (!checkSlabIsExact(base, row, index)) return abi.INV_SLAB_1;
+    if (mixedSlabIs(base, row, index) && checkSlabLongest(base, row, index) > <u32>slab.room) {
+      return abi.INV_SLAB_4;
+    }
     slabCount += 1;
     if (slab.freeCount != 0) partialCount += 1;
   }
   if (slabCount != row.slabCount) return abi.INV_SLAB_1;
 
   let setCount: u32 = 0;
-  for (let sizeClass: u32 = 0; sizeClass < <u32>abi.SLAB_CLASS_COUNT; sizeClass++) {
+  for (let sizeClass: u32 = 0; sizeClass < SLAB_SET_COUNT; sizeClass++) {
+    const slabClass = sizeClass == MIXED_SET ? <u32>abi.SIZE_CLASS_MIXED : sizeClass;
     const words = slabPartialWords(row, sizeClass);
     const partials = slabPartials(base, row, sizeClass);
     const origin = base + row.tree;
@@ -392,32 +378,13 @@ function checkSlabs(base: usize, row: ArenaRow): u32 {
     for (let index: u32 = 0; index < row.superblockCount; index++) {
       if (!bitmapHas(partials, origin, index)) continue;
       const slab = slabRow(base, row, index);
-      if (slab.sizeClass != sizeClass || slab.freeCount == 0) return abi.INV_SLAB_2;
+      if (slab.sizeClass != slabClass || slab.freeCount == 0) return abi.INV_SLAB_2;
       memberCount += 1;
     }
     if (memberCount != partials.setCount) return abi.INV_SLAB_2;
     setCount += memberCount;
   }
   return setCount == partialCount ? HOLDS : abi.INV_SLAB_2;
-}
-
-/** INV-SLAB-1 of slab `index`. */
-function isSlabExact(base: usize, row: ArenaRow, index: u32): bool {
-  const slab = slabRow(base, row, index);
-  if (slab.sizeClass >= <u32>abi.SLAB_CLASS_COUNT) return false;
-  if (slab.pageUnits != sizeClassUnits(slab.sizeClass)) return false;
-  if (slab.pageCount != slabPageCount(slab.pageUnits)) return false;
-  const map = slabPageMap(base, row, index);
-  let freeCount: u32 = 0;
-  for (let at: u32 = 0; at < <u32>abi.PAGE_MAP_BYTES >> 3; at++) {
-    const word = load<u64>(map + (at << 3));
-    const first = at << 6;
-    const pageCount = <u32>slab.pageCount > first ? <u32>slab.pageCount - first : 0;
-    if (pageCount < 64 && word >> pageCount != 0) return false;
-    if (at < <u32>slab.lowestWord && word != 0) return false;
-    freeCount += <u32>popcnt(word);
-  }
-  return freeCount == slab.freeCount && freeCount < <u32>slab.pageCount;
 }
 
 /** INV-CACHE-1 and INV-CACHE-2 of one arena, whose slots are checked. */

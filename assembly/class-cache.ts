@@ -25,7 +25,7 @@ import { bindingAdd, bindingRemove } from "./binding";
 import { blockBytes } from "./block";
 import { controlAt } from "./control";
 import { lockLane } from "./lock";
-import { slabClaim, slabHasPage, NO_UNIT } from "./slab";
+import { slabClaim, slabHasPage, slabOpen, NO_UNIT } from "./slab";
 import { HotRow, slotsHot, slotsRoom, slotsSetLane, slotsSetState, slotsSetTenure } from "./slots";
 import { statsPool } from "./stats";
 
@@ -126,7 +126,8 @@ export function classCacheRefill(base: usize, arena: u32, cache: ClassCache, siz
   let last: u32 = 0;
   for (let rest = min(credit, <u32>abi.CACHE_REFILL_PAGES); rest != 0; rest--) {
     if (last != 0 && !slabHasPage(base, row, sizeClass)) break;
-    const offset = slabClaim(base, row, sizeClass);
+    let offset = slabClaim(base, row, sizeClass);
+    if (offset == NO_UNIT) offset = slabOpen(base, row, sizeClass);
     if (offset == NO_UNIT) break;
     const slot = bindingAdd(base, arena, offset, sizeClass, 0, abi.SLOT_STATE_CACHED);
     cache.tally -= 1;

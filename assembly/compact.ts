@@ -1,32 +1,65 @@
-// Compact: plans which blocks of an arena move to a lower place, so that free blocks coalesce
-// above. Layer 8. The host moves the bytes: it calls `next`, copies, and then commits or vetoes.
-// Highest blocks go first, each to the lowest place that fits. One plan and one pending move at a
-// time.
+// Compact: plans which blocks of an arena move, so that what is free becomes one piece. Layer 8. The
+// host moves the bytes: it calls `next`, copies, and then commits or vetoes. One plan and one pending
+// move at a time.
 //
-// A page goes to a lower slab of its class that has a free page. If there is none, and all pages of
-// its slab may move, a new slab is opened below, and so the whole slab moves, page by page.
+// A plan is a few rounds, each with a goal, over those blocks that the goal concerns. In a plain arena
+// every block goes to the lowest place that fits, the highest one first. In a slab arena:
+//
+//   1. GOAL_PACK: slabs with a free page become mixed slabs, and those with the least in them are
+//      emptied into the others.
+//   2. GOAL_WINDOW: where the blocks in a window as long as the free space have the fewest bytes, they
+//      go to places outside it, long ones first, each to the tightest place. Whatever finds none goes
+//      to the low end of the window. Repeated as long as it helps.
+//   3. GOAL_SLIDE: runs slide up within an interval that holds as much free space as is needed, or
+//      within the window. Such a move may overlap its own source; only callers that copy and commit
+//      at once ask for it, and its block cannot be pinned in between.
+//
+// No compactor that ends with one piece can move less than what such a window holds.
 //
 // Between `next` and `commit` the target is claimed without a slot. Everything else goes on as
 // usual: blocks may be allocated, freed and pinned while a plan is active, and each step looks at
 // the slot again. A slot that was freed and bound anew inside the same arena counts as what it is
 // now. The caches of the arena are drained at the start, and what is cached since does not move.
 import * as abi from "./abi";
-import { ArenaRow, arenaIsOpen, arenaRow } from "./arena-row";
-import { blockBytes, blockClaimBelow, blockIsPage, blockRelease } from "./block";
+import {
+  ArenaRow,
+  GRANULE_UNIT_SHIFT,
+  arenaHasSlabs,
+  arenaIsOpen,
+  arenaRow,
+  arenaTree,
+} from "./arena-row";
+import { RUN_UNITS_MIN, blockBytes, blockClaimBelow, blockIsPage, blockRelease } from "./block";
 import { classCacheDrain } from "./class-cache";
-import { controlAt, controlRefuse } from "./control";
+import {
+  compactGoalClaimPack,
+  compactGoalClaimSlide,
+  compactGoalClaimWindow,
+  compactGoalPack,
+  compactGoalSlide,
+  compactGoalWindow,
+} from "./compact-goal";
+import { controlAt, controlPlanOverlap, controlRefuse } from "./control";
 import { lockLane } from "./lock";
-import { NO_UNIT, SUPERBLOCK_UNIT_SHIFT, slabOpenBelow, slabRow } from "./slab";
-import { HotRow, slotsHot, slotsLane, slotsRebind, slotsVerify } from "./slots";
+import { NO_GRANULE, orderTreeClaimRun, orderTreeReleaseRun } from "./order-tree";
+import { NO_UNIT } from "./slab";
+import { HotRow, slotsHot, slotsLane, slotsRebind, slotsSetLength, slotsVerify } from "./slots";
 import { sortedSlotsAt, sortedSlotsBuild } from "./sorted-slots";
+import { statsRecharge } from "./stats";
+
+/** Rounds of one plan. A round that moves nothing is the last of its goal. */
+const ROUND_COUNT_MAX: u32 = 16;
 
 /**
  * Starts a plan for `arena` and discards an older one. A block that owns its arena whole is no
  * candidate.
  *
- * @returns Number of candidates with STATUS_OK, or 0 with STATUS_NO_ARENA.
+ * @param needBytes Bytes that are to be free in a row; the plan ends when they are. 0: everything.
+ * @param maySlide Whether moves may overlap their own source, as the last goal wants.
+ * @returns Number of candidates of the first round with STATUS_OK, or 0 with STATUS_NO_ARENA. A plan
+ *   without candidates in its first round may have some later.
  */
-export function compactBegin(base: usize, arena: u32): u32 {
+export function compactBegin(base: usize, arena: u32, needBytes: u32, maySlide: bool): u32 {
   compactDiscard(base);
   if (!arenaIsOpen(base, arena)) return controlRefuse(base, abi.STATUS_NO_ARENA);
   const control = controlAt(base);
@@ -34,8 +67,14 @@ export function compactBegin(base: usize, arena: u32): u32 {
   classCacheDrain(base, row);
   controlRefuse(base, abi.STATUS_OK);
   control.planArena = arena;
-  control.planCursor = 0;
-  control.planCount = row.wholeSlot == 0 ? sortedSlotsBuild(base, arena) : 0;
+  control.planNeed = needBytes == 0 ? 0 : ((needBytes - 1) >> row.granuleShift) + 1;
+  // What is too short for a run needs a superblock, wherever one begins.
+  const isShort = needBytes < RUN_UNITS_MIN << abi.UNIT_SHIFT && arenaHasSlabs(row);
+  if (needBytes != 0 && isShort) control.planNeed = (2 << abi.SUPERBLOCK_ORDER) - 1;
+  control.planMaySlide = maySlide ? 1 : 0;
+  control.planRound = row.wholeSlot == 0 ? 0 : ROUND_COUNT_MAX;
+  control.planGoal = arenaHasSlabs(row) ? abi.GOAL_PACK : abi.GOAL_LOWER;
+  beginRound(base, row);
   return control.planCount;
 }
 
@@ -51,22 +90,26 @@ export function compactNext(base: usize): u32 {
   if (control.planArena == 0) return controlRefuse(base, abi.STATUS_NO_PLAN);
   releaseTarget(base);
   const row = arenaRow(base, control.planArena);
-  while (control.planCursor < control.planCount) {
-    const slot = sortedSlotsAt(base, control.planCursor);
-    control.planCursor += 1;
-    if (!isMovable(base, slot)) continue;
-    const hot = slotsHot(base, slot);
-    const target = claimTarget(base, row, hot);
-    if (target == NO_UNIT) continue;
-    control.planSlot = slot;
-    control.planSource = hot.offset;
-    control.planTarget = target;
-    control.planUnits = <u32>(blockBytes(row, hot.sizing, hot.requested) >> row.unitShift);
-    control.planSizing = hot.sizing;
-    control.planRequested = hot.requested;
-    control.planGeneration = hot.generation;
-    return slot;
-  }
+  do {
+    while (control.planCursor < control.planCount) {
+      const slot = sortedSlotsAt(base, control.planCursor);
+      control.planCursor += 1;
+      if (!isMovable(base, slot)) continue;
+      const hot = slotsHot(base, slot);
+      control.planTargetSizing = hot.sizing;
+      const target = claimTarget(base, row, hot);
+      if (target == NO_UNIT) continue;
+      control.planSlot = slot;
+      control.planSource = hot.offset;
+      control.planTarget = target;
+      const sizing = control.planTargetSizing;
+      control.planUnits = <u32>(blockBytes(row, sizing, hot.requested) >> row.unitShift);
+      control.planSizing = hot.sizing;
+      control.planRequested = hot.requested;
+      control.planGeneration = hot.generation;
+      return slot;
+    }
+  } while (nextRound(base, row));
   control.planArena = 0;
   return controlRefuse(base, abi.STATUS_OK);
 }
@@ -89,10 +132,12 @@ export function compactCommit(base: usize): u32 {
     releaseTarget(base);
     return status;
   }
-  const row = arenaRow(base, control.planArena);
-  blockRelease(base, row, control.planSizing, control.planRequested, control.planSource);
+  // recover.ts relies on the order: the place, then the sizing, then the end of the move.
   slotsRebind(base, slot, control.planTarget);
+  if (control.planTargetSizing != control.planSizing) resize(base, slotsHot(base, slot));
+  releasePlanned(base, control.planSource, control.planSizing);
   control.planSlot = 0;
+  control.planMoved += 1;
   return abi.STATUS_OK;
 }
 
@@ -103,10 +148,66 @@ export function compactVeto(base: usize): u32 {
   return abi.STATUS_OK;
 }
 
+/**
+ * Gives up the pending move for now: it is the first that the next call looks at. STATUS_NO_PLAN or
+ * STATUS_OK.
+ */
+export function compactPostpone(base: usize): u32 {
+  const status = compactVeto(base);
+  if (status == abi.STATUS_OK) controlAt(base).planCursor -= 1;
+  return status;
+}
+
 /** Ends the plan, if there is one, and gives up its pending move. */
 export function compactDiscard(base: usize): void {
   releaseTarget(base);
   controlAt(base).planArena = 0;
+}
+
+/** Gathers the candidates of a round. */
+function beginRound(base: usize, row: ArenaRow): void {
+  const control = controlAt(base);
+  control.planCursor = 0;
+  control.planMoved = 0;
+  control.planCount = 0;
+  if (control.planRound >= ROUND_COUNT_MAX) return;
+  control.planRound += 1;
+  const count = sortedSlotsBuild(base, control.planArena);
+  if (control.planGoal == abi.GOAL_PACK) control.planCount = compactGoalPack(base, row, count);
+  else if (control.planGoal == abi.GOAL_LOWER) control.planCount = count;
+  else if (control.planGoal == abi.GOAL_SLIDE) {
+    control.planCount = compactGoalSlide(base, row, count);
+  } else control.planCount = compactGoalWindow(base, row, count);
+}
+
+/** Goes on to the next round; false at the end of the plan. */
+function nextRound(base: usize, row: ArenaRow): bool {
+  const control = controlAt(base);
+  const hasMoved = control.planMoved != 0;
+  if (control.planRound >= ROUND_COUNT_MAX || isNeedMet(base, row)) return false;
+  const goal = control.planGoal;
+  if (goal == abi.GOAL_WINDOW && !hasMoved) {
+    if (control.planMaySlide == 0) return false;
+    control.planGoal = abi.GOAL_SLIDE;
+  } else if (goal == abi.GOAL_SLIDE) {
+    // What slid may have left places for what did not.
+    if (control.planNeed == 0 || !hasMoved) return false;
+    control.planGoal = abi.GOAL_WINDOW;
+  } else if (goal == abi.GOAL_PACK) control.planGoal = abi.GOAL_WINDOW;
+  else if (!hasMoved) return false;
+  beginRound(base, row);
+  return true;
+}
+
+/** Whether there is a need, and as much is free in a row. */
+function isNeedMet(base: usize, row: ArenaRow): bool {
+  const need = controlAt(base).planNeed;
+  if (need == 0 || !arenaHasSlabs(row)) return false;
+  const tree = arenaTree(base, row);
+  const granule = orderTreeClaimRun(tree, need, 1);
+  if (granule == NO_GRANULE) return false;
+  orderTreeReleaseRun(tree, granule, need);
+  return true;
 }
 
 /** Whether `slot`, a candidate of the plan, is still a block that may move. */
@@ -117,37 +218,50 @@ function isMovable(base: usize, slot: u32): bool {
   return hot.arena == controlAt(base).planArena;
 }
 
-/** Claims a lower place for the block of `hot`, the candidate before the cursor, or NO_UNIT. */
+/** Claims a place for the block of `hot` that serves the goal of the round, or NO_UNIT. */
 function claimTarget(base: usize, row: ArenaRow, hot: HotRow): u32 {
-  const sizing = <u32>hot.sizing;
-  const target = blockClaimBelow(base, row, sizing, hot.requested, hot.offset);
-  if (target != NO_UNIT || !blockIsPage(row, sizing)) return target;
-  const index = hot.offset >> SUPERBLOCK_UNIT_SHIFT;
-  return isEmptiable(base, row, index) ? slabOpenBelow(base, row, sizing, index) : NO_UNIT;
+  const goal = controlAt(base).planGoal;
+  if (goal == abi.GOAL_LOWER) {
+    return blockClaimBelow(base, row, hot.sizing, hot.requested, hot.offset);
+  }
+  if (goal == abi.GOAL_WINDOW) return compactGoalClaimWindow(base, row, hot);
+  if (goal == abi.GOAL_SLIDE) return compactGoalClaimSlide(base, row, hot);
+  return blockIsPage(row, hot.sizing) ? compactGoalClaimPack(base, row, hot) : NO_UNIT;
 }
 
-/**
- * Whether every claimed page of slab `index` belongs to a candidate that may move: the one before
- * the cursor or one that follows it. Cost: one look at each of them.
- */
-function isEmptiable(base: usize, row: ArenaRow, index: u32): bool {
+/** Gives the pending block the sizing of its target, and counts what that grants. */
+function resize(base: usize, hot: HotRow): void {
   const control = controlAt(base);
-  const slab = slabRow(base, row, index);
-  let movableCount: u32 = 0;
-  for (let cursor = control.planCursor - 1; cursor < control.planCount; cursor++) {
-    const slot = sortedSlotsAt(base, cursor);
-    if (!isMovable(base, slot)) break;
-    if (slotsHot(base, slot).offset >> SUPERBLOCK_UNIT_SHIFT != index) break;
-    movableCount += 1;
-  }
-  return movableCount == <u32>slab.pageCount - slab.freeCount;
+  const row = arenaRow(base, control.planArena);
+  const sizing = control.planTargetSizing;
+  const before = blockBytes(row, hot.sizing, hot.requested);
+  const growth = blockBytes(row, sizing, hot.requested) - before;
+  row.claimed += growth;
+  statsRecharge(base, row.pool, 0, growth);
+  slotsSetLength(hot, hot.requested, sizing);
 }
 
 /** Releases the target of the pending move, if there is one. */
 function releaseTarget(base: usize): void {
   const control = controlAt(base);
   if (control.planSlot == 0) return;
-  const row = arenaRow(base, control.planArena);
-  blockRelease(base, row, control.planSizing, control.planRequested, control.planTarget);
+  releasePlanned(base, control.planTarget, control.planTargetSizing);
   control.planSlot = 0;
+}
+
+/**
+ * Releases source or target of the pending move, whichever starts at `offset`. Of two that overlap,
+ * only what is not part of the other one too.
+ */
+function releasePlanned(base: usize, offset: u32, sizing: u32): void {
+  const control = controlAt(base);
+  const row = arenaRow(base, control.planArena);
+  const shift = controlPlanOverlap(base);
+  if (shift == 0) {
+    blockRelease(base, row, sizing, control.planRequested, offset);
+    return;
+  }
+  const start = offset == control.planSource ? offset : offset + control.planUnits - shift;
+  const tree = arenaTree(base, row);
+  orderTreeReleaseRun(tree, start >> GRANULE_UNIT_SHIFT, shift >> GRANULE_UNIT_SHIFT);
 }

@@ -13,14 +13,14 @@
 //        ┌────────────────┬──────────────────┬─────┬──────┬────────┬───────────────┬───────┐
 //        │ slotBoundCount │ slotRetiredCount │ hot │ cold │ arenas │ arenaCapacity │ pools │
 //        └────────────────┴──────────────────┴─────┴──────┴────────┴───────────────┴───────┘
-//   byte 64       68            72               76           116        192
+//   byte 64       68            72               76           148        192
 //        ┌────────┬─────────────┬────────────────┬────────────┬──────────┐
-//        │ region │ regionBytes │ regionFreeHead │ plan, 10×4 │ reserved │
+//        │ region │ regionBytes │ regionFreeHead │ plan, 18×4 │ reserved │
 //        └────────┴─────────────┴────────────────┴────────────┴──────────┘
 //
 // Both capacities count rows, row 0 included, and row 0 stands for "none": slots are numbered 1 to
-// slotCapacity - 1 and arenas 1 to arenaCapacity - 1. `planCount` and `planCursor` are valid only
-// while planArena is not 0, the fields after planSlot only while planSlot is not 0.
+// slotCapacity - 1 and arenas 1 to arenaCapacity - 1. Of the plan, planSource to planRequested are
+// valid only while planSlot is not 0, the others only while planArena is not 0.
 import * as abi from "./abi";
 import { lockLane } from "./lock";
 
@@ -63,6 +63,14 @@ export class ControlHeader {
   planGeneration: u32;
   planSizing: u32;
   planRequested: u32;
+  planGoal: u32;
+  planRound: u32;
+  planMoved: u32;
+  planNeed: u32;
+  planLow: u32;
+  planHigh: u32;
+  planMaySlide: u32;
+  planTargetSizing: u32;
 }
 
 if (offsetof<ControlHeader>("magic") != abi.CONTROL_OFF_MAGIC) ERROR("magic");
@@ -99,6 +107,15 @@ if (offsetof<ControlHeader>("planGeneration") != abi.CONTROL_OFF_PLAN_GENERATION
 if (offsetof<ControlHeader>("planSizing") != abi.CONTROL_OFF_PLAN_SIZING) ERROR("planSizing");
 if (offsetof<ControlHeader>("planRequested") != abi.CONTROL_OFF_PLAN_REQUESTED)
   ERROR("planRequested");
+if (offsetof<ControlHeader>("planGoal") != abi.CONTROL_OFF_PLAN_GOAL) ERROR("planGoal");
+if (offsetof<ControlHeader>("planRound") != abi.CONTROL_OFF_PLAN_ROUND) ERROR("planRound");
+if (offsetof<ControlHeader>("planMoved") != abi.CONTROL_OFF_PLAN_MOVED) ERROR("planMoved");
+if (offsetof<ControlHeader>("planNeed") != abi.CONTROL_OFF_PLAN_NEED) ERROR("planNeed");
+if (offsetof<ControlHeader>("planLow") != abi.CONTROL_OFF_PLAN_LOW) ERROR("planLow");
+if (offsetof<ControlHeader>("planHigh") != abi.CONTROL_OFF_PLAN_HIGH) ERROR("planHigh");
+if (offsetof<ControlHeader>("planMaySlide") != abi.CONTROL_OFF_PLAN_MAY_SLIDE) ERROR("maySlide");
+if (offsetof<ControlHeader>("planTargetSizing") != abi.CONTROL_OFF_PLAN_TARGET_SIZING)
+  ERROR("planTargetSizing");
 if (offsetof<ControlHeader>() > <usize>abi.CONTROL_HEADER_BYTES) ERROR("ControlHeader size");
 
 /** The header at `base`. */
@@ -117,4 +134,13 @@ export function controlRefuse(base: usize, status: u32): u32 {
   if (ASC_FEATURE_THREADS) store<u32>(controlLane(base, lockLane()), status, abi.LANE_OFF_STATUS);
   else controlAt(base).status = status;
   return 0;
+}
+
+/** Units by which the pending move goes up if target and source overlap, else 0. */
+export function controlPlanOverlap(base: usize): u32 {
+  const control = controlAt(base);
+  if (control.planTarget <= control.planSource) return 0;
+  if (control.planTargetSizing != control.planSizing) return 0;
+  const shift = control.planTarget - control.planSource;
+  return shift < control.planUnits ? shift : 0;
 }

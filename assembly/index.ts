@@ -27,11 +27,13 @@ import {
   compactCommit as commit,
   compactDiscard as discard,
   compactNext as next,
+  compactPostpone as postpone,
   compactVeto as veto,
 } from "./compact";
-import { ArenaRow } from "./arena-row";
+import { ArenaRow, arenaIsOpen, arenaRow, arenaTree } from "./arena-row";
 import { BLOCK_ALIGNMENT_MAX } from "./block";
 import { ClassCache, TALLY_CREDIT_MASK, TALLY_TAKE } from "./class-cache";
+import { stretchLongest } from "./stretch";
 import { ControlHeader, controlAt, controlRefuse } from "./control";
 import { formatAttach, formatBytes, formatInit } from "./format";
 import { laneAdopt, laneBegin, laneEnd, laneGive, laneTake } from "./lane";
@@ -179,6 +181,12 @@ export function arenaAllocateWhole(base: u32, arena: u32, requestedBytes: u32): 
   const slot = allocateWhole(base, arena, requestedBytes);
   lockLeave(base);
   return slot;
+}
+
+/** Granules of the longest free stretch of an open arena, else 0. Reads without the guard. */
+export function arenaLongestFree(base: u32, arena: u32): u32 {
+  if (!arenaIsOpen(base, arena)) return 0;
+  return stretchLongest(arenaTree(base, arenaRow(base, arena)));
 }
 
 // --- Slots --------------------------------------------------------------------------------------
@@ -359,10 +367,10 @@ export function slotAdopt(base: u32, slot: u32, generation: u32): u32 {
 // --- Compaction ---------------------------------------------------------------------------------
 
 /** Starts a compaction plan and returns its number of candidates; see compact.ts. */
-export function compactBegin(base: u32, arena: u32): u32 {
+export function compactBegin(base: u32, arena: u32, needBytes: u32, maySlide: bool): u32 {
   if (!lockTryEnter(base)) return controlRefuse(base, abi.STATUS_BUSY);
   if (ASC_FEATURE_THREADS) laneCacheDrain(base);
-  const count = begin(base, arena);
+  const count = begin(base, arena, needBytes, maySlide);
   lockLeave(base);
   return count;
 }
@@ -387,6 +395,14 @@ export function compactCommit(base: u32): u32 {
 export function compactVeto(base: u32): u32 {
   if (!lockTryEnter(base)) return abi.STATUS_BUSY;
   const status = veto(base);
+  lockLeave(base);
+  return status;
+}
+
+/** Gives the pending move up for now and returns a status; see compact.ts. */
+export function compactPostpone(base: u32): u32 {
+  if (!lockTryEnter(base)) return abi.STATUS_BUSY;
+  const status = postpone(base);
   lockLeave(base);
   return status;
 }

@@ -15,8 +15,7 @@
 //
 // A run is any number of granules in a row. It is claimed from one block that has room for it, and
 // what the block has too much is free at once; or from several that touch. It is given back as the
-// blocks it is made of. A run starts at a multiple of the largest power of two that divides its
-// length, as far as RUN_STEP_GRANULES.
+// blocks it is made of.
 //
 // A tree with runs has a short map: a word per superblock, whose bits are its granules that lie in
 // free blocks shorter than a superblock. It tells in one step how far such blocks touch.
@@ -158,17 +157,16 @@ export function orderTreeClaimBelow(tree: OrderTree, order: u32, limit: u32): u3
 }
 
 /**
- * Claims a run of `granules` in a tight stretch; if none was found, from the lowest of the smallest
+ * Claims a run of `granules`, a multiple of `step`, at a multiple of `step`, in a tight stretch; if none was found, from the lowest of the smallest
  * free blocks that hold it. A power of two fits the lowest free block of its order without rest.
  *
  * @param granules 1 to ARENA_GRANULES_MAX.
  * @returns Granule offset of the run, or NO_GRANULE. Cost: that of claimStretch, and one split per
  *   order passed.
  */
-export function orderTreeClaimRun(tree: OrderTree, granules: u32): u32 {
+export function orderTreeClaimRun(tree: OrderTree, granules: u32, step: u32): u32 {
   const order = bitsCeilLog2(granules);
   const candidates = (tree.mask >> order) << order;
-  const step = orderTreeRunStep(granules);
   const isExact = bitsIsPowerOfTwo(granules) && ((tree.mask >> order) & 1) != 0;
   // A run that starts at a multiple of its own length lies in one block.
   if (!isExact && step != granules) {
@@ -188,11 +186,11 @@ export function orderTreeClaimSuperblock(tree: OrderTree): u32 {
   return orderTreeClaimBelow(tree, abi.SUPERBLOCK_ORDER, tree.capacity);
 }
 
-/** Claims a run of `granules` at a low place below `limit`, or NO_GRANULE. */
-export function orderTreeClaimRunBelow(tree: OrderTree, granules: u32, limit: u32): u32 {
+/** Claims a run like orderTreeClaimRun, but at a low place below `limit`, or NO_GRANULE. */
+export function orderTreeClaimRunBelow(tree: OrderTree, granules: u32, step: u32, limit: u32): u32 {
   const order = bitsCeilLog2(granules);
   const from = order > 2 ? order - 2 : 0;
-  const offset = claimStretch(tree, from, granules, orderTreeRunStep(granules), limit, true, limit);
+  const offset = claimStretch(tree, from, granules, step, limit, true, limit);
   if (offset != NO_GRANULE) return offset;
   return claimBelow(tree, order, granules, limit);
 }
@@ -205,7 +203,7 @@ export function orderTreeClaimAt(tree: OrderTree, start: u32, granules: u32): bo
   if (granules == 0 || granules > tree.capacity || start > tree.capacity - granules) return false;
   // The block that the first granule lies in is found at its order.
   let order: u32 = 0;
-  while (!hasFree(tree, order, start >> order)) {
+  while (!orderTreeHasFree(tree, order, start >> order)) {
     order += 1;
     if (order > tree.orderMax) return false;
   }
@@ -221,7 +219,7 @@ export function orderTreeClaimAt(tree: OrderTree, start: u32, granules: u32): bo
 }
 
 /** Whether block `index` of `order` exists and is free. */
-function hasFree(tree: OrderTree, order: u32, index: u32): bool {
+export function orderTreeHasFree(tree: OrderTree, order: u32, index: u32): bool {
   return index < tree.capacity >> order && orderTreeIsFree(tree, order, index);
 }
 
@@ -251,14 +249,6 @@ export function orderTreeRelease(tree: OrderTree, order: u32, offset: u32): void
     order += 1;
   }
   addFree(tree, order, index);
-}
-
-/**
- * What the start of a run of `granules` is a multiple of: the largest power of two that divides its
- * length, at most RUN_STEP_GRANULES.
- */
-export function orderTreeRunStep(granules: u32): u32 {
-  return min(granules & -granules, <u32>abi.RUN_STEP_GRANULES);
 }
 
 /** Granules of the smallest free block that starts at `offset`, or 0 if none does. */
@@ -390,8 +380,8 @@ function claimStretch(
         min((high + mask) >> from, row.bitCount),
       );
       if (index == NO_INDEX) break;
-      const low = stretchStart(tree, index << from, granules << 1);
-      high = stretchEnd(tree, (index + 1) << from, granules << 1);
+      const low = orderTreeStretchStart(tree, index << from, granules << 1);
+      high = orderTreeStretchEnd(tree, (index + 1) << from, granules << 1);
       const start = (low + step - 1) & ~(step - 1);
       if (start + granules > high || start >= limit) continue;
       const rank = isByStart ? start : high - low;
@@ -406,7 +396,7 @@ function claimStretch(
 }
 
 /** First granule of the free blocks that end at `offset`, or one `reach` below it. */
-function stretchStart(tree: OrderTree, offset: u32, reach: u32): u32 {
+export function orderTreeStretchStart(tree: OrderTree, offset: u32, reach: u32): u32 {
   const end = offset > reach ? offset - reach : 0;
   // Each step but the last two reaches the end of a superblock: a short block never fills one.
   while (offset > end) {
@@ -425,7 +415,7 @@ function stretchStart(tree: OrderTree, offset: u32, reach: u32): u32 {
 }
 
 /** First granule behind the free blocks that start at `offset`, or one `reach` behind it. */
-function stretchEnd(tree: OrderTree, offset: u32, reach: u32): u32 {
+export function orderTreeStretchEnd(tree: OrderTree, offset: u32, reach: u32): u32 {
   const end = min(offset + reach, tree.capacity);
   while (offset < end) {
     const within = offset & WITHIN_SUPERBLOCK;

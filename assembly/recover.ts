@@ -4,7 +4,7 @@
 //
 // What a cut leaves is resolved so: a slot whose tenure says live is live, whatever was being done
 // to it; one that is cached or free is free; an arena whose row says open is open; a pending move
-// did not happen. Peaks and totals are kept, and raised where they are below what is live.
+// has happened if the row of its slot has the new place. Peaks and totals are kept, and raised where they are below what is live.
 //
 // Damage is something else. A row that contradicts itself, or two blocks that overlap, are named by
 // the invariant they break, and the plane is left as it is then: to be read, not to be used.
@@ -40,6 +40,7 @@ const HOLDS: u32 = 0;
 /** Rebuilds the plane at `base`, whose header is valid. 0, or the INV_* code of the damage. */
 export function recoverAll(base: usize): u32 {
   const control = controlAt(base);
+  finishMove(base);
   control.planArena = 0;
   control.planSlot = 0;
   let broken = recoverRegion(base);
@@ -49,6 +50,16 @@ export function recoverAll(base: usize): u32 {
   if (ASC_FEATURE_THREADS) laneCacheRecount(base);
   recoverPools(base);
   return checkAll(base);
+}
+
+/** Of a move that was cut off after it had changed the place of its block, changes the sizing too. */
+function finishMove(base: usize): void {
+  const control = controlAt(base);
+  const slot = control.planSlot;
+  if (slot == 0 || slot >= control.slotFresh || slot >= control.slotCapacity) return;
+  const hot = slotsHot(base, slot);
+  if (hot.state != abi.SLOT_STATE_LIVE || hot.generation != control.planGeneration) return;
+  if (hot.offset == control.planTarget) hot.sizing = <u8>control.planTargetSizing;
 }
 
 /** Makes free extents of what lies between the metadata of the open arenas. */

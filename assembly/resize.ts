@@ -11,11 +11,18 @@ import {
   arenaTree,
 } from "./arena-row";
 import { bitsIsPowerOfTwo } from "./bits";
-import { NO_SIZING, blockBytes, blockGranules, blockIsPage, blockSizingOf } from "./block";
+import {
+  NO_SIZING,
+  blockBytes,
+  blockGranules,
+  blockIsPage,
+  blockRunStep,
+  blockSizingOf,
+} from "./block";
 import { controlAt } from "./control";
 import { laneCacheNote } from "./lane-cache";
 import { lockLane } from "./lock";
-import { orderTreeClaimAt, orderTreeReleaseRun, orderTreeRunStep } from "./order-tree";
+import { orderTreeClaimAt, orderTreeReleaseRun } from "./order-tree";
 import { slotsExchange, slotsHot, slotsRebind, slotsSetLength, slotsVerify } from "./slots";
 import { statsRecharge } from "./stats";
 
@@ -51,7 +58,8 @@ export function resizeInPlace(
   if (sizing != abi.ORDER_WHOLE && !blockIsPage(row, sizing)) {
     const granulesBefore = blockGranules(row, sizingBefore, requestedBefore);
     const granules = blockGranules(row, sizing, requested);
-    if (!tryFit(base, row, hot.offset, granulesBefore, granules)) return abi.STATUS_NO_ROOM;
+    const step = arenaHasSlabs(row) ? blockRunStep(sizing) : granules;
+    if (!tryFit(base, row, hot.offset, granulesBefore, granules, step)) return abi.STATUS_NO_ROOM;
   }
 
   const requestedGrowth = <u64>requested - requestedBefore;
@@ -113,12 +121,14 @@ function sizingInPlace(row: ArenaRow, before: u32, requested: u32, alignment: u3
   return sizing <= before && before < sizing + DOUBLING ? before : NO_SIZING;
 }
 
-/** Gives the tail of a block of the tree back, or claims what is behind it. False if that is taken. */
-function tryFit(base: usize, row: ArenaRow, offset: u32, before: u32, after: u32): bool {
+/**
+ * Gives the tail of a block of the tree back, or claims what is behind it. False if that is taken, or if
+ * the block does not start at a multiple of `step` granules.
+ */
+function tryFit(base: usize, row: ArenaRow, offset: u32, before: u32, after: u32, step: u32): bool {
   const hasSlabs = arenaHasSlabs(row);
   const tree = arenaTree(base, row);
   const granule = hasSlabs ? offset >> GRANULE_UNIT_SHIFT : offset;
-  const step = hasSlabs ? orderTreeRunStep(after) : after;
   if ((granule & (step - 1)) != 0) return false;
   if (after > before) return orderTreeClaimAt(tree, granule + before, after - before);
   orderTreeReleaseRun(tree, granule + after, before - after);

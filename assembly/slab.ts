@@ -5,15 +5,15 @@
 // Small blocks never lie in the tree itself: one of them in the tail of a large run would outlive
 // the run and keep its block from coalescing.
 //
-//   superblock row   byte 0           2           4           6            8           12       16
-//                         ┌───────────┬───────────┬───────────┬────────────┬───────────┬────────┐
-//                         │ sizeClass │ pageCount │ freeCount │ lowestWord │ pageUnits │ (none) │
-//                         └───────────┴───────────┴───────────┴────────────┴───────────┴────────┘
+//   superblock row   byte 0           2           4           6            8           12     14    16
+//                         ┌───────────┬───────────┬───────────┬────────────┬───────────┬──────┬─────┐
+//                         │ sizeClass │ pageCount │ freeCount │ lowestWord │ pageUnits │ room │ (0) │
+//                         └───────────┴───────────┴───────────┴────────────┴───────────┴──────┴─────┘
 //   page map         bit i = page i is free; bits from pageCount on are 0
 //   partial set      of a class: superblock s is a slab of the class and has a free page
 //
 // Of a superblock that is no slab only `sizeClass` is valid, and is SIZE_CLASS_NONE; its page map
-// may hold anything.
+// may hold anything. `room` belongs to mixed-slab.ts, whose slabs have rows, maps and a set here too.
 //
 // INV-SLAB-1  A slab's row is what its class implies; freeCount counts its page map, is below
 //             pageCount, and no word below lowestWord has a free page; slabCount counts the slabs.
@@ -21,12 +21,11 @@
 // INV-SLAB-3  The bound blocks of a slab (with the target of a pending move) are pages of it, not
 //             free, no two the same, and pageCount - freeCount of them.
 import * as abi from "./abi";
-import { ArenaRow, GRANULE_UNIT_SHIFT, arenaTree } from "./arena-row";
+import { ArenaRow, GRANULE_UNIT_SHIFT, SLAB_SET_COUNT, arenaTree } from "./arena-row";
 import { Bitmap, bitmapAdd, bitmapBytes, bitmapFormat, bitmapLowest, bitmapRemove } from "./bitmap";
 import {
   NO_GRANULE,
   orderTreeClaimAt,
-  orderTreeClaimBelow,
   orderTreeClaimSuperblock,
   orderTreeRelease,
 } from "./order-tree";
@@ -43,6 +42,8 @@ export class SuperblockRow {
   /** No word of the page map below this one has a free page. */
   lowestWord: u16;
   pageUnits: u32;
+  /** Of a mixed slab. */
+  room: u16;
 }
 
 if (offsetof<SuperblockRow>("sizeClass") != abi.SUPERBLOCK_OFF_SIZE_CLASS) ERROR("sizeClass");
@@ -50,6 +51,7 @@ if (offsetof<SuperblockRow>("pageCount") != abi.SUPERBLOCK_OFF_PAGE_COUNT) ERROR
 if (offsetof<SuperblockRow>("freeCount") != abi.SUPERBLOCK_OFF_FREE_COUNT) ERROR("freeCount");
 if (offsetof<SuperblockRow>("lowestWord") != abi.SUPERBLOCK_OFF_LOWEST_WORD) ERROR("lowestWord");
 if (offsetof<SuperblockRow>("pageUnits") != abi.SUPERBLOCK_OFF_PAGE_UNITS) ERROR("pageUnits");
+if (offsetof<SuperblockRow>("room") != abi.SUPERBLOCK_OFF_ROOM) ERROR("room");
 if (offsetof<SuperblockRow>() > <usize>abi.SUPERBLOCK_BYTES) ERROR("SuperblockRow size");
 if (abi.PAGE_MAP_BYTES << 3 != abi.SUPERBLOCK_UNITS) ERROR("a page map has a bit per unit");
 
@@ -68,14 +70,14 @@ export function slabPageMap(base: usize, row: ArenaRow, index: u32): usize {
   return base + row.pageMaps + index * abi.PAGE_MAP_BYTES;
 }
 
-/** The partial set of `sizeClass`. Its words count from the arena's metadata on. */
+/** The partial set of `sizeClass`, or of the mixed slabs. Its words count from the arena's metadata on. */
 export function slabPartials(base: usize, row: ArenaRow, sizeClass: u32): Bitmap {
   return changetype<Bitmap>(base + row.partials + sizeClass * abi.ORDER_BYTES);
 }
 
 /** Offset of the words of the partial set of `sizeClass` from the arena's metadata. */
 export function slabPartialWords(row: ArenaRow, sizeClass: u32): u32 {
-  const words = row.partials - row.tree + abi.SLAB_CLASS_COUNT * abi.ORDER_BYTES;
+  const words = row.partials - row.tree + SLAB_SET_COUNT * abi.ORDER_BYTES;
   return words + sizeClass * bitmapBytes(row.superblockCount);
 }
 
@@ -87,7 +89,7 @@ export function slabPageCount(pageUnits: u32): u32 {
 /** Formats the tables of a slab arena that has no slab. */
 export function slabFormat(base: usize, row: ArenaRow): void {
   const origin = base + row.tree;
-  for (let sizeClass: u32 = 0; sizeClass < <u32>abi.SLAB_CLASS_COUNT; sizeClass++) {
+  for (let sizeClass: u32 = 0; sizeClass < SLAB_SET_COUNT; sizeClass++) {
     const words = slabPartialWords(row, sizeClass);
     bitmapFormat(slabPartials(base, row, sizeClass), origin, words, row.superblockCount);
   }
@@ -97,16 +99,15 @@ export function slabFormat(base: usize, row: ArenaRow): void {
   row.slabCount = 0;
 }
 
-/**
- * Claims a page of `sizeClass`: the lowest one of the lowest slab that has any, else of a new slab.
- *
- * @returns Offset in units, or NO_UNIT. Cost: at most one claim in the tree.
- */
+/** Claims a page of `sizeClass`: the lowest one of the lowest slab that has any, or NO_UNIT. */
 export function slabClaim(base: usize, row: ArenaRow, sizeClass: u32): u32 {
   const partials = slabPartials(base, row, sizeClass);
-  if (partials.setCount != 0) {
-    return claimPage(base, row, partials, bitmapLowest(partials, base + row.tree));
-  }
+  if (partials.setCount == 0) return NO_UNIT;
+  return claimPage(base, row, partials, bitmapLowest(partials, base + row.tree));
+}
+
+/** Claims the first page of a new slab, or NO_UNIT. Cost: one claim in the tree. */
+export function slabOpen(base: usize, row: ArenaRow, sizeClass: u32): u32 {
   return claimSlab(base, row, sizeClass, orderTreeClaimSuperblock(arenaTree(base, row)));
 }
 
@@ -125,33 +126,14 @@ export function slabClaimBelow(base: usize, row: ArenaRow, sizeClass: u32, limit
   return index < limit ? claimPage(base, row, partials, index) : NO_UNIT;
 }
 
-/** Claims the first page of a new slab below superblock `limit`, or NO_UNIT. */
-export function slabOpenBelow(base: usize, row: ArenaRow, sizeClass: u32, limit: u32): u32 {
-  const limitGranule = limit << abi.SUPERBLOCK_ORDER;
-  const tree = arenaTree(base, row);
-  const granule = orderTreeClaimBelow(tree, abi.SUPERBLOCK_ORDER, limitGranule);
+/** Makes the superblock at `granule`, which is claimed, a slab and claims its first page. */
+export function slabOpenAt(base: usize, row: ArenaRow, sizeClass: u32, granule: u32): u32 {
   return claimSlab(base, row, sizeClass, granule);
 }
 
-/**
- * Claims a page of the smallest class above `sizeClass` whose slabs have one and whose pages are
- * multiples of `alignmentUnits`. For a request that would be refused otherwise.
- *
- * @returns The class, or SLAB_CLASS_COUNT. The page is then the next one that slabClaim gives.
- */
-export function slabLargerClass(
-  base: usize,
-  row: ArenaRow,
-  sizeClass: u32,
-  alignmentUnits: u32,
-): u32 {
-  do sizeClass += 1;
-  while (
-    sizeClass < <u32>abi.SLAB_CLASS_COUNT &&
-    (slabPartials(base, row, sizeClass).setCount == 0 ||
-      (sizeClassUnits(sizeClass) & (alignmentUnits - 1)) != 0)
-  );
-  return sizeClass;
+/** Claims a page of slab `index` of `sizeClass`, which has one. */
+export function slabClaimIn(base: usize, row: ArenaRow, sizeClass: u32, index: u32): u32 {
+  return claimPage(base, row, slabPartials(base, row, sizeClass), index);
 }
 
 /** Gives back the page at `offset` units, and with the last page its slab. */
@@ -168,9 +150,13 @@ export function slabRelease(base: usize, row: ArenaRow, offset: u32): void {
   const partials = slabPartials(base, row, slab.sizeClass);
   if (slab.freeCount == 0) bitmapAdd(partials, base + row.tree, index);
   slab.freeCount += 1;
-  if (slab.freeCount != slab.pageCount) return;
-  bitmapRemove(partials, base + row.tree, index);
-  slab.sizeClass = <u16>abi.SIZE_CLASS_NONE;
+  if (slab.freeCount == slab.pageCount) slabClose(base, row, index, slab.sizeClass);
+}
+
+/** Gives back slab `index`, which has no page left and is in the partial set of `sizeClass`. */
+export function slabClose(base: usize, row: ArenaRow, index: u32, sizeClass: u32): void {
+  bitmapRemove(slabPartials(base, row, sizeClass), base + row.tree, index);
+  slabRow(base, row, index).sizeClass = <u16>abi.SIZE_CLASS_NONE;
   row.slabCount -= 1;
   orderTreeRelease(arenaTree(base, row), abi.SUPERBLOCK_ORDER, index << abi.SUPERBLOCK_ORDER);
 }
@@ -210,15 +196,17 @@ function claimSlab(base: usize, row: ArenaRow, sizeClass: u32, granule: u32): u3
 export function slabRestore(base: usize, row: ArenaRow, sizeClass: u32, offset: u32): bool {
   const index = offset >> SUPERBLOCK_UNIT_SHIFT;
   if (index >= row.superblockCount) return false;
+  const pageUnits = sizeClassUnits(sizeClass);
+  const within = offset & (abi.SUPERBLOCK_UNITS - 1);
+  const page = within / pageUnits;
+  if (page * pageUnits != within || page >= slabPageCount(pageUnits)) return false;
   const slab = slabRow(base, row, index);
   if (slab.sizeClass == abi.SIZE_CLASS_NONE) {
     const granule = index << abi.SUPERBLOCK_ORDER;
     if (!orderTreeClaimAt(arenaTree(base, row), granule, 1 << abi.SUPERBLOCK_ORDER)) return false;
     openSlab(base, row, sizeClass, index);
   }
-  const within = offset & (abi.SUPERBLOCK_UNITS - 1);
-  const page = within / slab.pageUnits;
-  if (slab.sizeClass != sizeClass || page * slab.pageUnits != within) return false;
+  if (slab.sizeClass != sizeClass) return false;
   const address = slabPageMap(base, row, index) + ((page >> 6) << 3);
   const bit = (<u64>1) << (page & 63);
   const word = load<u64>(address);

@@ -171,7 +171,8 @@ export class BuddyAllocator {
   }
 
   /**
-   * Moves blocks towards the low end so that free blocks coalesce. The caller moves the bytes.
+   * Moves blocks so that what is free becomes one piece, but for gaps that no block fits. The caller
+   * moves the bytes; source and target never overlap.
    *
    * @param move Copies `byteLength` bytes from `sourceOffset` to `targetOffset`.
    * @returns Bytes moved.
@@ -183,12 +184,7 @@ export class BuddyAllocator {
     if (this.#isMoving) throw new MisuseError("re-entrant", "blocks are being moved");
     this.#isMoving = true;
     try {
-      let movedBytes = 0;
-      for (;;) {
-        const passBytes = this.#compactOnce(move);
-        if (passBytes === 0) return movedBytes;
-        movedBytes += passBytes;
-      }
+      return this.#compactOnce(move);
     } finally {
       this.#isMoving = false;
     }

@@ -37,6 +37,7 @@ import {
   checkSignal,
   checkText,
 } from "./memory/checks.js";
+import type { CompactionResult, Compactor } from "./memory/compactor.js";
 import type { EventHub, MemoryEvent } from "./memory/events.js";
 import type { MemoryPool } from "./memory/memory-pool.js";
 import { TENSOR_BYTES_MAX, type TensorOptions } from "./memory/options.js";
@@ -54,6 +55,7 @@ import { checkBytes, checkKind, type Dtype, describe, type TensorKind } from "./
 export interface TensorMemoryParts {
   readonly profile: HardwareProfile;
   readonly core: ControlPlane;
+  readonly compactor: Compactor;
   readonly budget: Budget;
   readonly shelf: ArenaShelf;
   readonly pools: ReadonlyMap<TensorKind, MemoryPool>;
@@ -446,20 +448,26 @@ export class TensorMemory {
   // --- Upkeep --------------------------------------------------------------------------------------
 
   /**
-   * Moves unpinned blocks together so that free blocks coalesce. Handles stay valid.
+   * Moves unpinned blocks together so that the free space of each arena becomes one piece. Handles stay
+   * valid. Where the limits end a call, the next one goes on, whatever was allocated meanwhile.
    *
-   * @returns Bytes moved.
+   * @param options.bytesMovedMax Bytes to copy at most; a longer tensor moves alone, in a call of its
+   *   own. Default: no limit.
+   * @param options.durationMsMax Milliseconds after which no further tensor is begun. Default: no limit.
+   * @throws {MisuseError} `closed`, `bad-option`, `bad-size`.
+   * @remarks Synchronous. Begins each arena with a look at every tensor in it.
    */
-  compact(options: { readonly bytesMovedMax?: number } = {}): number {
+  compact(
+    options: { readonly bytesMovedMax?: number; readonly durationMsMax?: number } = {},
+  ): CompactionResult {
     this.#allocator.checkOpen();
-    checkObject(options, "compact", ["bytesMovedMax"]);
-    let movedBytes = 0;
-    const bytesMovedMax =
-      options.bytesMovedMax === undefined
-        ? Number.POSITIVE_INFINITY
-        : checkBytes(options.bytesMovedMax, "bytesMovedMax");
-    for (const pool of this.#pools.values()) movedBytes += pool.compact(bytesMovedMax - movedBytes);
-    return movedBytes;
+    checkObject(options, "compact", ["bytesMovedMax", "durationMsMax"]);
+    const limitOf = (name: "bytesMovedMax" | "durationMsMax") =>
+      options[name] === undefined ? Number.POSITIVE_INFINITY : checkBytes(options[name], name);
+    return this.#parts.compactor.step({
+      bytesMovedMax: limitOf("bytesMovedMax"),
+      durationMsMax: limitOf("durationMsMax"),
+    });
   }
 
   /**

@@ -135,7 +135,7 @@ export class DemoHeap {
   }
 
   compact(): number {
-    return this.#memory.compact();
+    return this.#memory.compact().movedBytes;
   }
 
   trim(): number {

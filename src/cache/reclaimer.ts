@@ -5,6 +5,7 @@ import type { ControlPlane } from "../core/control-plane.js";
 import { OutOfMemoryError, throwIfAborted } from "../errors.js";
 import type { ArenaShelf } from "../memory/arena-shelf.js";
 import type { Budget } from "../memory/budget.js";
+import type { Compactor } from "../memory/compactor.js";
 import type { EventHub } from "../memory/events.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
 import type { AdmissionPolicy } from "../policy/admission-policy.js";
@@ -26,6 +27,7 @@ export interface ReclaimerOptions {
   readonly policy: EvictionPolicy;
   readonly admission: AdmissionPolicy;
   readonly held: HeldBlocks;
+  readonly compactor: Compactor;
   readonly events: EventHub;
   readonly clock: Clock;
   /** Name of the tier that victims go to, for advice. */
@@ -57,6 +59,7 @@ export class Reclaimer {
   readonly #policy: EvictionPolicy;
   readonly #admission: AdmissionPolicy;
   readonly #held: HeldBlocks;
+  readonly #compactor: Compactor;
   readonly #events: EventHub;
   readonly #clock: Clock;
   readonly #tierName: string;
@@ -73,6 +76,7 @@ export class Reclaimer {
     this.#policy = options.policy;
     this.#admission = options.admission;
     this.#held = options.held;
+    this.#compactor = options.compactor;
     this.#events = options.events;
     this.#clock = options.clock;
     this.#tierName = options.tierName;
@@ -249,7 +253,7 @@ export class Reclaimer {
         }
       } else if (remedy === "evict-clean") {
         slot = this.#tryEvictClean(pool, bytes, () => place(remedy));
-      } else if (pool.canCompactFor(bytes) && pool.compact(Number.POSITIVE_INFINITY) > 0) {
+      } else if (this.#compactor.makeRoom(pool, bytes) > 0) {
         slot = place(remedy);
       }
       if (slot === 0) continue;

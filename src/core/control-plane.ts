@@ -293,9 +293,16 @@ export class ControlPlane {
 
   // --- Compaction: plan in the core, bytes moved by the data plane, commit or veto per move --------
 
-  /** Starts a plan for one arena; an older plan is dropped. @returns The number of candidates. */
-  beginCompaction(arena: number): number {
-    return this.#core.compactBegin(this.#base, arena) >>> 0;
+  /**
+   * Starts a plan for one arena; an older plan is dropped.
+   *
+   * @param needBytes Bytes that are to be free in a row; the plan ends when they are. Default: 0, which
+   *   asks for as many as can be.
+   * @param maySlide Whether a move may overlap its own source. Its bytes are then copied and committed
+   *   at once, and copied back before a veto. Default: false.
+   */
+  beginCompaction(arena: number, needBytes = 0, maySlide = false): void {
+    this.#core.compactBegin(this.#base, arena, needBytes, maySlide);
   }
 
   /** The next move, whose target is already claimed, or null when the plan is exhausted. */
@@ -322,6 +329,11 @@ export class ControlPlane {
   /** Gives the target of the pending move back. */
   vetoMove(): void {
     this.refuse(this.#core.compactVeto(this.#base) >>> 0);
+  }
+
+  /** Gives the target of the pending move back; {@link nextMove} offers the same block again. */
+  postponeMove(): void {
+    this.refuse(this.#core.compactPostpone(this.#base) >>> 0);
   }
 
   // --- Figures -------------------------------------------------------------------------------------
@@ -380,6 +392,12 @@ export class ControlPlane {
       liveCount,
       pinnedCount: this.#arena(arena, abi.ARENA_OFF_PINNED_COUNT),
     };
+  }
+
+  /** Bytes of the longest free piece of an arena: of free blocks that touch one another. */
+  longestFreeBytes(arena: number): number {
+    const granules = this.#core.arenaLongestFree(this.#base, arena) >>> 0;
+    return granules * 2 ** this.#arena(arena, abi.ARENA_OFF_GRANULE_SHIFT);
   }
 
   arenaLiveCount(arena: number): number {

@@ -47,7 +47,8 @@ export interface CoreExports {
   slotUnpin(base: number, slot: number, generation: number): number;
   slotResolve(base: number, slot: number, generation: number): number;
   slotUnits(base: number, slot: number): number;
-  compactBegin(base: number, arena: number): number;
+  arenaLongestFree(base: number, arena: number): number;
+  compactBegin(base: number, arena: number, needBytes: number, maySlide: boolean): number;
   compactNext(base: number): number;
   compactCommit(base: number): number;
   compactVeto(base: number): number;
@@ -56,6 +57,7 @@ export interface CoreExports {
   laneRelease(base: number, lane: number): number;
   slotHandOver(base: number, slot: number, generation: number): number;
   slotAdopt(base: number, slot: number, generation: number): number;
+  compactPostpone(base: number): number;
   recover(base: number): number;
   check(base: number): number;
 }

@@ -5,6 +5,16 @@ import { WASM_PAGE_BYTES } from "../core/linear-memory.js";
 import type { TensorKind } from "../types.js";
 import type { ArenaShelf, PoolArena } from "./arena-shelf.js";
 
+/** Below 0.1, 0.3 and 0.6 of external fragmentation, and from 0.6 on. */
+export type FragmentationLevel = "low" | "medium" | "high" | "critical";
+
+/** The level of an external fragmentation of 0 to 1. */
+export function fragmentationLevel(externalFragmentation: number): FragmentationLevel {
+  if (externalFragmentation < 0.1) return "low";
+  if (externalFragmentation < 0.3) return "medium";
+  return externalFragmentation < 0.6 ? "high" : "critical";
+}
+
 export interface PoolStats extends PoolCounters {
   readonly kind: TensorKind;
   /** Infinity when the pool draws from the common budget alone. */
@@ -17,8 +27,13 @@ export interface PoolStats extends PoolCounters {
   readonly freeBytes: number;
   readonly largestFreeBlockBytes: number;
   readonly pinnedCount: number;
-  /** 1 − largest free block ÷ free bytes; 0 when nothing is free. */
+  /**
+   * 1 − free bytes in the longest free piece of each arena ÷ free bytes; 0 when nothing is free. What is
+   * cached, or free in slabs, is in no such piece.
+   */
   readonly externalFragmentation: number;
+  /** What {@link PoolStats.externalFragmentation} amounts to. */
+  readonly fragmentationLevel: FragmentationLevel;
   readonly externalFragmentationPeak: number;
   /** 1 − requested ÷ granted; 0 when nothing is granted. */
   readonly internalFragmentation: number;
@@ -139,27 +154,14 @@ export class MemoryPool {
     }
   }
 
-  /** Whether moving blocks could make a free block of `bytes` where none is now. */
-  canCompactFor(bytes: number): boolean {
-    return this.#arenas.some(({ id }) => {
-      const { freeBytes, largestFreeBlockBytes } = this.#core.arenaCounters(id);
-      return freeBytes >= bytes && freeBytes > largestFreeBlockBytes;
-    });
+  /** Whether moving blocks could make `bytes` free in a row in an arena where they are not now. */
+  canCompactFor({ id }: PoolArena, bytes: number): boolean {
+    return this.#core.arenaCounters(id).freeBytes >= bytes;
   }
 
-  /**
-   * Moves unpinned blocks towards the low end of their arenas until nothing moves or the budget is
-   * spent.
-   *
-   * @returns Bytes moved; at most `bytesMovedMax`.
-   */
-  compact(bytesMovedMax: number): number {
-    let movedBytes = 0;
-    for (const opened of this.#arenas) {
-      movedBytes += this.#compactArena(opened, bytesMovedMax - movedBytes);
-    }
+  /** Counts bytes that compaction has copied. */
+  noteCompacted(movedBytes: number): void {
     this.#compactedBytes += movedBytes;
-    return movedBytes;
   }
 
   /** Notes the external fragmentation of this moment for the peak; called when a request is refused. */
@@ -173,14 +175,17 @@ export class MemoryPool {
   stats(): PoolStats {
     let freeBytes = 0;
     let largestFreeBlockBytes = 0;
+    let longestFreeBytes = 0;
     let pinnedCount = 0;
     for (const { id } of this.#arenas) {
       const counters = this.#core.arenaCounters(id);
       freeBytes += counters.freeBytes;
+      longestFreeBytes += this.#core.longestFreeBytes(id);
       largestFreeBlockBytes = Math.max(largestFreeBlockBytes, counters.largestFreeBlockBytes);
       pinnedCount += counters.pinnedCount;
     }
     const counters = this.#core.poolCounters(this.#index);
+    const externalFragmentation = freeBytes === 0 ? 0 : 1 - longestFreeBytes / freeBytes;
     return {
       ...counters,
       kind: this.kind,
@@ -192,7 +197,8 @@ export class MemoryPool {
       freeBytes,
       largestFreeBlockBytes,
       pinnedCount,
-      externalFragmentation: freeBytes === 0 ? 0 : 1 - largestFreeBlockBytes / freeBytes,
+      externalFragmentation,
+      fragmentationLevel: fragmentationLevel(externalFragmentation),
       externalFragmentationPeak: this.#externalFragmentationPeak,
       internalFragmentation:
         counters.grantedBytes === 0 ? 0 : 1 - counters.requestedBytes / counters.grantedBytes,
@@ -207,26 +213,6 @@ export class MemoryPool {
       if (slot !== 0) return slot;
     }
     return 0;
-  }
-
-  #compactArena({ id, arena }: PoolArena, bytesMovedMax: number): number {
-    let movedBytes = 0;
-    // Each pass moves every block at most once and only downwards; a second pass finds what the
-    // first has opened up.
-    for (;;) {
-      this.#core.beginCompaction(id);
-      let passBytes = 0;
-      for (let move = this.#core.nextMove(); move !== null; move = this.#core.nextMove()) {
-        if (movedBytes + passBytes + move.byteLength > bytesMovedMax) {
-          this.#core.vetoMove();
-          return movedBytes + passBytes;
-        }
-        arena.move(move.sourceOffset, move.targetOffset, move.byteLength);
-        if (this.#core.commitMove()) passBytes += move.byteLength;
-      }
-      if (passBytes === 0) return movedBytes;
-      movedBytes += passBytes;
-    }
   }
 
   #close(opened: PoolArena): void {

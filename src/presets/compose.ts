@@ -24,6 +24,7 @@ import { unknownLifetime } from "../lifetime/unknown-lifetime.js";
 import { ArenaShelf } from "../memory/arena-shelf.js";
 import { Budget } from "../memory/budget.js";
 import { checkShared } from "../memory/checks.js";
+import { Compactor } from "../memory/compactor.js";
 import { EventHub } from "../memory/events.js";
 import { MemoryPool } from "../memory/memory-pool.js";
 import {
@@ -185,9 +186,22 @@ export async function composeTensorMemory(
       pools.set(kind, new MemoryPool({ kind, index, ...lengths, core, shelf }));
     }
     const sink = seams.statsSink ?? nullSink;
+    const compactor = new Compactor({ core, pools, clock });
     const held = new HeldBlocks(core, shelf);
     const guards = isDebug ? new Guards({ core, shelf, held, events }) : null;
-    const parts = { held, core, budget, shelf, pools, directory, engine, policy, events, clock };
+    const parts = {
+      compactor,
+      held,
+      core,
+      budget,
+      shelf,
+      pools,
+      directory,
+      engine,
+      policy,
+      events,
+      clock,
+    };
     const swapper = new MemorySwapper({ ...parts, sink, guards });
     const admission = seams.admissionPolicy ?? admitAll;
     const tierName = tier.name;

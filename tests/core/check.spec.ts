@@ -117,7 +117,7 @@ describe("check", () => {
   });
 
   test("INV-TREE-4: the target of a move counts as claimed, and only while it is pending", () => {
-    compactBegin(base, 1);
+    compactBegin(base, 1, 0, false);
     expect<u32>(compactNext(base)).not.toBe(0);
     expect<u32>(check(base)).toBe(0);
     expect<u32>(checkWith(base + abi.CONTROL_OFF_PLAN_SLOT, 0)).toBe(abi.INV_TREE_4);
@@ -337,6 +337,18 @@ describe("check of a slab arena", () => {
     expect<u32>(checkAfterAdding(set, 8)).toBe(abi.INV_SLAB_2);
   });
 
+  test("INV-SLAB-4: less room in a mixed slab than a stretch of free units in it", () => {
+    compactBegin(base, 1, 0, false);
+    const row = superblockAddress(base, 1);
+    expect<u32>(load<u16>(row, abi.SUPERBLOCK_OFF_SIZE_CLASS)).toBe(abi.SIZE_CLASS_MIXED);
+    expect<u32>(check(base)).toBe(0);
+    const room = load<u16>(row, abi.SUPERBLOCK_OFF_ROOM);
+    store<u16>(row, 3, abi.SUPERBLOCK_OFF_ROOM);
+    expect<u32>(check(base)).toBe(abi.INV_SLAB_4);
+    store<u16>(row, room, abi.SUPERBLOCK_OFF_ROOM);
+    expect<u32>(check(base)).toBe(0);
+  });
+
   test("INV-SLAB-3: a bound block that is no page, a free page, or the page of another", () => {
     const offset = hotAddress(base, 1) + abi.HOT_OFF_OFFSET;
     expect<u32>(checkAfterAdding(offset, 1)).toBe(abi.INV_SLAB_3);
@@ -359,7 +371,7 @@ describe("check of a slab arena", () => {
   test("INV-SLAB-3 and INV-TREE-4: the target of a move counts as claimed", () => {
     slotFree(base, 1, 1);
     slotFree(base, 2, 1);
-    compactBegin(base, 1);
+    compactBegin(base, 1, 0, false);
     while (compactNext(base) != 0) {
       expect<u32>(check(base)).toBe(0);
       const broken = checkWith(base + abi.CONTROL_OFF_PLAN_SLOT, 0);

@@ -53,7 +53,7 @@ describe("control plane", () => {
     expect<u32>(arenaAllocate(base, 1, 1, 1)).toBe(0);
     expect<u32>(arenaAllocateWhole(base, 1, 1)).toBe(0);
     expect<u32>(slotPin(base, slot, 1)).toBe(0);
-    expect<u32>(compactBegin(base, 1)).toBe(0);
+    expect<u32>(compactBegin(base, 1, 0, false)).toBe(0);
     expect<u32>(compactNext(base)).toBe(0);
     expect<u32>(status(base)).toBe(abi.STATUS_BUSY);
     expect<u32>(arenaClose(base, 1)).toBe(abi.STATUS_BUSY);
@@ -76,7 +76,7 @@ describe("control plane", () => {
     slotFree(base, 9, 1);
     slotPin(base, 9, 1);
     slotUnpin(base, 9, 1);
-    compactBegin(base, 9);
+    compactBegin(base, 9, 0, false);
     compactNext(base);
     compactCommit(base);
     compactVeto(base);

@@ -14,8 +14,8 @@ import {
   orderTreeRelease,
   orderTreeReleaseRun,
   orderTreeReleaseWhole,
-  orderTreeRunStep,
 } from "../../assembly/order-tree";
+import { stretchClaimOutside, stretchFreeFrom } from "../../assembly/stretch";
 import { Random, garbage } from "./support";
 
 function create(capacity: u32): OrderTree {
@@ -95,8 +95,7 @@ function firstDifference(seed: u32, capacity: u32, stepCount: u32): u32 {
 }
 
 /** Length of the longest free stretch that a run of `granules` may start in, as it must start. */
-function naiveHasRun(capacity: u32, granules: u32): bool {
-  const step = orderTreeRunStep(granules);
+function naiveHasRun(capacity: u32, granules: u32, step: u32): bool {
   for (let start: u32 = 0; start + granules <= capacity; start += step) {
     let length: u32 = 0;
     while (length < granules && !isClaimed[start + length]) length += 1;
@@ -120,19 +119,24 @@ function firstRunDifference(seed: u32, capacity: u32, stepCount: u32): u32 {
     const isGrowing = random.below(8) < (step % 256 < 128 ? 6 : 2);
     if (isGrowing && liveCount < 512) {
       const granules = 1 + random.below(random.below(4) == 0 ? capacity / 3 : 20);
+      const runStep: u32 = granules % 16 == 0 ? 16 : 1;
       const isBounded = random.below(4) == 0;
-      const limit = isBounded ? random.below(capacity + 1) : capacity;
-      const hasRun = naiveHasRun(capacity, granules);
-      const offset = isBounded
-        ? orderTreeClaimRunBelow(tree, granules, limit)
-        : orderTreeClaimRun(tree, granules);
+      const isOutside = !isBounded && random.below(4) == 0;
+      const low = random.below(capacity + 1);
+      const high = low + random.below(capacity + 1 - low);
+      const hasRun = naiveHasRun(capacity, granules, runStep);
+      let offset: u32;
+      if (isBounded) offset = orderTreeClaimRunBelow(tree, granules, runStep, low);
+      else if (isOutside) offset = stretchClaimOutside(tree, granules, runStep, low, high);
+      else offset = orderTreeClaimRun(tree, granules, runStep);
       if (offset == NO_GRANULE) {
         // The search looks at a bounded number of stretches, all of them in a tree this small.
-        if (hasRun && !isBounded) return step;
+        if (hasRun && !isBounded && !isOutside) return step;
         continue;
       }
-      if (offset % orderTreeRunStep(granules) != 0 || offset + granules > capacity) return step;
-      if (isBounded && offset >= limit) return step;
+      if (offset % runStep != 0 || offset + granules > capacity) return step;
+      if (isBounded && offset >= low) return step;
+      if (isOutside && offset < high && offset + granules > low) return step;
       for (let i = offset; i < offset + granules; i++) if (isClaimed[i]) return step;
       setRunClaimed(offset, granules, true);
       offsets[liveCount] = offset;
@@ -149,6 +153,10 @@ function firstRunDifference(seed: u32, capacity: u32, stepCount: u32): u32 {
       orders[i] = orders[liveCount];
     }
     if (tree.free != free) return step;
+    const from = random.below(capacity);
+    let length: u32 = 0;
+    while (from + length < capacity && !isClaimed[from + length]) length += 1;
+    if (stretchFreeFrom(tree, from, capacity) != length) return step;
   }
   for (let i: u32 = 0; i < liveCount; i++) orderTreeReleaseRun(tree, offsets[i], orders[i]);
   return isEntirelyFree(tree) ? 0 : stepCount + 1;
@@ -233,7 +241,7 @@ describe("order tree", () => {
 
   test("claims runs that cost no more than their length", () => {
     const tree = create(1024);
-    const offset = orderTreeClaimRun(tree, 33);
+    const offset = orderTreeClaimRun(tree, 33, 1);
     expect<u32>(offset).toBe(0);
     expect<u32>(tree.free).toBe(1024 - 33);
     expect<u32>(orderTreeClaim(tree, 0)).toBe(33);
@@ -244,15 +252,15 @@ describe("order tree", () => {
 
   test("joins free blocks for a run that none of them holds alone", () => {
     const tree = create(100); // blocks of 64, 32 and 4
-    expect<u32>(orderTreeClaimRun(tree, 100)).toBe(0);
+    expect<u32>(orderTreeClaimRun(tree, 100, 1)).toBe(0);
     expect<u32>(tree.free).toBe(0);
     orderTreeReleaseRun(tree, 0, 100);
     expect<bool>(isEntirelyFree(tree)).toBe(true);
-    expect<u32>(orderTreeClaimRun(tree, 101)).toBe(NO_GRANULE);
+    expect<u32>(orderTreeClaimRun(tree, 101, 1)).toBe(NO_GRANULE);
     expect<u32>(orderTreeClaim(tree, 0)).toBe(96);
-    expect<u32>(orderTreeClaimRun(tree, 97)).toBe(NO_GRANULE);
-    expect<u32>(orderTreeClaimRun(tree, 95)).toBe(0);
-    expect<u32>(orderTreeClaimRun(tree, 3)).toBe(97);
+    expect<u32>(orderTreeClaimRun(tree, 97, 1)).toBe(NO_GRANULE);
+    expect<u32>(orderTreeClaimRun(tree, 95, 1)).toBe(0);
+    expect<u32>(orderTreeClaimRun(tree, 3, 1)).toBe(97);
   });
 
   test("keeps long stretches: a superblock and a long run go to the tightest place", () => {
@@ -263,7 +271,7 @@ describe("order tree", () => {
     for (let i: u32 = 9; i <= 10; i++) orderTreeRelease(tree, 6, i * 64);
     orderTreeRelease(tree, 6, 14 * 64);
     expect<u32>(orderTreeClaimSuperblock(tree)).toBe(14 * 64);
-    expect<u32>(orderTreeClaimRun(tree, 96)).toBe(9 * 64);
+    expect<u32>(orderTreeClaimRun(tree, 96, 1)).toBe(9 * 64);
     expect<u32>(orderTreeClaimSuperblock(tree)).toBe(4 * 64);
   });
 

@@ -162,7 +162,7 @@ describe("resize in place", () => {
     const low = arenaAllocate(base, 1, 1024, 1);
     const high = arenaAllocate(base, 1, 1024, 1);
     free(low);
-    compactBegin(base, 1);
+    compactBegin(base, 1, 0, false);
     expect<u32>(compactNext(base)).toBe(high);
     expect<u32>(resize(high, 64)).toBe(abi.STATUS_OK);
     expect<u32>(compactCommit(base)).toBe(abi.STATUS_PINNED);
@@ -233,7 +233,7 @@ describe("exchange", () => {
     const high = arenaAllocate(base, 1, 1024, 1);
     const other = arenaAllocate(base, 1, 1024, 1);
     free(low);
-    compactBegin(base, 1);
+    compactBegin(base, 1, 0, false);
     const moving = compactNext(base);
     expect<u32>(exchange(moving == high ? other : high, moving)).toBe(abi.STATUS_OK);
     expect<u32>(compactCommit(base)).toBe(abi.STATUS_PINNED);

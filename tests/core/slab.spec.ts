@@ -1,14 +1,7 @@
 import * as abi from "../../assembly/abi";
 import { ArenaRow, arenaRow, arenaTree } from "../../assembly/arena-row";
 import { sizeClassOf, sizeClassUnits } from "../../assembly/size-class";
-import {
-  NO_UNIT,
-  slabClaim,
-  slabClaimBelow,
-  slabLargerClass,
-  slabOpenBelow,
-  slabRelease,
-} from "../../assembly/slab";
+import { NO_UNIT, slabClaim, slabClaimIn, slabOpen, slabRelease } from "../../assembly/slab";
 import { Random, planeWithSlabs } from "./support";
 
 let base: u32 = 0;
@@ -18,6 +11,12 @@ function row(): ArenaRow {
   return arenaRow(base, 1);
 }
 
+/** A page of an open slab, else of a new one. */
+function claim(sizeClass: u32): u32 {
+  const offset = slabClaim(base, row(), sizeClass);
+  return offset == NO_UNIT ? slabOpen(base, row(), sizeClass) : offset;
+}
+
 describe("slab", () => {
   beforeEach(() => {
     base = planeWithSlabs(64, 16);
@@ -25,27 +24,27 @@ describe("slab", () => {
 
   test("cuts a superblock into equal pages and opens the next when they are used up", () => {
     for (let page: u32 = 0; page < 21; page++) {
-      expect<u32>(slabClaim(base, row(), PAGE)).toBe(page * 192);
+      expect<u32>(claim(PAGE)).toBe(page * 192);
     }
     expect<u32>(row().slabCount).toBe(1);
-    expect<u32>(slabClaim(base, row(), PAGE)).toBe(abi.SUPERBLOCK_UNITS);
+    expect<u32>(claim(PAGE)).toBe(abi.SUPERBLOCK_UNITS);
     expect<u32>(row().slabCount).toBe(2);
   });
 
   test("claims the lowest free page of the lowest slab first", () => {
-    for (let page: u32 = 0; page < 42; page++) slabClaim(base, row(), PAGE);
+    for (let page: u32 = 0; page < 42; page++) claim(PAGE);
     slabRelease(base, row(), abi.SUPERBLOCK_UNITS);
     slabRelease(base, row(), 5 * 192);
     slabRelease(base, row(), 3 * 192);
-    expect<u32>(slabClaim(base, row(), PAGE)).toBe(3 * 192);
-    expect<u32>(slabClaim(base, row(), PAGE)).toBe(5 * 192);
-    expect<u32>(slabClaim(base, row(), PAGE)).toBe(abi.SUPERBLOCK_UNITS);
+    expect<u32>(claim(PAGE)).toBe(3 * 192);
+    expect<u32>(claim(PAGE)).toBe(5 * 192);
+    expect<u32>(claim(PAGE)).toBe(abi.SUPERBLOCK_UNITS);
   });
 
   test("gives a slab back with its last page", () => {
     const free = arenaTree(base, row()).free;
-    const first = slabClaim(base, row(), PAGE);
-    const second = slabClaim(base, row(), PAGE);
+    const first = claim(PAGE);
+    const second = claim(PAGE);
     slabRelease(base, row(), first);
     expect<u32>(arenaTree(base, row()).free).toBe(free - (1 << abi.SUPERBLOCK_ORDER));
     slabRelease(base, row(), second);
@@ -53,20 +52,12 @@ describe("slab", () => {
     expect<u32>(row().slabCount).toBe(0);
   });
 
-  test("claims below a limit, opens below a limit, and refuses when there is no lower place", () => {
-    expect<u32>(slabClaimBelow(base, row(), PAGE, 16)).toBe(NO_UNIT);
-    expect<u32>(slabOpenBelow(base, row(), PAGE, 0)).toBe(NO_UNIT);
-    expect<u32>(slabOpenBelow(base, row(), PAGE, 1)).toBe(0);
-    expect<u32>(slabClaimBelow(base, row(), PAGE, 0)).toBe(NO_UNIT);
-    expect<u32>(slabClaimBelow(base, row(), PAGE, 1)).toBe(192);
-  });
-
-  test("finds a larger class with a free page that keeps the alignment", () => {
-    slabClaim(base, row(), 20); // 21 units
-    slabClaim(base, row(), 23); // 24 units
-    expect<u32>(slabLargerClass(base, row(), 10, 1)).toBe(20);
-    expect<u32>(slabLargerClass(base, row(), 10, 8)).toBe(23);
-    expect<u32>(slabLargerClass(base, row(), 23, 1)).toBe(abi.SLAB_CLASS_COUNT);
+  test("claims in the slab that the caller chooses", () => {
+    for (let page: u32 = 0; page < 42; page++) claim(PAGE);
+    slabRelease(base, row(), 3 * 192);
+    slabRelease(base, row(), abi.SUPERBLOCK_UNITS);
+    expect<u32>(slabClaimIn(base, row(), PAGE, 1)).toBe(abi.SUPERBLOCK_UNITS);
+    expect<u32>(slabClaimIn(base, row(), PAGE, 0)).toBe(3 * 192);
   });
 
   test("hands out every page of every class once", () => {
@@ -76,11 +67,11 @@ describe("slab", () => {
       const count = pageCount << 4;
       let sum: u64 = 0;
       for (let i: u32 = 0; i < count; i++) {
-        const offset = slabClaim(base, row(), sizeClass);
+        const offset = claim(sizeClass);
         if ((offset % abi.SUPERBLOCK_UNITS) % units != 0) expect<u32>(offset).toBe(0);
         sum += offset;
       }
-      expect<u32>(slabClaim(base, row(), sizeClass)).toBe(NO_UNIT);
+      expect<u32>(claim(sizeClass)).toBe(NO_UNIT);
       for (let slab: u32 = 0; slab < 16; slab++) {
         for (let page: u32 = 0; page < pageCount; page++) {
           const offset = slab * abi.SUPERBLOCK_UNITS + page * units;
@@ -99,7 +90,7 @@ describe("slab", () => {
     const seen = new StaticArray<bool>(16 * 21);
     for (let step = 0; step < 20000; step++) {
       if (random.below(16) < (step % 2048 < 1024 ? 10 : 6)) {
-        const offset = slabClaim(base, row(), PAGE);
+        const offset = claim(PAGE);
         if (offset == NO_UNIT) {
           expect<i32>(live.length).toBe(16 * 21);
           continue;

@@ -1,7 +1,8 @@
 import * as abi from "../../assembly/abi";
 import { slotsAcquire, slotsRecycle } from "../../assembly/slots";
-import { sortedSlotsAt, sortedSlotsBuild } from "../../assembly/sorted-slots";
-import { Random, offsetOf, plane } from "./support";
+import { sortedSlotsAt, sortedSlotsBuild, sortedSlotsByLength } from "../../assembly/sorted-slots";
+import { arenaAllocate } from "../../assembly/index";
+import { Random, offsetOf, plane, planeWithSlabs } from "./support";
 
 describe("sorted slots", () => {
   test("lists the live slots of one arena by falling offset, seed 0x600df00d", () => {
@@ -33,5 +34,20 @@ describe("sorted slots", () => {
       }
       slotsAcquire(base, 1, (length * 37) % 71, 0, 1, abi.SLOT_STATE_LIVE);
     }
+  });
+
+  test("sorts by falling length, and pages as long as their slab if they are to stay together", () => {
+    const base = planeWithSlabs(16, 16);
+    const page = arenaAllocate(base, 1, 64, 1);
+    const short = arenaAllocate(base, 1, 40_000, 1);
+    const long = arenaAllocate(base, 1, 400_000, 1);
+    sortedSlotsByLength(base, sortedSlotsBuild(base, 1), false);
+    expect<u32>(sortedSlotsAt(base, 0)).toBe(long);
+    expect<u32>(sortedSlotsAt(base, 1)).toBe(short);
+    expect<u32>(sortedSlotsAt(base, 2)).toBe(page);
+    sortedSlotsByLength(base, 3, true);
+    expect<u32>(sortedSlotsAt(base, 0)).toBe(long);
+    expect<u32>(sortedSlotsAt(base, 1)).toBe(page);
+    expect<u32>(sortedSlotsAt(base, 2)).toBe(short);
   });
 });

@@ -142,7 +142,11 @@ function nextChange(plane: Plane, unit: () => number): () => unknown {
   if (draw < 0.82) return () => core.slotFree(base, slot as number, generation as number);
   if (draw < 0.86) return () => core.slotPin(base, slot as number, generation as number);
   if (draw < 0.9) return () => core.slotUnpin(base, slot as number, generation as number);
-  if (draw < 0.92) return () => core.compactBegin(base, arena);
+  if (draw < 0.92) {
+    const needBytes = unit() < 0.5 ? 0 : Math.floor(unit() * 2 ** 21);
+    const maySlide = unit() < 0.5;
+    return () => core.compactBegin(base, arena, needBytes, maySlide);
+  }
   if (draw < 0.95) return () => core.compactNext(base);
   if (draw < 0.97) return () => core.compactCommit(base);
   if (draw < 0.98) return () => core.arenaAllocateWhole(base, 3, 4096);

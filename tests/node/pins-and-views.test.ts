@@ -22,10 +22,10 @@ describe("a pin", () => {
     pin.view.fill(7);
     const { byteOffset } = pin.bytes;
     low.free();
-    expect(memory.compact()).toBe(0);
+    expect(memory.compact()).toEqual({ movedBytes: 0, isFinished: true });
     expect(pin.bytes.byteOffset).toBe(byteOffset);
     pin[Symbol.dispose]();
-    expect(memory.compact()).toBe(4096);
+    expect(memory.compact()).toEqual({ movedBytes: 4096, isFinished: true });
     using again = high.pin();
     expect(again.bytes.byteOffset).toBeLessThan(byteOffset);
     expect(again.view.every((byte) => byte === 7)).toBe(true);
@@ -133,7 +133,7 @@ describe("views", () => {
         if (!isIntact) throw new Error(`a stale read of ${pin.id}`);
       };
       const force = async () => {
-        forced.move += memory.compact() > 0 ? 1 : 0;
+        forced.move += memory.compact().movedBytes > 0 ? 1 : 0;
         if (random.uint32() % 16 === 0) forced.drop += memory.trim() > 0 ? 1 : 0;
         const victim = held[random.uint32() % Math.max(1, held.length)];
         const id = victim?.tensor.id;

@@ -67,16 +67,18 @@ export class PlaneHeap {
     return this.plane.check();
   }
 
-  /** Moves blocks until nothing can move. @returns Bytes moved. */
-  compact(move = () => {}) {
+  /**
+   * Compacts.
+   *
+   * @param needBytes Ends when as many are free in a row; 0 asks for as many as can be.
+   * @returns Bytes moved.
+   */
+  compact(move = () => {}, needBytes = 0) {
     let movedBytes = 0;
-    for (let passBytes = -1; passBytes !== 0; movedBytes += passBytes) {
-      passBytes = 0;
-      this.plane.beginCompaction(this.arena);
-      for (let next = this.plane.nextMove(); next !== null; next = this.plane.nextMove()) {
-        move(next.sourceOffset, next.targetOffset, next.byteLength);
-        if (this.plane.commitMove()) passBytes += next.byteLength;
-      }
+    this.plane.beginCompaction(this.arena, needBytes, true);
+    for (let next = this.plane.nextMove(); next !== null; next = this.plane.nextMove()) {
+      move(next.sourceOffset, next.targetOffset, next.byteLength);
+      if (this.plane.commitMove()) movedBytes += next.byteLength;
     }
     return movedBytes;
   }

@@ -24,7 +24,7 @@ function completes(heap, trace, handles, onRefusal) {
     if (sizes[index] === 0) heap.free(handles[place]);
     else {
       let handle = heap.tryAllocate(sizes[index]);
-      if (handle === 0 && onRefusal?.(heap)) handle = heap.tryAllocate(sizes[index]);
+      if (handle === 0 && onRefusal?.(heap, sizes[index])) handle = heap.tryAllocate(sizes[index]);
       if (handle === 0) return false;
       handles[place] = handle;
     }
@@ -111,7 +111,7 @@ export async function run({ isQuick }) {
     return results;
   };
   const ours = await scanAll(openPlane);
-  const compacting = await scanAll(openPlane, (heap) => heap.compact() > 0);
+  const compacting = await scanAll(openPlane, (heap, bytes) => heap.compact(undefined, bytes) > 0);
   const figures = [
     ...figuresOf("tierheap", ours, 1.1),
     ...figuresOf("tierheap-compacting", compacting, 1.03),
