@@ -1,4 +1,4 @@
-// The store of the SSD tier beside plain files, cacache and lmdb, on the disk at hand. Run by
+// The store of the SSD tier beside plain files and cacache, on the disk at hand. Run by
 // `npm run bench`, or alone:
 //
 //   node --expose-gc bench/store.mjs [--only small|large|restart]... [--quick] [--rounds N] [--json FILE]
@@ -110,19 +110,6 @@ const smallContestants = {
       close: async () => {},
     };
   },
-  lmdb: async (directory) => {
-    const { open: openDatabase } = await import("lmdb");
-    const database = openDatabase({ path: directory, encoding: "binary" });
-    return {
-      write: async (index, bytes, isDurable) => {
-        hash(bytes);
-        await database.put(keyOf(index), bytes);
-        if (isDurable) await database.flushed;
-      },
-      read: async (index) => hash(database.getBinary(keyOf(index))),
-      close: () => database.close(),
-    };
-  },
 };
 
 async function small() {
@@ -132,7 +119,7 @@ async function small() {
     // What waits for the device is slow by itself; the file system syncs many files at once as well,
     // so that both one caller and many are shown.
     const count = isDurable ? (isQuick ? 64 : 256) : isQuick ? 500 : 2000;
-    const names = isDurable ? ["files", "store", "lmdb"] : Object.keys(smallContestants);
+    const names = isDurable ? ["files", "store"] : Object.keys(smallContestants);
     const times = new Map();
     const note = (id, ms, objectCount) => {
       const list = times.get(id) ?? [];
