@@ -31,13 +31,15 @@ async function open(build: string, slotCount = 40): Promise<Opened> {
 
 // --- Invariants ------------------------------------------------------------------------------------
 
-/** A slab arena and a plain one, with live, pinned, cached and freed blocks and a gap in the region. */
+/** A slab arena, one slab of it mixed, and a plain one, with live, pinned, cached and freed blocks and a gap in the region. */
 function populate(plane: ControlPlane): void {
   const slabs = plane.openArena(1, 2 ** 22, 6);
   const gap = plane.openArena(0, 2 ** 12, 6);
   const plain = plane.openArena(2, 2 ** 13, 6);
   plane.closeArena(gap);
-  const slots: number[] = [];
+  const slots: number[] = [plane.allocate(slabs, 8192, 1)];
+  plane.beginCompaction(slabs);
+  while (plane.nextMove() !== null) plane.vetoMove();
   for (const bytes of [64, 64, 64, 300, 300, 8192, 20_000, 40_000, 40_000, 300_000]) {
     slots.push(plane.allocate(slabs, bytes, 1));
   }
