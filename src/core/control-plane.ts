@@ -11,6 +11,7 @@ import type { ArenaCounters, PoolCounters } from "./counters.js";
 import { invariantName } from "./invariants.js";
 import { Lanes, type LaneToken } from "./lanes.js";
 import { isSharedMemory, LinearMemory, type MemoryFactory } from "./linear-memory.js";
+import { misuseOf } from "./refusals.js";
 import {
   type CoreExports,
   compileCore,
@@ -483,29 +484,12 @@ export class ControlPlane {
 
   /** Turns a status other than OK into the error it means. */
   refuse(status: number): void {
-    switch (status) {
-      case abi.STATUS_OK:
-        return;
-      case abi.STATUS_STALE:
-        throw new MisuseError("stale-handle", "the handle's tensor was freed");
-      case abi.STATUS_FOREIGN:
-        throw new MisuseError("foreign-handle", "the handle is not of this heap");
-      case abi.STATUS_PINNED:
-        throw new MisuseError("pinned", "the block is pinned");
-      case abi.STATUS_NOT_PINNED:
-        throw new MisuseError("unpinned", "the block is not pinned");
-      case abi.STATUS_PIN_LIMIT:
-        throw new MisuseError("pin-limit", `more than ${abi.PIN_COUNT_MAX} pins on one block`);
-      case abi.STATUS_NOT_OWNER:
-        throw new MisuseError("not-owner", "the block belongs to another worker");
-      case abi.STATUS_BUSY:
-        if (this.lanes?.isPoisoned === false) {
-          throw new TierError("busy", "memory", "another worker is changing the heap: try again");
-        }
-        throw new PoisonedError("the core was interrupted in the middle of a change: recover()");
-      default:
-        throw new MisuseError("bad-option", `the core refused a call (status ${status})`);
+    if (status === abi.STATUS_OK) return;
+    if (status !== abi.STATUS_BUSY) throw misuseOf(status);
+    if (this.lanes?.isPoisoned === false) {
+      throw new TierError("busy", "memory", "another worker is changing the heap: try again");
     }
+    throw new PoisonedError("the core was interrupted in the middle of a change: recover()");
   }
 
   // A zero is an ordinary refusal unless the status beside it says misuse.
