@@ -91,6 +91,7 @@ export async function run({ isQuick }) {
   let encodes = 0;
   let ours = 0;
   let scanMs = 0;
+  let allMs = 0;
   let encodeMs = 0;
   let best = 0;
   const rows = {};
