@@ -3,6 +3,7 @@
 /** Counters of one pool, in bytes and blocks. */
 export interface PoolCounters {
   readonly requestedBytes: number;
+  /** In a shared plane a peak is noted when a lane settles what it took and put, and so not exact. */
   readonly requestedBytesPeak: number;
   readonly grantedBytes: number;
   /** Granted bytes, those of cached blocks included: what nobody else can have. */

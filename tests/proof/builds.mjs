@@ -73,3 +73,13 @@ export function statusWordOf(words, base) {
   if (lanes === 0) return (base + abi.CONTROL_OFF_STATUS) / 4;
   return (base + lanes + abi.LANE_FIRST * abi.LANE_BYTES + abi.LANE_OFF_STATUS) / 4;
 }
+
+/** Words of the control memory that a refusal may change: its status, and the counters of the lock. */
+export function noteWordsOf(words, base) {
+  const counters = [
+    abi.CONTROL_OFF_LOCK_ENTERED,
+    abi.CONTROL_OFF_LOCK_CONTENDED,
+    abi.CONTROL_OFF_LOCK_REFUSED,
+  ];
+  return new Set([statusWordOf(words, base), ...counters.map((offset) => (base + offset) / 4)]);
+}
