@@ -48,7 +48,7 @@ const PROMISES = [
   { promise: "model and misuse", command: "node scripts/proof.mjs" },
   {
     promise: "two workers on one control plane beside two that share nothing",
-    figures: { "core/workers-two-over-independent": "≥" },
+    figures: { "core/workers-2-shared-over-own": "≥" },
   },
   { promise: "arenas of 1 MiB to 4 GiB", command: "vitest run tests/node/arena-lengths.test.ts" },
   { promise: "verify() with 200,000 live blocks", figures: { "core/verify-200k-live": "" } },
