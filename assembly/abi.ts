@@ -26,7 +26,9 @@ export const UNIT_SHIFT = 6;
 /** Classes below this one, up to 32 KiB, live in slabs. */
 export const SLAB_CLASS_COUNT = 96;
 /** Arenas of 64-byte granules from this length on are divided into slabs and runs. */
-export const SLAB_ARENA_UNITS_MIN = 0x10000;
+export const SLAB_ARENA_UNITS_MIN = 0x4000;
+/** In arenas of fewer superblocks than this all classes share their slabs from the start. */
+export const CLASS_SLABS_FROM = 32;
 /** log2 of the bytes of a slab arena's granule. */
 export const SLAB_GRANULE_SHIFT = 12;
 /** A superblock is a block of this order of a slab arena's tree: 256 KiB. */

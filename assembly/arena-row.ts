@@ -117,6 +117,11 @@ export function arenaHasSlabs(row: ArenaRow): bool {
   return row.superblocks != 0;
 }
 
+/** Whether the slabs of a slab arena serve all classes from the start. */
+export function arenaSharesSlabs(row: ArenaRow): bool {
+  return row.superblockCount < <u32>abi.CLASS_SLABS_FROM;
+}
+
 /** What one more live block of `requested` bytes adds to the usage of its arena. */
 export function arenaUsageOf(requested: u32): u64 {
   return ((<u64>1) << abi.USAGE_COUNT_SHIFT) + requested;

@@ -13,7 +13,13 @@
 // less. Every block of a slab arena is aligned to what its length is a multiple of, as far as
 // BLOCK_ALIGNMENT_MAX; requests beyond that get a run, which starts with a granule at least. A pure function of arena, sizing and requested bytes says how long a block is.
 import * as abi from "./abi";
-import { ArenaRow, GRANULE_UNIT_SHIFT, arenaHasSlabs, arenaTree } from "./arena-row";
+import {
+  ArenaRow,
+  GRANULE_UNIT_SHIFT,
+  arenaHasSlabs,
+  arenaSharesSlabs,
+  arenaTree,
+} from "./arena-row";
 import { bitsOrderOf } from "./bits";
 import {
   NO_GRANULE,
@@ -28,7 +34,13 @@ import {
   orderTreeReleaseWhole,
 } from "./order-tree";
 import { sizeClassLastUnit, sizeClassOf, sizeClassUnits } from "./size-class";
-import { mixedSlabClaim, mixedSlabIs, mixedSlabRelease, mixedSlabRestore } from "./mixed-slab";
+import {
+  mixedSlabClaim,
+  mixedSlabClaimNew,
+  mixedSlabIs,
+  mixedSlabRelease,
+  mixedSlabRestore,
+} from "./mixed-slab";
 import {
   NO_UNIT,
   SUPERBLOCK_UNIT_SHIFT,
@@ -115,8 +127,14 @@ export function blockClaim(base: usize, row: ArenaRow, sizing: u32, requested: u
   if (!arenaHasSlabs(row)) return orderTreeClaim(tree, sizing);
   if (sizing < <u32>abi.SLAB_CLASS_COUNT) {
     let offset = slabClaim(base, row, sizing);
-    if (offset == NO_UNIT) offset = slabOpen(base, row, sizing);
-    return offset == NO_UNIT ? mixedSlabClaim(base, row, sizeClassUnits(sizing)) : offset;
+    if (offset != NO_UNIT) return offset;
+    const units = sizeClassUnits(sizing);
+    if (arenaSharesSlabs(row)) {
+      offset = mixedSlabClaim(base, row, units);
+      return offset == NO_UNIT ? mixedSlabClaimNew(base, row, units) : offset;
+    }
+    offset = slabOpen(base, row, sizing);
+    return offset == NO_UNIT ? mixedSlabClaim(base, row, units) : offset;
   }
   const granules = blockGranules(row, sizing, requested);
   const step = blockRunStep(sizing);

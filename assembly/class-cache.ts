@@ -20,7 +20,14 @@
 //              an arena visit all of them.
 // INV-CACHE-2  cacheBudget is the sum of the limits, in bytes.
 import * as abi from "./abi";
-import { ArenaRow, arenaCapacityBytes, arenaHasSlabs, arenaRow, arenaTree } from "./arena-row";
+import {
+  ArenaRow,
+  arenaCapacityBytes,
+  arenaHasSlabs,
+  arenaRow,
+  arenaSharesSlabs,
+  arenaTree,
+} from "./arena-row";
 import { bindingAdd, bindingRemove } from "./binding";
 import { blockBytes } from "./block";
 import { controlAt } from "./control";
@@ -117,11 +124,12 @@ export function classCacheHasCredit(
 
 /**
  * Claims pages of `sizeClass` into `cache`, which is empty: as many as one slab has and the budget
- * pays for. False if it got none.
+ * pays for, and none where slabs are shared. False if it got none.
  */
 export function classCacheRefill(base: usize, arena: u32, cache: ClassCache, sizeClass: u32): bool {
   if (sizeClass >= <u32>abi.SLAB_CLASS_COUNT) return false;
   const row = arenaRow(base, arena);
+  if (arenaSharesSlabs(row)) return false;
   const credit = min(classCacheCredit(cache), slotsRoom(base));
   let last: u32 = 0;
   for (let rest = min(credit, <u32>abi.CACHE_REFILL_PAGES); rest != 0; rest--) {

@@ -13,7 +13,7 @@
 import * as abi from "./abi";
 import { ArenaRow, arenaTree } from "./arena-row";
 import { bitmapAdd, bitmapNext, bitmapRemove, NO_INDEX } from "./bitmap";
-import { orderTreeClaimAt } from "./order-tree";
+import { NO_GRANULE, orderTreeClaimAt, orderTreeClaimSuperblock } from "./order-tree";
 import { sizeClassUnits } from "./size-class";
 import {
   NO_UNIT,
@@ -27,6 +27,9 @@ import {
 
 /** The set of mixed slabs with a free unit: it follows those of the classes. */
 export const MIXED_SET: u32 = abi.SLAB_CLASS_COUNT;
+
+/** Words of a page map. */
+const MAP_WORDS: u32 = abi.PAGE_MAP_BYTES >> 3;
 
 /** Whether superblock `index` is a mixed slab. */
 export function mixedSlabIs(base: usize, row: ArenaRow, index: u32): bool {
@@ -56,28 +59,27 @@ export function mixedSlabClaim(base: usize, row: ArenaRow, units: u32): u32 {
   return NO_UNIT;
 }
 
+/** Claims `units` at the start of a new mixed slab, or NO_UNIT. Cost: one claim in the tree. */
+export function mixedSlabClaimNew(base: usize, row: ArenaRow, units: u32): u32 {
+  const granule = orderTreeClaimSuperblock(arenaTree(base, row));
+  if (granule == NO_GRANULE) return NO_UNIT;
+  const index = granule >> abi.SUPERBLOCK_ORDER;
+  mixedSlabOpen(base, row, index);
+  return mixedSlabClaimIn(base, row, index, units);
+}
+
 /** Claims the lowest `units` that fit in mixed slab `index`, or NO_UNIT. */
 export function mixedSlabClaimIn(base: usize, row: ArenaRow, index: u32, units: u32): u32 {
   const slab = slabRow(base, row, index);
   if (units > <u32>slab.room) return NO_UNIT;
-  const map = slabPageMap(base, row, index);
   const step = mixedSlabStep(units);
-  let longest: u32 = 0;
-  let first = true;
-  let from = nextUnit(map, (<u32>slab.lowestWord) << 6, abi.SUPERBLOCK_UNITS, true);
-  while (from < <u32>abi.SUPERBLOCK_UNITS) {
-    if (first) slab.lowestWord = <u16>(from >> 6);
-    first = false;
-    const start = (from + step - 1) & ~(step - 1);
-    const end = nextUnit(map, from, start + units, false);
-    if (end >= start + units) {
-      claimUnits(base, row, index, start, units);
-      return (index << SUPERBLOCK_UNIT_SHIFT) + start;
-    }
-    longest = max(longest, end - from);
-    from = nextUnit(map, end, abi.SUPERBLOCK_UNITS, true);
+  const start = findFree(slabPageMap(base, row, index), slab, units, step);
+  if (start != NO_UNIT) {
+    claimUnits(base, row, index, start, units);
+    return (index << SUPERBLOCK_UNIT_SHIFT) + start;
   }
-  slab.room = <u16>longest;
+  // A longer stretch would have held them at a multiple of the step.
+  slab.room = <u16>(units + step - 2);
   return NO_UNIT;
 }
 
@@ -100,13 +102,16 @@ export function mixedSlabRelease(base: usize, row: ArenaRow, offset: u32, units:
   const index = offset >> SUPERBLOCK_UNIT_SHIFT;
   const slab = slabRow(base, row, index);
   const start = offset & (abi.SUPERBLOCK_UNITS - 1);
-  markUnits(slabPageMap(base, row, index), start, units, true);
+  const map = slabPageMap(base, row, index);
+  markUnits(map, start, units, true);
   if (start >> 6 < <u32>slab.lowestWord) slab.lowestWord = <u16>(start >> 6);
   if (slab.freeCount == 0) {
     bitmapAdd(slabPartials(base, row, MIXED_SET), base + row.tree, index);
   }
   slab.freeCount += <u16>units;
-  slab.room = slab.freeCount;
+  const low = freeStart(map, start);
+  const high = nextUnit(map, start + units, abi.SUPERBLOCK_UNITS, false);
+  slab.room = <u16>max(<u32>slab.room, high - low);
   if (slab.freeCount == slab.pageCount) slabClose(base, row, index, MIXED_SET);
 }
 
@@ -147,6 +152,41 @@ export function mixedSlabMixAll(base: usize, row: ArenaRow): bool {
     isAny = true;
   }
   return isAny;
+}
+
+/**
+ * The lowest multiple of `step` from which on `units` are free, or NO_UNIT. Cost: one look at each word
+ * from the slab's lowest one on.
+ */
+function findFree(map: usize, slab: SuperblockRow, units: u32, step: u32): u32 {
+  // Bits at multiples of the step.
+  const starts = u64.MAX_VALUE / (((<u64>1) << step) - 1);
+  let at = <u32>slab.lowestWord;
+  while (at < MAP_WORDS && load<u64>(map + (at << 3)) == 0) at += 1;
+  slab.lowestWord = <u16>min(at, MAP_WORDS - 1);
+  // Free units that touch the next word from below.
+  let below: u32 = 0;
+  for (; at < MAP_WORDS; at++) {
+    const word = load<u64>(map + (at << 3));
+    if (word == 0) {
+      below = 0;
+      continue;
+    }
+    const start = ((at << 6) - below + step - 1) & ~(step - 1);
+    const above = <u32>ctz(~word);
+    if ((at << 6) + above >= start + units) return start;
+    if (units <= 64) {
+      // Bit i stays if bits i to i + units - 1 are set.
+      let runs = word;
+      let length: u32 = 1;
+      for (; length << 1 <= units; length <<= 1) runs &= runs >> length;
+      runs &= runs >> (units - length);
+      runs &= starts;
+      if (runs != 0) return (at << 6) + <u32>ctz(runs);
+    }
+    below = ~word == 0 ? below + 64 : <u32>clz(~word);
+  }
+  return NO_UNIT;
 }
 
 /** Claims `units` from unit `start` of mixed slab `index` on, which are free. */
@@ -192,6 +232,18 @@ function nextUnit(map: usize, from: u32, end: u32, isFree: bool): u32 {
     from = (from | 63) + 1;
   }
   return from;
+}
+
+/** First unit of the free ones that end before unit `end`, or `end` if the one before is not free. */
+function freeStart(map: usize, end: u32): u32 {
+  while (end > 0) {
+    const last = end - 1;
+    const word = ~load<u64>(map + ((last >> 6) << 3)) << (63 - (last & 63));
+    const touching = min(<u32>clz(word), (last & 63) + 1);
+    end -= touching;
+    if (touching == 0 || (end & 63) != 0) break;
+  }
+  return end;
 }
 
 /** Marks `units` from `start` on free or not. */

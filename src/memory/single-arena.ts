@@ -9,7 +9,7 @@ import { checkBytes } from "../types.js";
 export interface SingleArenaOptions {
   /**
    * Bytes to manage, 1 to 2^32; need not be a power of two. Rounded down to whole granules. From
-   * 4 MiB on, with granules of 64 bytes, they are cut into slabs and runs of 4 KiB granules.
+   * 1 MiB on, with granules of 64 bytes, they are cut into slabs and runs of 4 KiB granules.
    */
   readonly totalBytes: number;
   /** Smallest block; a power of two, 16 to 2^20. Default: 64. */

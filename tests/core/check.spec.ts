@@ -300,7 +300,7 @@ describe("check of a slab arena", () => {
   // Slots 1 to 25 are pages of 12 KiB, 25 to 22 in the second slab; 3 and 4 are cached; slot 26 is a
   // run of 9 granules, slot 27 an exact one, slot 28 a page of 64 bytes.
   beforeEach(() => {
-    base = planeWithSlabs(64, 16);
+    base = planeWithSlabs(64, 32);
     for (let i = 0; i < 25; i++) arenaAllocate(base, 1, 12288, 1);
     arenaAllocate(base, 1, 36864, 1);
     arenaAllocate(base, 1, 1000000, 1);

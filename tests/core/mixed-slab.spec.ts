@@ -114,7 +114,38 @@ describe("mixed slab", () => {
     expect<u32>(check(base)).toBe(0);
   });
 
+  test("short arenas share slabs from the start, others when they have to", () => {
+    arenaAllocate(base, 1, 100, 1);
+    arenaAllocate(base, 1, 12288, 1);
+    expect<u32>(row().slabCount).toBe(1);
+    expect<bool>(mixedSlabIs(base, row(), 0)).toBe(true);
+    expect<u32>(check(base)).toBe(0);
+    base = planeWithSlabs(4096, abi.CLASS_SLABS_FROM);
+    arenaAllocate(base, 1, 100, 1);
+    arenaAllocate(base, 1, 12288, 1);
+    expect<u32>(row().slabCount).toBe(2);
+    expect<bool>(mixedSlabIs(base, row(), 0)).toBe(false);
+  });
+
+  test("finds a stretch over many words, and over the edge of two", () => {
+    open();
+    const lengths: u32[] = [60, 8, 200, 3, 57, 64];
+    let at: u32 = 0;
+    const starts = new Array<u32>();
+    for (let i = 0; i < lengths.length; i++) {
+      starts.push(mixedSlabClaim(base, row(), lengths[i]));
+      expect<u32>(starts[i]).toBeGreaterThanOrEqual(at);
+      at = starts[i] + lengths[i];
+    }
+    const last = mixedSlabClaim(base, row(), 500);
+    for (let i = 1; i < lengths.length; i++) mixedSlabRelease(base, row(), starts[i], lengths[i]);
+    const length = (last - 60) & ~3;
+    expect<u32>(mixedSlabClaim(base, row(), length + 4)).toBeGreaterThan(last);
+    expect<u32>(mixedSlabClaim(base, row(), length)).toBe(60);
+  });
+
   test("a full slab stays what it is", () => {
+    base = planeWithSlabs(4096, abi.CLASS_SLABS_FROM);
     for (let i = 0; i < 21; i++) arenaAllocate(base, 1, 12288, 1);
     expect<bool>(mixedSlabMixAll(base, row())).toBe(false);
     arenaAllocate(base, 1, 12288, 1);

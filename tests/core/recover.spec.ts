@@ -80,19 +80,19 @@ describe("recover", () => {
   });
 
   test("keeps a block that owns its arena whole, and arenas of both kinds", () => {
-    base = plane(64, 6, 4 * SLAB_UNITS);
-    const whole = arenaAllocateWhole(base, arenaOpen(base, 3, SLAB_UNITS, GRANULE_SHIFT), 4 * MIB);
+    base = plane(64, 6, 16 * SLAB_UNITS);
+    const whole = arenaAllocateWhole(base, arenaOpen(base, 3, SLAB_UNITS, GRANULE_SHIFT), MIB);
     const plain = arenaOpen(base, 1, 1000, GRANULE_SHIFT);
     const gap = arenaOpen(base, 2, 1000, GRANULE_SHIFT);
     const last = arenaOpen(base, 2, SLAB_UNITS, GRANULE_SHIFT);
-    const run = arenaAllocate(base, last, 3 * MIB, 1);
+    const run = arenaAllocate(base, last, MIB / 2, 1);
     arenaAllocate(base, plain, 40_000, 1);
     expect<u32>(arenaClose(base, gap)).toBe(abi.STATUS_OK);
     store<u32>(base, 0, abi.CONTROL_OFF_REGION_FREE_HEAD);
     expect<u32>(recover(base)).toBe(0);
     expect<u32>(slotFree(base, whole, generationOf(base, whole))).toBe(abi.STATUS_OK);
     expect<u32>(slotFree(base, run, generationOf(base, run))).toBe(abi.STATUS_OK);
-    expect<u32>(arenaAllocateWhole(base, last, 4 * MIB)).not.toBe(0);
+    expect<u32>(arenaAllocateWhole(base, last, MIB)).not.toBe(0);
     expect<u32>(arenaMetadataBytes(1000, GRANULE_SHIFT)).toBeGreaterThan(0);
     expect<u32>(arenaOpen(base, 2, 1000, GRANULE_SHIFT)).toBe(gap);
   });

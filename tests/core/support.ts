@@ -33,7 +33,7 @@ export function planeWithArena(slotCapacity: u32, capacity: u32): u32 {
   return base;
 }
 
-/** Units of the smallest slab arena, 4 MiB. */
+/** Units of the smallest slab arena, 1 MiB. */
 export const SLAB_UNITS: u32 = abi.SLAB_ARENA_UNITS_MIN;
 
 /** A control plane whose arena 1, of pool 0, is a slab arena of `superblocks` superblocks. */

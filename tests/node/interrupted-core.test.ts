@@ -10,7 +10,7 @@ import { withSeed } from "../support/oracle.js";
 
 const SLOT_CAPACITY = 160;
 const ARENA_CAPACITY = 5;
-const SLAB_GRANULES = abi.SLAB_ARENA_UNITS_MIN;
+const SLAB_GRANULES = abi.CLASS_SLABS_FROM * abi.SUPERBLOCK_UNITS;
 const PLAIN_GRANULES = 4096;
 const STEP_COUNT = 260;
 /** Cuts tried of one change, spread over its stores. */
@@ -212,7 +212,7 @@ describe("a change of the core that is cut off", () => {
         expect(core.slotFree(base, slot, generation)).toBe(abi.STATUS_OK);
       }
       expect(core.check(base)).toBe(0);
-      const whole = core.arenaAllocateWhole(base, 1, 4 * 2 ** 20);
+      const whole = core.arenaAllocateWhole(base, 1, SLAB_GRANULES * 64);
       expect(whole).not.toBe(0);
     }));
 

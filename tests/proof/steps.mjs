@@ -13,7 +13,7 @@ const STALE_COUNT_MAX = 256;
 const POOL_COUNT = 3;
 /** From this length on a free stretch can become a slab, whatever the request. */
 const SUPERBLOCK_BYTES = 2 ** 18;
-const SLAB_ARENA_BYTES_MIN = 2 ** 22;
+const SLAB_ARENA_BYTES_MIN = 2 ** 20;
 const UNIT_SHIFT = 6;
 const REQUESTED_BYTES_MAX = 2 ** 32 - 1;
 /** No more of the slots than one in so many are used up. */

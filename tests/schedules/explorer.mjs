@@ -118,7 +118,7 @@ export class World {
     this.plain = new WebAssembly.Instance(release, imports).exports;
     this.base = this.plain.controlHeapBase();
     this.stackAddress = 65536 * 4 - LANE_COUNT * STACK_BYTES;
-    this.usedBytes = this.plain.controlBytes(SLOT_CAPACITY, 4, 20_000);
+    this.usedBytes = this.plain.controlBytes(SLOT_CAPACITY, 4, 40_000);
     this.plain.controlInit(this.base, this.usedBytes, SLOT_CAPACITY, 4);
     if (this.base + this.usedBytes > this.stackAddress) throw new Error("the plane is too long");
     this.bytes = new Uint8Array(this.memory.buffer, this.base, this.usedBytes);
@@ -126,7 +126,7 @@ export class World {
     this.scenario = null;
     this.touchCount = 0;
     this.plain.arenaOpen(this.base, 0, PLAIN_GRANULES, 6);
-    this.plain.arenaOpen(this.base, 1, abi.SLAB_ARENA_UNITS_MIN, 6);
+    this.plain.arenaOpen(this.base, 1, abi.CLASS_SLABS_FROM * abi.SUPERBLOCK_UNITS, 6);
     this.lanes = [];
     for (let number = 1; number <= LANE_COUNT; number++) {
       if (number > 1 && this.plain.laneReserve(this.base) !== number) throw new Error("no lane");
