@@ -12,6 +12,8 @@ const CHURN_SHARE = 0.6;
 const REUSE_COUNT = 200;
 const REUSE_SIZES = [12_288, 2304, 36_864, 6144, 16_384, 100_000];
 const LARGEST_STEP_BYTES = 256;
+/** What a memory with a budget of 16 MiB has. */
+const SHORT_ARENA_BYTES = 2 ** 21;
 
 /** Blocks and their requested bytes; any of them can be taken out. */
 class LiveBlocks {
@@ -44,6 +46,15 @@ function fill(heap, live, draw, onRefusal) {
     if (!handle) return;
     live.add(handle, bytes);
   }
+}
+
+/** The same sizes without those that are longer than an eighth of a short arena. */
+function shortOnly(mix) {
+  return (random) => {
+    let bytes = mix(random);
+    while (bytes > SHORT_ARENA_BYTES / 8) bytes = mix(random);
+    return bytes;
+  };
 }
 
 /** Biggest block obtainable, in steps of 256 B; class caches are drained first. */
@@ -169,6 +180,20 @@ export async function run({ isQuick }) {
       unit: "%",
       ...judged,
       beside: `of the arena; ${(refilled * 100).toFixed(1)} % of arena and metadata`,
+    });
+  }
+  for (const mixName of ["log-uniform", "tensor-sizes"]) {
+    const mix = shortOnly(FILL_MIXES[mixName]);
+    const values = [];
+    for (const { open } of [plane, tlsf]) {
+      const [heap] = await open([SHORT_ARENA_BYTES]);
+      values.push(fillAndChurn(heap, mix, CHURN_COUNT, heap.compact !== undefined).used * 100);
+    }
+    figures.push({
+      id: `core/capacity-used-in-2-mib-${mixName}/tierheap`,
+      value: values[0],
+      unit: "%",
+      beside: `of the arena, compacting; tlsf ${values[1].toFixed(1)} %`,
     });
   }
   const [heap] = await openPlane([FILL_ARENA_BYTES]);
