@@ -3,7 +3,7 @@
 // integer constants. Byte offsets are relative to the struct named in the prefix; the structs pin
 // them at compile time. A change of any value here is a change of ABI_VERSION.
 
-export const ABI_VERSION = 3;
+export const ABI_VERSION = 4;
 
 // --- Limits -------------------------------------------------------------------------------------
 
@@ -176,6 +176,10 @@ export const CONTROL_OFF_PLAN_HIGH = 136;
 export const CONTROL_OFF_PLAN_MAY_SLIDE = 140;
 /** Sizing that the pending block will have: another one if a page becomes a run. */
 export const CONTROL_OFF_PLAN_TARGET_SIZING = 144;
+/** Arena that the blocks move into: that of the plan itself, but for GOAL_EVACUATE. */
+export const CONTROL_OFF_PLAN_INTO = 148;
+/** 1 while a move is committed: recovery ends it. */
+export const CONTROL_OFF_PLAN_IS_COPIED = 152;
 
 /** Every block goes to the lowest place below its own. */
 export const GOAL_LOWER = 0;
@@ -185,6 +189,8 @@ export const GOAL_PACK = 1;
 export const GOAL_WINDOW = 2;
 /** Runs move up to the next block, also onto part of where they were. */
 export const GOAL_SLIDE = 3;
+/** Every block goes into another arena, long ones first. */
+export const GOAL_EVACUATE = 4;
 
 /** How often the guard was entered, entered after a look at it held, and not had. Shared only. */
 export const CONTROL_OFF_LOCK_ENTERED = 168;

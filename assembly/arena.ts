@@ -147,8 +147,21 @@ export function arenaAllocate(base: usize, arena: u32, requested: u32, alignment
   if (!slotsHasRoom(base)) classCacheDrainAll(base);
   if (!slotsHasRoom(base)) return controlRefuse(base, abi.STATUS_NO_SLOT);
 
-  let sizing = blockSizingOf(row, requested, alignment);
+  const sizing = blockSizingOf(row, requested, alignment);
   if (sizing == NO_SIZING) return controlRefuse(base, abi.STATUS_NO_ROOM);
+  const claim = arenaClaim(base, row, sizing, requested);
+  if (<u32>claim == NO_UNIT) return controlRefuse(base, abi.STATUS_NO_ROOM);
+  return bind(base, arena, <u32>claim, <u32>(claim >> 32), requested);
+}
+
+/**
+ * Claims a block without a slot. Before it refuses, caches are drained, slabs become mixed, and another
+ * sizing is tried.
+ *
+ * @param sizing As blockSizingOf gives it.
+ * @returns The sizing in the upper half, and in the lower one the offset in slot units, or NO_UNIT.
+ */
+export function arenaClaim(base: usize, row: ArenaRow, sizing: u32, requested: u32): u64 {
   let offset = blockClaim(base, row, sizing, requested);
   if (offset == NO_UNIT && classCacheDrain(base, row)) {
     offset = blockClaim(base, row, sizing, requested);
@@ -160,8 +173,7 @@ export function arenaAllocate(base: usize, arena: u32, requested: u32, alignment
     sizing = blockOtherSizing(row, sizing);
     if (sizing != NO_SIZING) offset = blockClaim(base, row, sizing, requested);
   }
-  if (offset == NO_UNIT) return controlRefuse(base, abi.STATUS_NO_ROOM);
-  return bind(base, arena, offset, sizing, requested);
+  return ((<u64>sizing) << 32) | offset;
 }
 
 /**

@@ -282,7 +282,7 @@ function checkArena(base: usize, arena: u32): u32 {
   }
   if (pinnedCount != row.pinnedCount) return abi.INV_ARENA_4;
 
-  if (control.planArena == arena && control.planSlot != 0) {
+  if (control.planInto == arena && control.planSlot != 0) {
     const sizing = control.planTargetSizing;
     const overlap = controlPlanOverlap(base) >> GRANULE_UNIT_SHIFT;
     if (overlap != 0) claimed += overlap;

@@ -16,11 +16,15 @@
 //
 // No compactor that ends with one piece can move less than what such a window holds.
 //
+// A plan that evacuates has one round, GOAL_EVACUATE: every block goes into another arena of the pool,
+// long ones first. What finds no place there stays, and another plan may take it elsewhere.
+//
 // Between `next` and `commit` the target is claimed without a slot. Everything else goes on as
 // usual: blocks may be allocated, freed and pinned while a plan is active, and each step looks at
 // the slot again. A slot that was freed and bound anew inside the same arena counts as what it is
 // now. The caches of the arena are drained at the start, and what is cached since does not move.
 import * as abi from "./abi";
+import { arenaClaim } from "./arena";
 import {
   ArenaRow,
   GRANULE_UNIT_SHIFT,
@@ -28,8 +32,15 @@ import {
   arenaIsOpen,
   arenaRow,
   arenaTree,
+  arenaUsageOf,
 } from "./arena-row";
-import { RUN_UNITS_MIN, blockBytes, blockClaimBelow, blockIsPage, blockRelease } from "./block";
+import {
+  RUN_UNITS_MIN,
+  blockBytes,
+  blockClaimBelow,
+  blockIsPage,
+  blockRelease,
+} from "./block";
 import { classCacheDrain } from "./class-cache";
 import {
   compactGoalClaimPack,
@@ -40,11 +51,19 @@ import {
   compactGoalWindow,
 } from "./compact-goal";
 import { controlAt, controlPlanOverlap, controlRefuse } from "./control";
+import { laneCacheNote } from "./lane-cache";
 import { lockLane } from "./lock";
 import { NO_GRANULE, orderTreeClaimRun, orderTreeReleaseRun } from "./order-tree";
 import { NO_UNIT } from "./slab";
-import { HotRow, slotsHot, slotsLane, slotsRebind, slotsSetLength, slotsVerify } from "./slots";
-import { sortedSlotsAt, sortedSlotsBuild } from "./sorted-slots";
+import {
+  HotRow,
+  slotsHot,
+  slotsLane,
+  slotsRebind,
+  slotsSetState,
+  slotsVerify,
+} from "./slots";
+import { sortedSlotsAt, sortedSlotsBuild, sortedSlotsByLength } from "./sorted-slots";
 import { statsRecharge } from "./stats";
 
 /** Rounds of one plan. A round that moves nothing is the last of its goal. */
@@ -65,17 +84,33 @@ export function compactBegin(base: usize, arena: u32, needBytes: u32, maySlide: 
   const control = controlAt(base);
   const row = arenaRow(base, arena);
   classCacheDrain(base, row);
-  controlRefuse(base, abi.STATUS_OK);
-  control.planArena = arena;
   control.planNeed = needBytes == 0 ? 0 : ((needBytes - 1) >> row.granuleShift) + 1;
   // What is too short for a run needs a superblock, wherever one begins.
   const isShort = needBytes < RUN_UNITS_MIN << abi.UNIT_SHIFT && arenaHasSlabs(row);
   if (needBytes != 0 && isShort) control.planNeed = (2 << abi.SUPERBLOCK_ORDER) - 1;
   control.planMaySlide = maySlide ? 1 : 0;
-  control.planRound = row.wholeSlot == 0 ? 0 : ROUND_COUNT_MAX;
-  control.planGoal = arenaHasSlabs(row) ? abi.GOAL_PACK : abi.GOAL_LOWER;
-  beginRound(base, row);
-  return control.planCount;
+  const goal = arenaHasSlabs(row) ? abi.GOAL_PACK : abi.GOAL_LOWER;
+  return begin(base, arena, arena, goal, row.wholeSlot == 0 ? 0 : ROUND_COUNT_MAX);
+}
+
+/**
+ * Starts a plan that moves the blocks of `arena` into `into`, and discards an older one.
+ *
+ * @param into Another arena of the same pool, of slabs if `arena` is, with slot units of the same length.
+ * @returns Number of candidates with STATUS_OK, or 0 with STATUS_NO_ARENA or STATUS_BAD_ARGUMENT.
+ */
+export function compactEvacuate(base: usize, arena: u32, into: u32): u32 {
+  compactDiscard(base);
+  if (!arenaIsOpen(base, arena) || !arenaIsOpen(base, into)) {
+    return controlRefuse(base, abi.STATUS_NO_ARENA);
+  }
+  const row = arenaRow(base, arena);
+  const target = arenaRow(base, into);
+  const isAlike = row.pool == target.pool && row.unitShift == target.unitShift;
+  if (arena == into || !isAlike || arenaHasSlabs(row) != arenaHasSlabs(target)) {
+    return controlRefuse(base, abi.STATUS_BAD_ARGUMENT);
+  }
+  return begin(base, arena, into, abi.GOAL_EVACUATE, 0);
 }
 
 /**
@@ -132,11 +167,10 @@ export function compactCommit(base: usize): u32 {
     releaseTarget(base);
     return status;
   }
-  // recover.ts relies on the order: the place, then the sizing, then the end of the move.
-  slotsRebind(base, slot, control.planTarget);
-  if (control.planTargetSizing != control.planSizing) resize(base, slotsHot(base, slot));
-  releasePlanned(base, control.planSource, control.planSizing);
+  bindTarget(base, slot);
+  releasePlanned(base, control.planArena, control.planSource, control.planSizing);
   control.planSlot = 0;
+  control.planIsCopied = 0;
   control.planMoved += 1;
   return abi.STATUS_OK;
 }
@@ -164,6 +198,18 @@ export function compactDiscard(base: usize): void {
   controlAt(base).planArena = 0;
 }
 
+/** Begins the first round of a plan, after `round` others, and returns the number of its candidates. */
+function begin(base: usize, arena: u32, into: u32, goal: u32, round: u32): u32 {
+  const control = controlAt(base);
+  controlRefuse(base, abi.STATUS_OK);
+  control.planArena = arena;
+  control.planInto = into;
+  control.planGoal = goal;
+  control.planRound = round;
+  beginRound(base, arenaRow(base, arena));
+  return control.planCount;
+}
+
 /** Gathers the candidates of a round. */
 function beginRound(base: usize, row: ArenaRow): void {
   const control = controlAt(base);
@@ -175,6 +221,10 @@ function beginRound(base: usize, row: ArenaRow): void {
   const count = sortedSlotsBuild(base, control.planArena);
   if (control.planGoal == abi.GOAL_PACK) control.planCount = compactGoalPack(base, row, count);
   else if (control.planGoal == abi.GOAL_LOWER) control.planCount = count;
+  else if (control.planGoal == abi.GOAL_EVACUATE) {
+    sortedSlotsByLength(base, count, false);
+    control.planCount = count;
+  }
   else if (control.planGoal == abi.GOAL_SLIDE) {
     control.planCount = compactGoalSlide(base, row, count);
   } else control.planCount = compactGoalWindow(base, row, count);
@@ -186,6 +236,7 @@ function nextRound(base: usize, row: ArenaRow): bool {
   const hasMoved = control.planMoved != 0;
   if (control.planRound >= ROUND_COUNT_MAX || isNeedMet(base, row)) return false;
   const goal = control.planGoal;
+  if (goal == abi.GOAL_EVACUATE) return false;
   if (goal == abi.GOAL_WINDOW && !hasMoved) {
     if (control.planMaySlide == 0) return false;
     control.planGoal = abi.GOAL_SLIDE;
@@ -224,38 +275,67 @@ function claimTarget(base: usize, row: ArenaRow, hot: HotRow): u32 {
   if (goal == abi.GOAL_LOWER) {
     return blockClaimBelow(base, row, hot.sizing, hot.requested, hot.offset);
   }
+  if (goal == abi.GOAL_EVACUATE) return claimAcross(base, hot);
   if (goal == abi.GOAL_WINDOW) return compactGoalClaimWindow(base, row, hot);
   if (goal == abi.GOAL_SLIDE) return compactGoalClaimSlide(base, row, hot);
   return blockIsPage(row, hot.sizing) ? compactGoalClaimPack(base, row, hot) : NO_UNIT;
 }
 
-/** Gives the pending block the sizing of its target, and counts what that grants. */
-function resize(base: usize, hot: HotRow): void {
+/** Claims a place for the block of `hot` in the arena that the plan moves into, or NO_UNIT. */
+function claimAcross(base: usize, hot: HotRow): u32 {
   const control = controlAt(base);
-  const row = arenaRow(base, control.planArena);
+  const row = arenaRow(base, control.planInto);
+  let sizing = <u32>hot.sizing;
+  const isRunOfClass = sizing >= <u32>abi.SLAB_CLASS_COUNT && sizing < <u32>abi.SIZE_CLASS_COUNT;
+  // A longer or shorter arena has caches for other classes.
+  if (arenaHasSlabs(row) && isRunOfClass && sizing >= row.cacheClassCount) {
+    sizing = abi.SIZING_EXACT;
+  }
+  const claim = arenaClaim(base, row, sizing, hot.requested);
+  control.planTargetSizing = <u32>(claim >> 32);
+  return <u32>claim;
+}
+
+/** Binds the slot of the pending move to its target, and counts it there. */
+function bindTarget(base: usize, slot: u32): void {
+  const control = controlAt(base);
+  const hot = slotsHot(base, slot);
+  const source = arenaRow(base, control.planArena);
+  const target = arenaRow(base, control.planInto);
   const sizing = control.planTargetSizing;
-  const before = blockBytes(row, hot.sizing, hot.requested);
-  const growth = blockBytes(row, sizing, hot.requested) - before;
-  row.claimed += growth;
-  statsRecharge(base, row.pool, 0, growth);
-  slotsSetLength(hot, hot.requested, sizing);
+  // From this store on recover.ts ends the move.
+  control.planIsCopied = 1;
+  slotsRebind(base, slot, control.planTarget);
+  slotsSetState(hot, sizing, abi.SLOT_STATE_LIVE, control.planInto);
+  const usage = arenaUsageOf(hot.requested);
+  source.usage -= usage;
+  target.usage += usage;
+  if (ASC_FEATURE_THREADS) {
+    laneCacheNote(base, source, lockLane(), 0 - usage);
+    laneCacheNote(base, target, lockLane(), usage);
+  }
+  const before = blockBytes(source, control.planSizing, hot.requested);
+  const after = blockBytes(target, sizing, hot.requested);
+  source.claimed -= before;
+  target.claimed += after;
+  statsRecharge(base, source.pool, 0, after - before);
 }
 
 /** Releases the target of the pending move, if there is one. */
 function releaseTarget(base: usize): void {
   const control = controlAt(base);
   if (control.planSlot == 0) return;
-  releasePlanned(base, control.planTarget, control.planTargetSizing);
+  releasePlanned(base, control.planInto, control.planTarget, control.planTargetSizing);
   control.planSlot = 0;
 }
 
 /**
- * Releases source or target of the pending move, whichever starts at `offset`. Of two that overlap,
- * only what is not part of the other one too.
+ * Releases source or target of the pending move, whichever starts at `offset` of `arena`. Of two that
+ * overlap, only what is not part of the other one too.
  */
-function releasePlanned(base: usize, offset: u32, sizing: u32): void {
+function releasePlanned(base: usize, arena: u32, offset: u32, sizing: u32): void {
   const control = controlAt(base);
-  const row = arenaRow(base, control.planArena);
+  const row = arenaRow(base, arena);
   const shift = controlPlanOverlap(base);
   if (shift == 0) {
     blockRelease(base, row, sizing, control.planRequested, offset);

@@ -13,9 +13,9 @@
 //        ┌────────────────┬──────────────────┬─────┬──────┬────────┬───────────────┬───────┐
 //        │ slotBoundCount │ slotRetiredCount │ hot │ cold │ arenas │ arenaCapacity │ pools │
 //        └────────────────┴──────────────────┴─────┴──────┴────────┴───────────────┴───────┘
-//   byte 64       68            72               76           148        192
+//   byte 64       68            72               76           156        192
 //        ┌────────┬─────────────┬────────────────┬────────────┬──────────┐
-//        │ region │ regionBytes │ regionFreeHead │ plan, 18×4 │ reserved │
+//        │ region │ regionBytes │ regionFreeHead │ plan, 20×4 │ reserved │
 //        └────────┴─────────────┴────────────────┴────────────┴──────────┘
 //
 // Both capacities count rows, row 0 included, and row 0 stands for "none": slots are numbered 1 to
@@ -71,6 +71,8 @@ export class ControlHeader {
   planHigh: u32;
   planMaySlide: u32;
   planTargetSizing: u32;
+  planInto: u32;
+  planIsCopied: u32;
 }
 
 if (offsetof<ControlHeader>("magic") != abi.CONTROL_OFF_MAGIC) ERROR("magic");
@@ -116,6 +118,8 @@ if (offsetof<ControlHeader>("planHigh") != abi.CONTROL_OFF_PLAN_HIGH) ERROR("pla
 if (offsetof<ControlHeader>("planMaySlide") != abi.CONTROL_OFF_PLAN_MAY_SLIDE) ERROR("maySlide");
 if (offsetof<ControlHeader>("planTargetSizing") != abi.CONTROL_OFF_PLAN_TARGET_SIZING)
   ERROR("planTargetSizing");
+if (offsetof<ControlHeader>("planInto") != abi.CONTROL_OFF_PLAN_INTO) ERROR("planInto");
+if (offsetof<ControlHeader>("planIsCopied") != abi.CONTROL_OFF_PLAN_IS_COPIED) ERROR("isCopied");
 if (offsetof<ControlHeader>() > <usize>abi.CONTROL_HEADER_BYTES) ERROR("ControlHeader size");
 
 /** The header at `base`. */
@@ -139,7 +143,7 @@ export function controlRefuse(base: usize, status: u32): u32 {
 /** Units by which the pending move goes up if target and source overlap, else 0. */
 export function controlPlanOverlap(base: usize): u32 {
   const control = controlAt(base);
-  if (control.planTarget <= control.planSource) return 0;
+  if (control.planInto != control.planArena || control.planTarget <= control.planSource) return 0;
   if (control.planTargetSizing != control.planSizing) return 0;
   const shift = control.planTarget - control.planSource;
   return shift < control.planUnits ? shift : 0;

@@ -26,6 +26,7 @@ import {
   compactBegin as begin,
   compactCommit as commit,
   compactDiscard as discard,
+  compactEvacuate as evacuate,
   compactNext as next,
   compactPostpone as postpone,
   compactVeto as veto,
@@ -99,10 +100,11 @@ export function arenaOpen(base: u32, pool: u32, capacityGranules: u32, granuleSh
   return arena;
 }
 
-/** Closes an arena without live blocks and returns a status. Discards its compaction plan. */
+/** Closes an arena without live blocks and returns a status. Discards a plan that concerns it. */
 export function arenaClose(base: u32, arena: u32): u32 {
   if (!lockTryEnter(base)) return abi.STATUS_BUSY;
-  if (controlAt(base).planArena == arena) discard(base);
+  const control = controlAt(base);
+  if (control.planArena == arena || control.planInto == arena) discard(base);
   if (ASC_FEATURE_THREADS) {
     laneCacheDrain(base);
     laneCacheFold(base, lockLane());
@@ -371,6 +373,15 @@ export function compactBegin(base: u32, arena: u32, needBytes: u32, maySlide: bo
   if (!lockTryEnter(base)) return controlRefuse(base, abi.STATUS_BUSY);
   if (ASC_FEATURE_THREADS) laneCacheDrain(base);
   const count = begin(base, arena, needBytes, maySlide);
+  lockLeave(base);
+  return count;
+}
+
+/** Starts a plan that empties an arena into another one; see compact.ts. */
+export function compactEvacuate(base: u32, arena: u32, into: u32): u32 {
+  if (!lockTryEnter(base)) return controlRefuse(base, abi.STATUS_BUSY);
+  if (ASC_FEATURE_THREADS) laneCacheDrain(base);
+  const count = evacuate(base, arena, into);
   lockLeave(base);
   return count;
 }

@@ -4,7 +4,7 @@
 //
 // What a cut leaves is resolved so: a slot whose tenure says live is live, whatever was being done
 // to it; one that is cached or free is free; an arena whose row says open is open; a pending move
-// has happened if the row of its slot has the new place. Peaks and totals are kept, and raised where they are below what is live.
+// has happened if the header says that its bytes are copied. Peaks and totals are kept, and raised where they are below what is live.
 //
 // Damage is something else. A row that contradicts itself, or two blocks that overlap, are named by
 // the invariant they break, and the plane is left as it is then: to be read, not to be used.
@@ -31,7 +31,14 @@ import { laneCacheIsElsewhere, laneCacheRecount } from "./lane-cache";
 import { orderTreeFormat } from "./order-tree";
 import { regionExtentBytes, regionRelease } from "./region";
 import { slabFormat } from "./slab";
-import { slotsHot, slotsIsBound, slotsIsLive, slotsLane, slotsRenew } from "./slots";
+import {
+  slotsHot,
+  slotsIsBound,
+  slotsIsLive,
+  slotsLane,
+  slotsRenew,
+  slotsSetState,
+} from "./slots";
 import { statsPool } from "./stats";
 
 /** What a step answers if it found no damage; anything else is the code of a broken invariant. */
@@ -43,6 +50,7 @@ export function recoverAll(base: usize): u32 {
   finishMove(base);
   control.planArena = 0;
   control.planSlot = 0;
+  control.planIsCopied = 0;
   let broken = recoverRegion(base);
   if (broken == HOLDS) broken = formatArenas(base);
   if (broken == HOLDS) broken = recoverSlots(base);
@@ -52,14 +60,16 @@ export function recoverAll(base: usize): u32 {
   return checkAll(base);
 }
 
-/** Of a move that was cut off after it had changed the place of its block, changes the sizing too. */
+/** A move is done from the store on that says that its bytes are at the target. */
 function finishMove(base: usize): void {
   const control = controlAt(base);
   const slot = control.planSlot;
   if (slot == 0 || slot >= control.slotFresh || slot >= control.slotCapacity) return;
   const hot = slotsHot(base, slot);
   if (hot.state != abi.SLOT_STATE_LIVE || hot.generation != control.planGeneration) return;
-  if (hot.offset == control.planTarget) hot.sizing = <u8>control.planTargetSizing;
+  if (control.planIsCopied == 0) return;
+  hot.offset = control.planTarget;
+  slotsSetState(hot, control.planTargetSizing, abi.SLOT_STATE_LIVE, control.planInto);
 }
 
 /** Makes free extents of what lies between the metadata of the open arenas. */

@@ -21,9 +21,11 @@ export interface FreeRefusal {
   readonly error: Error;
 }
 
-/** A planned move of one block, in bytes from its arena's base. */
+/** A planned move of one block, in bytes from the base of the arena in which each place is. */
 export interface Move {
   readonly slot: number;
+  /** Arena that the block moves into: its own one unless that is evacuated. */
+  readonly into: number;
   readonly sourceOffset: number;
   readonly targetOffset: number;
   readonly byteLength: number;

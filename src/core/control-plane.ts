@@ -306,6 +306,14 @@ export class ControlPlane {
     this.#core.compactBegin(this.#base, arena, needBytes, maySlide);
   }
 
+  /**
+   * Starts a plan that moves the blocks of an arena into another one of its pool; an older plan is
+   * dropped. What finds no place there stays.
+   */
+  beginEvacuation(arena: number, into: number): void {
+    this.#zeroOrThrow(this.#core.compactEvacuate(this.#base, arena, into) >>> 0);
+  }
+
   /** The next move, whose target is already claimed, or null when the plan is exhausted. */
   nextMove(): Move | null {
     const slot = this.#zeroOrThrow(this.#core.compactNext(this.#base) >>> 0);
@@ -313,6 +321,7 @@ export class ControlPlane {
     const unitBytes = this.#unitBytes(this.arenaOf(slot));
     return {
       slot,
+      into: this.#header(abi.CONTROL_OFF_PLAN_INTO),
       sourceOffset: this.#header(abi.CONTROL_OFF_PLAN_SOURCE) * unitBytes,
       targetOffset: this.#header(abi.CONTROL_OFF_PLAN_TARGET) * unitBytes,
       byteLength: this.requestedBytesOf(slot),
@@ -374,9 +383,13 @@ export class ControlPlane {
     const capacityBytes = this.#arena(arena, abi.ARENA_OFF_CAPACITY) * granuleBytes;
     const liveCount = this.arenaLiveCount(arena);
     const tree = this.#base + this.#arena(arena, abi.ARENA_OFF_TREE);
-    // What an empty arena has cached is given back before a request is refused.
+    const isTarget =
+      this.#header(abi.CONTROL_OFF_PLAN_SLOT) !== 0 &&
+      this.#header(abi.CONTROL_OFF_PLAN_INTO) === arena;
+    // What an empty arena has cached is given back before a request is refused; the target of a pending
+    // move is not.
     const orders =
-      liveCount === 0
+      liveCount === 0 && !isTarget
         ? this.#arena(arena, abi.ARENA_OFF_CAPACITY)
         : this.#word(tree + abi.TREE_OFF_MASK);
     const row = this.#arenaAddress(arena);

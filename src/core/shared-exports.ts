@@ -14,6 +14,7 @@ export const ANSWERS_ZERO: ReadonlySet<string> = new Set([
   "slotPin",
   "laneReserve",
   "compactBegin",
+  "compactEvacuate",
   "compactNext",
 ]);
 

@@ -49,6 +49,7 @@ export interface CoreExports {
   slotUnits(base: number, slot: number): number;
   arenaLongestFree(base: number, arena: number): number;
   compactBegin(base: number, arena: number, needBytes: number, maySlide: boolean): number;
+  compactEvacuate(base: number, arena: number, into: number): number;
   compactNext(base: number): number;
   compactCommit(base: number): number;
   compactVeto(base: number): number;

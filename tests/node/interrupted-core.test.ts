@@ -131,7 +131,7 @@ function differences(left: Blocks, right: Blocks): string[] {
 function nextChange(plane: Plane, unit: () => number): () => unknown {
   const { core, base } = plane;
   const draw = unit();
-  const arena = unit() < 0.7 ? 1 : 2;
+  const arena = unit() < 0.6 ? 1 : unit() < 0.7 ? 2 : 3;
   const live = [...plane.blocks().keys()].map((name) => name.split(":").map(Number));
   const [slot, generation] = live[Math.floor(unit() * live.length)] ?? [0, 0];
   const growth = live.length < SLOT_CAPACITY * 0.8 ? 0.5 : 0.3;
@@ -147,11 +147,15 @@ function nextChange(plane: Plane, unit: () => number): () => unknown {
     const maySlide = unit() < 0.5;
     return () => core.compactBegin(base, arena, needBytes, maySlide);
   }
+  if (draw < 0.93) {
+    const [from, into] = unit() < 0.5 ? [2, 3] : [3, 2];
+    return () => core.compactEvacuate(base, from as number, into as number);
+  }
   if (draw < 0.95) return () => core.compactNext(base);
   if (draw < 0.97) return () => core.compactCommit(base);
   if (draw < 0.98) return () => core.arenaAllocateWhole(base, 3, 4096);
   const granules = 512 + Math.floor(unit() * 512);
-  if (draw < 0.99) return () => core.arenaOpen(base, 2, granules, 6);
+  if (draw < 0.99) return () => core.arenaOpen(base, 1, granules, 6);
   return () => core.arenaClose(base, 3);
 }
 
@@ -195,6 +199,45 @@ describe("a change of the core that is cut off", () => {
       }
       expect(cutCount).toBeGreaterThan(1000);
     }));
+
+  it("has moved a block into another arena or has not, wherever the commit was cut off", () => {
+    const plane = new Plane(instrumented, release);
+    const { core, base } = plane;
+    expect(core.arenaOpen(base, 1, 512, 6)).toBe(3);
+    // In both arenas some block has the place that another one has in the other.
+    for (const bytes of [64, 1000, 64, 8000]) {
+      core.arenaAllocate(base, 2, bytes, 1);
+      core.arenaAllocate(base, 3, bytes, 1);
+    }
+    const counts = { old: 0, moved: 0 };
+    expect(core.compactEvacuate(base, 3, 2)).toBe(4);
+    for (let moves = 0; moves < 4; moves++) {
+      expect(core.compactNext(base)).not.toBe(0);
+      const before = plane.snapshot();
+      const blocksBefore = plane.blocks();
+      plane.storeCount = 0;
+      expect(core.compactCommit(base)).toBe(abi.STATUS_OK);
+      const after = plane.snapshot();
+      const blocksAfter = plane.blocks();
+      expect(differences(blocksBefore, blocksAfter).length).toBe(1);
+      for (let index = 0, count = plane.storeCount; index < count; index++) {
+        plane.restore(before);
+        expect(plane.cut(index, () => core.compactCommit(base))).toBe(true);
+        expect(plane.recover()).toBe(0);
+        if (differences(blocksBefore, plane.blocks()).length === 0) counts.old += 1;
+        else {
+          expect(differences(blocksAfter, plane.blocks())).toEqual([]);
+          counts.moved += 1;
+        }
+      }
+      plane.restore(after);
+      expect(core.check(base)).toBe(0);
+    }
+    expect(core.compactNext(base)).toBe(0);
+    expect(core.arenaClose(base, 3)).toBe(abi.STATUS_OK);
+    expect(counts.old).toBeGreaterThan(4);
+    expect(counts.moved).toBeGreaterThan(40);
+  });
 
   it("leaves a plane on which everything can be freed, and all of it comes back", () =>
     withSeed("free after cuts", (seed) => {
