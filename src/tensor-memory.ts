@@ -448,8 +448,9 @@ export class TensorMemory {
   // --- Upkeep --------------------------------------------------------------------------------------
 
   /**
-   * Moves unpinned blocks together so that the free space of each arena becomes one piece. Handles stay
-   * valid. Where the limits end a call, the next one goes on, whatever was allocated meanwhile.
+   * Moves unpinned blocks out of arenas that their kind can do without, and then together, so that the
+   * free space of each arena becomes one piece. Handles stay valid. Arenas that became empty are kept for
+   * other kinds until {@link trim}. Where the limits end a call, the next one goes on, whatever was allocated meanwhile.
    *
    * @param options.bytesMovedMax Bytes to copy at most; a longer tensor moves alone, in a call of its
    *   own. Default: no limit.
@@ -471,15 +472,21 @@ export class TensorMemory {
   }
 
   /**
-   * Gives back what pools of fixed shapes and plans hold idle, and drops every empty arena. The engine gives their RAM back at its next collection; until then they
-   * count against the budget.
+   * Gives back what pools of fixed shapes and plans hold idle, empties arenas whose tensors fit into
+   * others of their kind, and drops every empty arena. The engine gives their RAM back at its next
+   * collection; until then they count against the budget.
    *
    * @returns Bytes dropped.
+   * @remarks Synchronous. Copies what it moves: less than an arena for each one that it empties.
    */
   trim(): number {
     this.#allocator.checkOpen();
     this.#parts.held.releaseIdle();
-    for (const pool of this.#pools.values()) pool.releaseEmptyArenas();
+    for (const pool of this.#pools.values()) {
+      pool.releaseEmptyArenas();
+      // Ends: each time there is one arena less.
+      while (this.#parts.compactor.evacuate(pool));
+    }
     return this.#shelf.dropSpares(this.#shelf.stats().spareBytes);
   }
 

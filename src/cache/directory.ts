@@ -36,6 +36,11 @@ export class Directory {
     this.#freeIndexes.push(record.index);
   }
 
+  /** Lets go of the views on a buffer: what they were made for has moved away. */
+  forgetViews(buffer: object): void {
+    for (const record of this) if (record.view?.buffer === buffer) record.view = null;
+  }
+
   *[Symbol.iterator](): Generator<TensorRecord> {
     for (const record of this.#byIndex) if (record !== undefined) yield record;
   }

@@ -253,8 +253,9 @@ export class Reclaimer {
         }
       } else if (remedy === "evict-clean") {
         slot = this.#tryEvictClean(pool, bytes, () => place(remedy));
-      } else if (this.#compactor.makeRoom(pool, bytes) > 0) {
-        slot = place(remedy);
+      } else {
+        if (this.#compactor.makeRoom(pool, bytes) > 0) slot = place(remedy);
+        if (slot === 0 && this.#tryEvacuate(pool, bytes)) slot = place(remedy);
       }
       if (slot === 0) continue;
       const { kind } = pool;
@@ -270,6 +271,19 @@ export class Reclaimer {
     const { spareCount } = this.#shelf.stats();
     for (const other of this.#pools.values()) other.releaseEmptyArenas();
     return this.#shelf.stats().spareCount > spareCount && pool.tryAddArena(bytes);
+  }
+
+  /** Gets an arena that another pool can do without once its blocks have moved together. */
+  #tryEvacuate(pool: MemoryPool, bytes: number): boolean {
+    const arenaBytes = pool.arenaBytesFor(bytes);
+    if (arenaBytes > pool.roomBytes) return false;
+    for (const other of this.#pools.values()) {
+      // An arena much longer than what is asked for would not be taken from the shelf.
+      const isOfUse = other.arenaBytes >= arenaBytes && other.arenaBytes < 2 * arenaBytes;
+      if (other === pool || !isOfUse || !this.#compactor.evacuate(other)) continue;
+      if (pool.tryAddArena(bytes)) return true;
+    }
+    return false;
   }
 
   #tryEvictClean(pool: MemoryPool, bytes: number, place: () => number): number {

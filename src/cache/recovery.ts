@@ -2,6 +2,7 @@
 import type { ControlPlane } from "../core/control-plane.js";
 import { MisuseError } from "../errors.js";
 import type { ArenaShelf } from "../memory/arena-shelf.js";
+import type { Compactor } from "../memory/compactor.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
 import type { TensorKind } from "../types.js";
 import type { Directory } from "./directory.js";
@@ -26,14 +27,16 @@ export function recoverMemory(
     readonly swapper: MemorySwapper;
     readonly reclaimer: Reclaimer;
     readonly held: HeldBlocks;
+    readonly compactor: Compactor;
   },
   forget: (record: TensorRecord) => void,
 ): number {
-  const { core, pools, shelf, directory, swapper, reclaimer, held } = parts;
+  const { core, pools, shelf, directory, swapper, reclaimer, held, compactor } = parts;
   if (reclaimer.reservedCount > 0) {
     throw new MisuseError("re-entrant", "a reservation is under way: await it first");
   }
   core.recover();
+  compactor.reset();
   for (const pool of pools.values()) pool.reconcile();
   const gone = swapper.reconcile(held.slots());
   for (const record of gone) {

@@ -41,7 +41,12 @@ export interface ControlPlaneOptions {
 const BATCH_HANDLES_MAX = 1024;
 
 /** Zeros with these statuses beside them are ordinary: the caller decides. */
-const ORDINARY_REFUSALS = new Set([abi.STATUS_NO_ROOM, abi.STATUS_NO_SLOT, abi.STATUS_NO_METADATA]);
+const ORDINARY_REFUSALS: ReadonlySet<number> = new Set([
+  abi.STATUS_NO_ROOM,
+  abi.STATUS_NO_SLOT,
+  abi.STATUS_NO_METADATA,
+  abi.STATUS_NO_PLAN,
+]);
 
 export class ControlPlane {
   readonly byteLength: number;
@@ -308,13 +313,13 @@ export class ControlPlane {
 
   /**
    * Starts a plan that moves the blocks of an arena into another one of its pool; an older plan is
-   * dropped. What finds no place there stays.
+   * dropped. What finds no place there stays; so does everything if only one of the two has slabs.
    */
   beginEvacuation(arena: number, into: number): void {
-    this.#zeroOrThrow(this.#core.compactEvacuate(this.#base, arena, into) >>> 0);
+    this.#core.compactEvacuate(this.#base, arena, into);
   }
 
-  /** The next move, whose target is already claimed, or null when the plan is exhausted. */
+  /** The next move, whose target is already claimed, or null when there is no plan or no more of it. */
   nextMove(): Move | null {
     const slot = this.#zeroOrThrow(this.#core.compactNext(this.#base) >>> 0);
     if (slot === 0) return null;

@@ -21,6 +21,8 @@ export interface ArenaShelfOptions {
   readonly budget: Budget;
   readonly createArena: ArenaFactory;
   readonly granuleShift: number;
+  /** Told the anchor of an arena that is dropped, to let go of views on it. */
+  readonly onDrop: (anchor: object) => void;
 }
 
 export interface ArenaShelfStats {
@@ -44,6 +46,7 @@ export class ArenaShelf {
   readonly #budget: Budget;
   readonly #createArena: ArenaFactory;
   readonly #granuleShift: number;
+  readonly #onDrop: (anchor: object) => void;
   readonly #spares: Arena[] = [];
   /** By the control plane's number; the hot path resolves a slot's arena here. */
   readonly #open: (PoolArena | undefined)[] = [];
@@ -58,6 +61,7 @@ export class ArenaShelf {
     this.#budget = options.budget;
     this.#createArena = options.createArena;
     this.#granuleShift = options.granuleShift;
+    this.#onDrop = options.onDrop;
     this.#retired = new FinalizationRegistry((bytes) => this.#budget.release("retired", bytes));
   }
 
@@ -179,6 +183,7 @@ export class ArenaShelf {
     this.#views = this.#views.map((kept) =>
       kept?.view.buffer === arena.anchor ? undefined : kept,
     );
+    this.#onDrop(arena.anchor);
     this.#droppedCount += 1;
     this.#budget.move("arenas", "retired", arena.capacityBytes);
     this.#retired.register(arena.anchor, arena.capacityBytes);

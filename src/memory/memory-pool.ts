@@ -15,6 +15,19 @@ export function fragmentationLevel(externalFragmentation: number): Fragmentation
   return externalFragmentation < 0.6 ? "high" : "critical";
 }
 
+/** What compaction has done in a pool since the beginning. */
+export interface CompactionTotals {
+  /** Plans begun: one for each arena of a round, and more for one that is emptied. */
+  readonly planCount: number;
+  /** Blocks moved. */
+  readonly moveCount: number;
+  readonly movedBytes: number;
+  /** Moves given up because the block was pinned or freed meanwhile. */
+  readonly vetoCount: number;
+  /** Arenas that were emptied into others and handed back. */
+  readonly evacuatedCount: number;
+}
+
 export interface PoolStats extends PoolCounters {
   readonly kind: TensorKind;
   /** Infinity when the pool draws from the common budget alone. */
@@ -37,7 +50,9 @@ export interface PoolStats extends PoolCounters {
   readonly externalFragmentationPeak: number;
   /** 1 − requested ÷ granted; 0 when nothing is granted. */
   readonly internalFragmentation: number;
+  /** Bytes that compaction has moved: {@link CompactionTotals.movedBytes}. */
   readonly compactedBytes: number;
+  readonly compaction: CompactionTotals;
 }
 
 export interface MemoryPoolOptions {
@@ -56,6 +71,14 @@ export class MemoryPool {
   readonly kind: TensorKind;
   readonly budgetBytes: number;
   readonly arenaBytes: number;
+  /** Counted by the compactor. */
+  readonly compaction: { -readonly [Total in keyof CompactionTotals]: number } = {
+    planCount: 0,
+    moveCount: 0,
+    movedBytes: 0,
+    vetoCount: 0,
+    evacuatedCount: 0,
+  };
   readonly #index: number;
   readonly #canaryBytes: number;
   readonly #core: ControlPlane;
@@ -64,7 +87,6 @@ export class MemoryPool {
   #capacityBytes = 0;
   #capacityBytesPeak = 0;
   #externalFragmentationPeak = 0;
-  #compactedBytes = 0;
 
   constructor(options: MemoryPoolOptions) {
     this.kind = options.kind;
@@ -159,9 +181,15 @@ export class MemoryPool {
     return this.#core.arenaCounters(id).freeBytes >= bytes;
   }
 
-  /** Counts bytes that compaction has copied. */
-  noteCompacted(movedBytes: number): void {
-    this.#compactedBytes += movedBytes;
+  /** Makes an arena the last one that is asked for room. */
+  putLast(opened: PoolArena): void {
+    this.#arenas.splice(this.#arenas.indexOf(opened), 1);
+    this.#arenas.push(opened);
+  }
+
+  /** Blocks ever freed. Cost: one look at each arena and its class caches. */
+  get freeCount(): number {
+    return this.#core.poolCounters(this.#index).freeCount;
   }
 
   /** Notes the external fragmentation of this moment for the peak; called when a request is refused. */
@@ -202,7 +230,8 @@ export class MemoryPool {
       externalFragmentationPeak: this.#externalFragmentationPeak,
       internalFragmentation:
         counters.grantedBytes === 0 ? 0 : 1 - counters.requestedBytes / counters.grantedBytes,
-      compactedBytes: this.#compactedBytes,
+      compactedBytes: this.compaction.movedBytes,
+      compaction: { ...this.compaction },
     };
   }
 

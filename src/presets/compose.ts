@@ -177,7 +177,8 @@ export async function composeTensorMemory(
     const namespace = { tenant, fingerprint };
     const engine = new TransferEngine({ tier, codec: rawCodec, hasher, staging, namespace });
     const createArena = linearArenas(createMemory);
-    const shelf = new ArenaShelf({ core, budget, createArena, granuleShift });
+    const onDrop = (anchor: object) => directory.forgetViews(anchor);
+    const shelf = new ArenaShelf({ core, budget, createArena, granuleShift, onDrop });
     const pools = new Map<TensorKind, MemoryPool>();
     for (const [index, kind] of TENSOR_KINDS.entries()) {
       const budgetBytes = checked.poolBytes.get(kind) ?? Number.POSITIVE_INFINITY;
