@@ -34,13 +34,7 @@ import {
   arenaTree,
   arenaUsageOf,
 } from "./arena-row";
-import {
-  RUN_UNITS_MIN,
-  blockBytes,
-  blockClaimBelow,
-  blockIsPage,
-  blockRelease,
-} from "./block";
+import { RUN_UNITS_MIN, blockBytes, blockClaimBelow, blockIsPage, blockRelease } from "./block";
 import { classCacheDrain } from "./class-cache";
 import {
   compactGoalClaimPack,
@@ -55,14 +49,7 @@ import { laneCacheNote } from "./lane-cache";
 import { lockLane } from "./lock";
 import { NO_GRANULE, orderTreeClaimRun, orderTreeReleaseRun } from "./order-tree";
 import { NO_UNIT } from "./slab";
-import {
-  HotRow,
-  slotsHot,
-  slotsLane,
-  slotsRebind,
-  slotsSetState,
-  slotsVerify,
-} from "./slots";
+import { HotRow, slotsHot, slotsLane, slotsRebind, slotsSetState, slotsVerify } from "./slots";
 import { sortedSlotsAt, sortedSlotsBuild, sortedSlotsByLength } from "./sorted-slots";
 import { statsRecharge } from "./stats";
 
@@ -224,8 +211,7 @@ function beginRound(base: usize, row: ArenaRow): void {
   else if (control.planGoal == abi.GOAL_EVACUATE) {
     sortedSlotsByLength(base, count, false);
     control.planCount = count;
-  }
-  else if (control.planGoal == abi.GOAL_SLIDE) {
+  } else if (control.planGoal == abi.GOAL_SLIDE) {
     control.planCount = compactGoalSlide(base, row, count);
   } else control.planCount = compactGoalWindow(base, row, count);
 }

@@ -31,14 +31,7 @@ import { laneCacheIsElsewhere, laneCacheRecount } from "./lane-cache";
 import { orderTreeFormat } from "./order-tree";
 import { regionExtentBytes, regionRelease } from "./region";
 import { slabFormat } from "./slab";
-import {
-  slotsHot,
-  slotsIsBound,
-  slotsIsLive,
-  slotsLane,
-  slotsRenew,
-  slotsSetState,
-} from "./slots";
+import { slotsHot, slotsIsBound, slotsIsLive, slotsLane, slotsRenew, slotsSetState } from "./slots";
 import { statsPool } from "./stats";
 
 /** What a step answers if it found no damage; anything else is the code of a broken invariant. */

@@ -8,6 +8,13 @@ export interface Clock {
   wallMs(): number;
   /** Resolves after at least `delayMs`, in a later turn of the event loop. */
   sleep(delayMs: number): Promise<void>;
+  /**
+   * Calls `work` once, after at least `delayMs` and in a later turn of the event loop. Does not keep a
+   * process alive that has nothing else to do.
+   *
+   * @returns Calls it off, if it was not called yet.
+   */
+  defer(delayMs: number, work: () => void): () => void;
 }
 
 /** The platform's own clock. */
@@ -15,4 +22,10 @@ export const systemClock: Clock = {
   monotonicMs: () => performance.now(),
   wallMs: () => Date.now(),
   sleep: (delayMs) => new Promise((resolve) => setTimeout(resolve, delayMs)),
+  defer: (delayMs, work) => {
+    const timer: unknown = setTimeout(work, delayMs);
+    // Browsers give a number.
+    if (typeof timer === "object") (timer as { unref?(): void }).unref?.();
+    return () => clearTimeout(timer as number);
+  },
 };

@@ -50,11 +50,13 @@ export type {
   AttachedTensor,
   WorkerTensorOptions,
 } from "./memory/attached-memory.js";
+export type { CompactionOptions } from "./memory/auto-compaction.js";
 export type { BudgetCategory, BudgetStats } from "./memory/budget.js";
 export type { CompactionResult } from "./memory/compactor.js";
 export type { MemoryEvent } from "./memory/events.js";
+export type { FragmentationLevel } from "./memory/fragmentation.js";
 export type { LeakStats } from "./memory/leak-watch.js";
-export type { FragmentationLevel, MemoryPool, PoolStats } from "./memory/memory-pool.js";
+export type { CompactionTotals, MemoryPool, PoolStats } from "./memory/memory-pool.js";
 export type { Seams, TensorMemoryOptions, TensorOptions } from "./memory/options.js";
 export type { Pin, PinAccess } from "./memory/pin.js";
 export type { Scope } from "./memory/scope.js";

@@ -26,6 +26,7 @@ import type { EndingWorker } from "./core/lane-watch.js";
 import { CorruptionError, MisuseError, TierError } from "./errors.js";
 import type { HardwareProfile } from "./hardware/hardware-profile.js";
 import type { ArenaShelf } from "./memory/arena-shelf.js";
+import type { AutoCompaction } from "./memory/auto-compaction.js";
 import type { Budget } from "./memory/budget.js";
 import {
   checkAlignment,
@@ -56,6 +57,8 @@ export interface TensorMemoryParts {
   readonly profile: HardwareProfile;
   readonly core: ControlPlane;
   readonly compactor: Compactor;
+  /** null: compaction is on demand. */
+  readonly autoCompaction: AutoCompaction | null;
   readonly budget: Budget;
   readonly shelf: ArenaShelf;
   readonly pools: ReadonlyMap<TensorKind, MemoryPool>;
@@ -539,6 +542,7 @@ export class TensorMemory {
   close(): Promise<void> {
     this.#closing ??= (async () => {
       this.#allocator.close();
+      this.#parts.autoCompaction?.stop();
       try {
         await this.#swapper.transfers.settle();
         await this.#engine.tier.close();

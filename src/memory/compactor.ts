@@ -24,6 +24,13 @@ export interface CompactionLimits {
   readonly durationMsMax: number;
 }
 
+/** A pool that a round is about. */
+export interface CompactionScope {
+  readonly pool: MemoryPool;
+  /** Whether arenas that it can do without are emptied, too. */
+  readonly mayEvacuate: boolean;
+}
+
 /** The limits of one step, and what of them is used up. */
 interface Course {
   readonly bytesMovedMax: number;
@@ -57,6 +64,8 @@ export class Compactor {
   readonly #clock: Clock;
   /** The round under way; the first step of the first task has a plan if `#isPlanned`. */
   #tasks: Task[] = [];
+  /** The round is not about everything. */
+  #isPartial = false;
   #isPlanned = false;
   /** How much had been freed in a pool when blocks of its lightest arena found no place. */
   readonly #vain = new WeakMap<MemoryPool, number>();
@@ -75,15 +84,20 @@ export class Compactor {
    * Empties arenas that can be done without, then compacts every arena, as far as the limits allow, and
    * goes on with the next call.
    *
-   * @param pools Those to begin a round with. Default: all.
+   * @param scopes What a round is about that begins now. Default: everything, and a round about less ends.
    */
   step(
     { bytesMovedMax, durationMsMax }: CompactionLimits,
-    pools: Iterable<MemoryPool> = this.#pools.values(),
+    scopes: readonly CompactionScope[] | null = null,
   ): CompactionResult {
     const endMs = this.#clock.monotonicMs() + durationMsMax;
     const course = { bytesMovedMax, endMs, movedBytes: 0 };
-    if (this.#tasks.length === 0) this.#tasks = this.#allTasks(pools);
+    if (this.#tasks.length === 0 || (scopes === null && this.#isPartial)) {
+      this.reset();
+      const all = [...this.#pools.values()].map((pool) => ({ pool, mayEvacuate: true }));
+      this.#tasks = this.#allTasks(scopes ?? all);
+      this.#isPartial = scopes !== null;
+    }
     for (let task = this.#tasks[0]; task !== undefined; task = this.#tasks[0]) {
       if (!this.#run(task, course)) return { movedBytes: course.movedBytes, isFinished: false };
       this.#tasks.shift();
@@ -125,15 +139,21 @@ export class Compactor {
     return !pool.arenas.includes(task.source);
   }
 
+  /** Whether some arena of a pool could be emptied now. Moves nothing. Cost: as the choice of one. */
+  canEvacuate(pool: MemoryPool): boolean {
+    if (pool.arenas.length < 2 || this.#vain.get(pool) === pool.freeCount) return false;
+    return chooseEvacuation(this.#core, pool) !== null;
+  }
+
   /** Forgets the plan under way: somebody else has ended it, or is about to. */
   reset(): void {
     this.#isPlanned = false;
   }
 
-  #allTasks(pools: Iterable<MemoryPool>): Task[] {
+  #allTasks(scopes: readonly CompactionScope[]): Task[] {
     const tasks: Task[] = [];
-    for (const pool of pools) {
-      const evacuation = this.#evacuationOf(pool);
+    for (const { pool, mayEvacuate } of scopes) {
+      const evacuation = mayEvacuate ? this.#evacuationOf(pool) : null;
       if (evacuation !== null) tasks.push(evacuation);
       for (const source of pool.arenas) {
         const steps: PlanStep[] = [{ type: "pack", into: source, needBytes: 0 }];

@@ -2,6 +2,7 @@
 // its oldest events go and are counted.
 import type { GuardError } from "../errors.js";
 import type { TensorKind } from "../types.js";
+import type { FragmentationLevel } from "./fragmentation.js";
 
 export type MemoryEvent =
   /** A request did not fit at first; `remedies` are those that were needed. */
@@ -10,6 +11,17 @@ export type MemoryEvent =
       readonly kind: TensorKind;
       readonly requestedBytes: number;
       readonly remedies: readonly string[];
+    }
+  /**
+   * The free space of a kind is in more pieces than before, or in fewer. Looked at some time after frees,
+   * and after compaction by itself; not with `compaction: "on-demand"`.
+   */
+  | {
+      readonly type: "fragmentation";
+      readonly kind: TensorKind;
+      readonly level: FragmentationLevel;
+      readonly previous: FragmentationLevel;
+      readonly externalFragmentation: number;
     }
   /** A tensor was demoted, by pressure or by `swapOut`. `bytesWritten` is 0 for a clean one. */
   | {

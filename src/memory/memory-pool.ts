@@ -4,16 +4,7 @@ import type { PoolCounters } from "../core/counters.js";
 import { WASM_PAGE_BYTES } from "../core/linear-memory.js";
 import type { TensorKind } from "../types.js";
 import type { ArenaShelf, PoolArena } from "./arena-shelf.js";
-
-/** Below 0.1, 0.3 and 0.6 of external fragmentation, and from 0.6 on. */
-export type FragmentationLevel = "low" | "medium" | "high" | "critical";
-
-/** The level of an external fragmentation of 0 to 1. */
-export function fragmentationLevel(externalFragmentation: number): FragmentationLevel {
-  if (externalFragmentation < 0.1) return "low";
-  if (externalFragmentation < 0.3) return "medium";
-  return externalFragmentation < 0.6 ? "high" : "critical";
-}
+import { type FragmentationLevel, fragmentationLevel } from "./fragmentation.js";
 
 /** What compaction has done in a pool since the beginning. */
 export interface CompactionTotals {
@@ -79,6 +70,8 @@ export class MemoryPool {
     vetoCount: 0,
     evacuatedCount: 0,
   };
+  /** Told of every free; does almost nothing. */
+  onFreed: () => void = () => {};
   readonly #index: number;
   readonly #canaryBytes: number;
   readonly #core: ControlPlane;
@@ -153,8 +146,13 @@ export class MemoryPool {
     this.closeIfEmpty(id);
   }
 
-  /** Hands an arena back if it is empty and not the pool's last. @param id Its number in the core. */
+  /**
+   * Hands an arena back if it is empty and not the pool's last. Called whenever something was freed.
+   *
+   * @param id Its number in the core.
+   */
   closeIfEmpty(id: number): void {
+    this.onFreed();
     if (this.#core.arenaLiveCount(id) > 0) return;
     const emptied = this.#arenas.find((opened) => opened.id === id);
     if (emptied === undefined || emptied.isShared) return;

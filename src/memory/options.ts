@@ -29,6 +29,11 @@ import {
   TENSOR_KINDS,
   type TensorKind,
 } from "../types.js";
+import {
+  type CompactionOptions,
+  type CompactionPolicy,
+  checkCompaction,
+} from "./auto-compaction.js";
 import { checkAlignment, checkFlag, checkId, checkObject, checkSignal } from "./checks.js";
 
 /** The size of a tensor: its shape, or a plain number of bytes. */
@@ -105,6 +110,13 @@ export interface TensorMemoryOptions {
    * them copies. In browsers it needs a cross-origin isolated page.
    */
   readonly shared?: boolean | undefined;
+  /**
+   * When blocks are moved together, and out of arenas that their kind can do without. `"auto"`: in short
+   * steps in the background, once the free space of a kind is in too many pieces, and under pressure.
+   * `"on-demand"`: under pressure and by `compact` and `trim` alone. An object: `"auto"` with other limits.
+   * Default: `"auto"`.
+   */
+  readonly compaction?: "auto" | "on-demand" | CompactionOptions | undefined;
   /** Aborts the opening. */
   readonly signal?: AbortSignal | undefined;
   /** Where the modules come from, for pages whose policy forbids the inline ones. */
@@ -246,6 +258,8 @@ export interface CheckedOptions {
   readonly isDurable: boolean;
   readonly tenant: string;
   readonly fingerprint: string;
+  /** null: on demand. */
+  readonly compaction: CompactionPolicy | null;
 }
 
 /** @throws {MisuseError} `bad-option`, `bad-size`, `bad-kind`, `unsupported`. */
@@ -258,6 +272,7 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     "namespace",
     "debug",
     "shared",
+    "compaction",
     "signal",
     "wasm",
     "seams",
@@ -307,12 +322,13 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     isDurable: mode === "durable",
     tenant: checkNamespacePart(namespace["tenant"] ?? "", "tenant"),
     fingerprint: checkNamespacePart(namespace["fingerprint"] ?? "", "fingerprint"),
+    compaction: checkCompaction(options.compaction),
   };
 }
 
 /** What each seam must answer to; empty: it is a function itself. */
 const SEAM_METHODS: Readonly<Record<keyof Seams, readonly string[]>> = {
-  clock: ["monotonicMs", "wallMs", "sleep"],
+  clock: ["monotonicMs", "wallMs", "sleep", "defer"],
   random: ["uint32"],
   createMemory: [],
   fileSystem: ["join", "list", "create", "openRead", "rename", "remove", "tryLock"],

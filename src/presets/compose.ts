@@ -22,6 +22,7 @@ import { MisuseError, throwIfAborted } from "../errors.js";
 import { HARDWARE_PROFILES, type HardwareProfile } from "../hardware/hardware-profile.js";
 import { unknownLifetime } from "../lifetime/unknown-lifetime.js";
 import { ArenaShelf } from "../memory/arena-shelf.js";
+import { AutoCompaction } from "../memory/auto-compaction.js";
 import { Budget } from "../memory/budget.js";
 import { checkShared } from "../memory/checks.js";
 import { Compactor } from "../memory/compactor.js";
@@ -188,10 +189,14 @@ export async function composeTensorMemory(
     }
     const sink = seams.statsSink ?? nullSink;
     const compactor = new Compactor({ core, pools, clock });
+    const compacting = { compactor, shelf, budget, pools, events, clock };
+    const autoCompaction =
+      checked.compaction && new AutoCompaction({ ...compacting, policy: checked.compaction });
     const held = new HeldBlocks(core, shelf);
     const guards = isDebug ? new Guards({ core, shelf, held, events }) : null;
     const parts = {
       compactor,
+      autoCompaction,
       held,
       core,
       budget,

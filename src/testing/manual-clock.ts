@@ -8,6 +8,8 @@ export interface ManualClock extends Clock {
   setWallMs(wallMs: number): void;
   /** Sleepers that are still asleep. */
   readonly sleeperCount: number;
+  /** Work that was deferred, and neither done nor called off. It waits for time to pass, whatever sleeping is. */
+  readonly deferredCount: number;
 }
 
 export interface ManualClockOptions {
@@ -18,6 +20,7 @@ export interface ManualClockOptions {
 }
 
 export function manualClock(options: ManualClockOptions = {}): ManualClock {
+  const deferred = new Set<{ readonly atMs: number; readonly work: () => void }>();
   const sleepers = new Set<{ readonly untilMs: number; readonly wake: () => void }>();
   let nowMs = options.startMs ?? 1_000_000;
   let wallAheadMs = 0;
@@ -28,6 +31,13 @@ export function manualClock(options: ManualClockOptions = {}): ManualClock {
       sleepers.delete(sleeper);
       sleeper.wake();
     }
+    for (const each of deferred) if (each.atMs <= nowMs) run(each);
+  };
+  const run = (each: { readonly atMs: number; readonly work: () => void }) => {
+    // In a later turn, and only if it was not called off by then.
+    systemClock.defer(0, () => {
+      if (deferred.delete(each)) each.work();
+    });
   };
   return {
     monotonicMs: () => nowMs,
@@ -43,12 +53,20 @@ export function manualClock(options: ManualClockOptions = {}): ManualClock {
       // A sleep ends in a later turn of the event loop, whatever the time.
       await systemClock.sleep(0);
     },
+    defer: (delayMs, work) => {
+      const each = { atMs: nowMs + delayMs, work };
+      deferred.add(each);
+      return () => deferred.delete(each);
+    },
     advance,
     setWallMs: (wallMs) => {
       wallAheadMs = wallMs - nowMs;
     },
     get sleeperCount() {
       return sleepers.size;
+    },
+    get deferredCount() {
+      return deferred.size;
     },
   };
 }

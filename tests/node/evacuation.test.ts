@@ -90,7 +90,7 @@ describe("trim", () => {
       // Nothing is moved a second time, and a little more fits without another arena.
       expect(memory.trim()).toBe(0);
       expect(poolOf(memory).compaction).toEqual(after.compaction);
-      memory.allocate({ kind: "ACTIVATIONS", byteLength: after.arenaBytes / 16 }).free();
+      memory.allocate({ kind: "ACTIVATIONS", byteLength: after.arenaBytes / 256 }).free();
       expect(poolOf(memory).arenaCount).toBe(after.arenaCount);
       freeAll();
     }),

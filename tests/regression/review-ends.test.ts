@@ -50,8 +50,9 @@ describe("in a realm without Symbol.dispose", () => {
       },
     });
     const code = (output as { output: { code: string }[] }[])[0]?.output[0]?.code as string;
-    const { crypto, performance, setTimeout, atob, URL: Url } = globalThis;
-    const platform = { WebAssembly, crypto, performance, setTimeout, atob, URL: Url };
+    const { crypto, performance, setTimeout, clearTimeout, atob, URL: Url } = globalThis;
+    const timers = { setTimeout, clearTimeout };
+    const platform = { WebAssembly, crypto, performance, ...timers, atob, URL: Url };
     const text = { TextEncoder, TextDecoder, navigator: {} };
     const context = createContext({ ...platform, ...text });
     runInContext(`${RUN_WITHOUT_DISPOSE}\n${code}\nglobalThis.tierheap = tierheap;`, context);
