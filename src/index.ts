@@ -24,6 +24,7 @@ export type { SwapperStats } from "./cache/memory-swapper.js";
 export type { FixedShapeOptions } from "./cache/repeated-tensors.js";
 export type { PlanRecorder, StepPlan } from "./cache/step-plan.js";
 export type { Clock } from "./clock.js";
+export type { BlockCount } from "./core/block-counts.js";
 export type { PoolCounters } from "./core/counters.js";
 export type { EndingWorker } from "./core/lane-watch.js";
 export type { LockCounters, SharedArena } from "./core/lanes.js";

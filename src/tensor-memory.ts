@@ -493,6 +493,12 @@ export class TensorMemory {
     return this.#shelf.dropSpares(this.#shelf.stats().spareBytes);
   }
 
+  /**
+   * Everything that is counted.
+   *
+   * @remarks Reads counters that are kept anyway: the cost is a bounded number of looks at each arena,
+   *   however many tensors there are. Nothing is allocated in the core.
+   */
   stats(): MemoryStats {
     return collectStats({ ...this.#parts, tier: this.#engine.tier, leaks: this.#allocator.leaks });
   }

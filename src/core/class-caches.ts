@@ -37,7 +37,7 @@ export function readClassCaches(
 }
 
 /** Granted bytes of a block of a size class: a page, or a run of whole granules. */
-function classBytes(sizeClass: number): number {
+export function classBytes(sizeClass: number): number {
   const shift = Math.max(Math.floor(sizeClass / 16) - 1, 0);
   const units = sizeClass < 16 ? sizeClass + 1 : ((sizeClass % 16) + 17) * 2 ** shift;
   const bytes = units * 2 ** abi.UNIT_SHIFT;

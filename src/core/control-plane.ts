@@ -5,13 +5,14 @@
 import * as abi from "../../assembly/abi.js";
 import { MisuseError, PoisonedError, TierError } from "../errors.js";
 import { freeBatches } from "./batch.js";
+import { addCachedBlocks, addFreeBlocks, type BlockCounts } from "./block-counts.js";
 import type { BlockHandle, BlockInfo, FreeRefusal, Move } from "./block-info.js";
 import { type ClassCacheCounters, readClassCaches } from "./class-caches.js";
 import type { ArenaCounters, PoolCounters } from "./counters.js";
 import { invariantName } from "./invariants.js";
 import { Lanes, type LaneToken } from "./lanes.js";
 import { isSharedMemory, LinearMemory, type MemoryFactory } from "./linear-memory.js";
-import { misuseOf } from "./refusals.js";
+import { isOrdinary, misuseOf } from "./refusals.js";
 import {
   type CoreExports,
   compileCore,
@@ -39,14 +40,6 @@ export interface ControlPlaneOptions {
 
 /** Handles of one batch: enough that the calls cost next to nothing, few enough to be no burden. */
 const BATCH_HANDLES_MAX = 1024;
-
-/** Zeros with these statuses beside them are ordinary: the caller decides. */
-const ORDINARY_REFUSALS: ReadonlySet<number> = new Set([
-  abi.STATUS_NO_ROOM,
-  abi.STATUS_NO_SLOT,
-  abi.STATUS_NO_METADATA,
-  abi.STATUS_NO_PLAN,
-]);
 
 export class ControlPlane {
   readonly byteLength: number;
@@ -413,6 +406,12 @@ export class ControlPlane {
     };
   }
 
+  /** Adds an arena's free blocks, by the orders of its tree, and those that its class caches hold. */
+  countBlocks(arena: number, free: BlockCounts, cached: BlockCounts): void {
+    addFreeBlocks(this.#words, this.#base, this.#arenaAddress(arena), free);
+    addCachedBlocks(this.#words, this.#base, this.#arenaAddress(arena), cached);
+  }
+
   /** Bytes of the longest free piece of an arena: of free blocks that touch one another. */
   longestFreeBytes(arena: number): number {
     const granules = this.#core.arenaLongestFree(this.#base, arena) >>> 0;
@@ -514,7 +513,7 @@ export class ControlPlane {
   #zeroOrThrow(result: number): number {
     if (result !== 0) return result;
     const status = this.#word(this.#statusAddress);
-    if (status !== abi.STATUS_OK && !ORDINARY_REFUSALS.has(status)) this.refuse(status);
+    if (!isOrdinary(status)) this.refuse(status);
     return 0;
   }
 

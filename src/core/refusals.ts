@@ -2,6 +2,20 @@
 import * as abi from "../../assembly/abi.js";
 import { MisuseError } from "../errors.js";
 
+/** Whether a zero with this status beside it is ordinary: the caller decides. */
+export function isOrdinary(status: number): boolean {
+  switch (status) {
+    case abi.STATUS_OK:
+    case abi.STATUS_NO_ROOM:
+    case abi.STATUS_NO_SLOT:
+    case abi.STATUS_NO_METADATA:
+    case abi.STATUS_NO_PLAN:
+      return true;
+    default:
+      return false;
+  }
+}
+
 /** The misuse that a status stands for; shortage, STATUS_BUSY and STATUS_OK are none. */
 export function misuseOf(status: number): MisuseError {
   switch (status) {

@@ -203,7 +203,8 @@ export class AutoCompaction {
   }
 
   #tellLevel(watch: Watch): { readonly scatteredBytes: number; readonly capacityBytes: number } {
-    const { kind, externalFragmentation, freeBytes, capacityBytes } = watch.pool.stats();
+    const { externalFragmentation, freeBytes, capacityBytes } = watch.pool.freeSpace();
+    const { kind } = watch.pool;
     const previous = watch.level;
     const rank = (level: FragmentationLevel) => FRAGMENTATION_LEVELS.indexOf(level);
     const risen = fragmentationLevel(externalFragmentation);

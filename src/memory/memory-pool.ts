@@ -1,4 +1,5 @@
 // The arenas of one tensor kind, with one budget. Grows by arenas, never by bytes.
+import { type BlockCount, type BlockCounts, sortedBlockCounts } from "../core/block-counts.js";
 import type { ControlPlane } from "../core/control-plane.js";
 import type { PoolCounters } from "../core/counters.js";
 import { WASM_PAGE_BYTES } from "../core/linear-memory.js";
@@ -44,6 +45,21 @@ export interface PoolStats extends PoolCounters {
   /** Bytes that compaction has moved: {@link CompactionTotals.movedBytes}. */
   readonly compactedBytes: number;
   readonly compaction: CompactionTotals;
+  /** Free blocks of the arenas' order trees, shortest first. What is free in slabs is not among them. */
+  readonly freeBlocks: readonly BlockCount[];
+  /**
+   * Freed blocks that are kept for the next request of their size class, shortest first. What worker
+   * threads keep is not among them.
+   */
+  readonly cachedBlocks: readonly BlockCount[];
+}
+
+/** The free space of a pool's arenas. */
+export interface PoolFreeSpace {
+  readonly freeBytes: number;
+  readonly largestFreeBlockBytes: number;
+  readonly capacityBytes: number;
+  readonly externalFragmentation: number;
 }
 
 export interface MemoryPoolOptions {
@@ -190,46 +206,59 @@ export class MemoryPool {
     return this.#core.poolCounters(this.#index).freeCount;
   }
 
-  /** Notes the external fragmentation of this moment for the peak; called when a request is refused. */
-  notePressure(): void {
-    this.#externalFragmentationPeak = Math.max(
-      this.#externalFragmentationPeak,
-      this.stats().externalFragmentation,
-    );
-  }
-
-  stats(): PoolStats {
+  /** Cost: a look at each arena. */
+  freeSpace(): PoolFreeSpace {
     let freeBytes = 0;
     let largestFreeBlockBytes = 0;
     let longestFreeBytes = 0;
-    let pinnedCount = 0;
     for (const { id } of this.#arenas) {
       const counters = this.#core.arenaCounters(id);
       freeBytes += counters.freeBytes;
       longestFreeBytes += this.#core.longestFreeBytes(id);
       largestFreeBlockBytes = Math.max(largestFreeBlockBytes, counters.largestFreeBlockBytes);
-      pinnedCount += counters.pinnedCount;
+    }
+    const externalFragmentation = freeBytes === 0 ? 0 : 1 - longestFreeBytes / freeBytes;
+    const capacityBytes = this.#capacityBytes;
+    return { freeBytes, largestFreeBlockBytes, capacityBytes, externalFragmentation };
+  }
+
+  /** Notes the external fragmentation of this moment for the peak; called when a request is refused. */
+  notePressure(): void {
+    this.#externalFragmentationPeak = Math.max(
+      this.#externalFragmentationPeak,
+      this.freeSpace().externalFragmentation,
+    );
+  }
+
+  /** Cost: a bounded number of looks at each arena, however many blocks are in it. */
+  stats(): PoolStats {
+    let pinnedCount = 0;
+    const free: BlockCounts = new Map();
+    const cached: BlockCounts = new Map();
+    for (const { id } of this.#arenas) {
+      pinnedCount += this.#core.arenaCounters(id).pinnedCount;
+      this.#core.countBlocks(id, free, cached);
     }
     const counters = this.#core.poolCounters(this.#index);
-    const externalFragmentation = freeBytes === 0 ? 0 : 1 - longestFreeBytes / freeBytes;
+    const space = this.freeSpace();
+    const { externalFragmentation } = space;
     return {
       ...counters,
       kind: this.kind,
       budgetBytes: this.budgetBytes,
       arenaBytes: this.arenaBytes,
       arenaCount: this.#arenas.length,
-      capacityBytes: this.#capacityBytes,
+      ...space,
       capacityBytesPeak: this.#capacityBytesPeak,
-      freeBytes,
-      largestFreeBlockBytes,
       pinnedCount,
-      externalFragmentation,
       fragmentationLevel: fragmentationLevel(externalFragmentation),
       externalFragmentationPeak: this.#externalFragmentationPeak,
       internalFragmentation:
         counters.grantedBytes === 0 ? 0 : 1 - counters.requestedBytes / counters.grantedBytes,
       compactedBytes: this.compaction.movedBytes,
       compaction: { ...this.compaction },
+      freeBlocks: sortedBlockCounts(free),
+      cachedBlocks: sortedBlockCounts(cached),
     };
   }
 

@@ -2,6 +2,7 @@
 import type { GuardStats } from "../cache/guards.js";
 import type { LookupStats } from "../cache/hierarchical-cache.js";
 import type { SwapperStats } from "../cache/memory-swapper.js";
+import type { LockCounters } from "../core/lanes.js";
 import type { ArenaShelfStats } from "../memory/arena-shelf.js";
 import type { BudgetStats } from "../memory/budget.js";
 import type { LeakStats } from "../memory/leak-watch.js";
@@ -27,6 +28,8 @@ export interface MemoryStats {
   /** null without debug mode. */
   readonly guards: GuardStats | null;
   readonly droppedEventCount: number;
+  /** How often the guard of the core was taken, by all threads. null unless the memory is shared. */
+  readonly lock: LockCounters | null;
 }
 
 /** The owners of the counters, as far as they are asked here. */
@@ -43,6 +46,7 @@ export interface StatsSources {
   readonly leaks: { stats(): LeakStats };
   readonly guards: { stats(): GuardStats } | null;
   readonly events: { readonly droppedCount: number };
+  readonly core: { readonly lanes: { readonly lockCounters: LockCounters } | null };
 }
 
 export function collectStats(sources: StatsSources): MemoryStats {
@@ -63,5 +67,6 @@ export function collectStats(sources: StatsSources): MemoryStats {
     leaks: sources.leaks.stats(),
     guards: sources.guards?.stats() ?? null,
     droppedEventCount: sources.events.droppedCount,
+    lock: sources.core.lanes?.lockCounters ?? null,
   };
 }

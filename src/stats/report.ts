@@ -38,6 +38,35 @@ export function formatTable(rows: readonly (readonly string[])[]): string {
     .join("\n");
 }
 
+function compactionRows(stats: MemoryStats): string[][] {
+  const rows = stats.pools.map(({ kind, compaction, capacityBytesPeak, claimedBytesPeak }) => [
+    kind,
+    `${compaction.planCount}`,
+    `${compaction.moveCount}`,
+    formatBytes(compaction.movedBytes),
+    `${compaction.vetoCount}`,
+    `${compaction.evacuatedCount}`,
+    formatBytes(capacityBytesPeak),
+    formatBytes(claimedBytesPeak),
+  ]);
+  const head = ["compaction", "plans", "moves", "moved", "vetoes", "arenas emptied"];
+  const peaks = ["capacity peak", "claimed peak"];
+  const { lock } = stats;
+  if (lock === null) return [[...head, ...peaks], ...rows];
+  const { enteredCount, contendedCount, refusedCount } = lock;
+  const counts = `${enteredCount}, contended ${contendedCount}, refused ${refusedCount}`;
+  return [[...head, ...peaks], ...rows, ["lock taken", counts]];
+}
+
+function blockRows({ kind, freeBlocks, cachedBlocks }: MemoryStats["pools"][number]): string[][] {
+  const text = (counts: typeof freeBlocks) =>
+    counts.map(({ blockBytes, count }) => `${count} × ${formatBytes(blockBytes)}`).join(", ");
+  const rows: string[][] = [];
+  if (freeBlocks.length > 0) rows.push([kind, "free", text(freeBlocks)]);
+  if (cachedBlocks.length > 0) rows.push([kind, "cached", text(cachedBlocks)]);
+  return rows;
+}
+
 export function formatReport(stats: MemoryStats): string {
   const { budget, arenas, lookups, transfers, tier } = stats;
   const sections: string[] = [];
@@ -82,6 +111,9 @@ export function formatReport(stats: MemoryStats): string {
       ]),
     ]),
   );
+  sections.push(formatTable(compactionRows(stats)));
+  const blocks = stats.pools.flatMap(blockRows);
+  if (blocks.length > 0) sections.push(formatTable([["pool", "blocks", "by length"], ...blocks]));
   sections.push(
     formatTable([
       ["tier", "holds", "bytes", "hits", "joins", "misses", "written", "read"],

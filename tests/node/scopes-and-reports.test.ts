@@ -1,8 +1,10 @@
 // Groups of tensors, what a tensor tells about itself, and statistics as text.
 import { describe, expect, it } from "vitest";
 import { formatBytes, formatPercent, formatTable } from "../../src/index.js";
-import { memoryTier } from "../../src/testing/index.js";
-import { openMemory } from "../support/oracle.js";
+import type { Tensor } from "../../src/memory/tensor.js";
+import type { MemoryStats } from "../../src/stats/memory-stats.js";
+import { memoryTier, seededRandom } from "../../src/testing/index.js";
+import { openMemory, withSeed } from "../support/oracle.js";
 
 describe("a scope", () => {
   it("frees what is left of it, once", async () => {
@@ -135,8 +137,55 @@ describe("reports", () => {
     memory.allocate({ kind: "KV_CACHE", byteLength: 100_000, id: "a" });
     await memory.swapOut("a");
     const report = memory.report();
+    for (const part of ["compaction", "arenas emptied", "claimed peak", "by length"]) {
+      expect(report).toContain(part);
+    }
+    expect(report).not.toContain("lock taken");
     for (const part of ["RAM budget", "16.0 MiB", "KV_CACHE", "ext. frag.", "1 tensors"]) {
       expect(report).toContain(part);
     }
   });
+
+  it("count the lock of a shared memory", async () => {
+    const memory = await openMemory({ shared: true });
+    memory.allocate({ kind: "KV_CACHE", byteLength: 100 }).free();
+    const { lock } = memory.stats();
+    expect(lock).toMatchObject({ contendedCount: 0, refusedCount: 0 });
+    expect(lock?.enteredCount).toBeGreaterThan(0);
+    expect(memory.report()).toMatch(/lock taken +\d+, contended 0, refused 0/);
+    expect((await openMemory()).stats().lock).toBeNull();
+  });
+
+  it.each([
+    ["plain", 16],
+    ["slab", 64],
+  ])("count free and cached blocks of %s arenas by length", (_name, mib) =>
+    withSeed("block counts", async (seed) => {
+      const random = seededRandom(seed);
+      const memory = await openMemory({ budgets: { ram: mib * 2 ** 20 } });
+      const tensors: Tensor[] = [];
+      const poolStats = () => memory.stats().pools[0] as MemoryStats["pools"][number];
+      const sum = (counts: readonly { blockBytes: number; count: number }[]) =>
+        counts.reduce((total, { blockBytes, count }) => total + blockBytes * count, 0);
+      for (let step = 0; step < 2000; step++) {
+        const byteLength = 1 + (random.uint32() % 2 ** (1 + (random.uint32() % 17)));
+        if (random.uint32() % 3 === 0) tensors.splice(0, 1)[0]?.free();
+        else tensors.push(memory.allocate({ kind: "ACTIVATIONS", byteLength }));
+      }
+      const { freeBlocks, cachedBlocks, freeBytes, claimedBytes, grantedBytes } = poolStats();
+      expect(sum(cachedBlocks)).toBe(claimedBytes - grantedBytes);
+      if (mib === 16) expect(sum(freeBlocks)).toBe(freeBytes);
+      else {
+        // The rest is free in slabs.
+        expect(cachedBlocks.length).toBeGreaterThan(3);
+        expect(sum(freeBlocks) + sum(cachedBlocks)).toBeLessThanOrEqual(freeBytes);
+      }
+      const lengths = freeBlocks.map(({ blockBytes }) => blockBytes);
+      expect(lengths).toEqual([...lengths].sort((left, right) => left - right));
+      expect(lengths.at(-1)).toBe(poolStats().largestFreeBlockBytes);
+      for (const tensor of tensors) tensor.free();
+      memory.trim();
+      expect(memory.stats().pools[0]).toMatchObject({ freeBlocks: [], cachedBlocks: [] });
+    }),
+  );
 });
