@@ -1,6 +1,6 @@
 /** The report of a run, for people and as JSON. */
 import { cpus } from "node:os";
-import { formatBytes, formatTable } from "tierheap";
+import { formatBytes, formatPercent, formatTable } from "tierheap";
 import type { RunResult } from "./run.js";
 
 function milliseconds(value: number): string {
@@ -38,16 +38,36 @@ export function formatRun(result: RunResult): string {
       ["restore is faster by", `${restore.speedup.toFixed(1)} ×`],
     );
   }
-  const { steps, fixedCount, reuseCount, scopedCount } = result.stepInputs;
-  rows.push([
-    "inputs of the steps",
-    `${fixedCount} of a fixed shape, ${reuseCount} used again; ${scopedCount} freed with ${steps} scopes`,
-  ]);
+  const { steps, planCount, replayedCount, planBytes, planBytesLeast } = result.stepInputs;
+  const { fixedCount, reuseCount, scopedCount } = result.stepInputs;
+  rows.push(
+    [
+      "steps from a plan",
+      `${replayedCount} of ${steps}, replayed from ${planCount} plans of ${formatBytes(planBytes)} (least possible ${formatBytes(planBytesLeast)})`,
+    ],
+    [
+      "inputs of the prompts",
+      `${fixedCount} of a fixed shape, ${reuseCount} used again; ${scopedCount} freed with scopes`,
+    ],
+    ["compaction of the KV", compactionText(result)],
+  );
   rows.push([
     "resident memory",
     `${formatBytes(result.rssBareBytes)} bare runtime, grew by at most ${formatBytes(result.rssGrowthBytesPeak)}`,
   ]);
   return `${result.report}\n\n${formatTable(rows)}\n\n${verdict(result)}`;
+}
+
+/** What was moved during the run, and what moving everything at its end did. */
+function compactionText({ compaction }: RunResult): string {
+  if (compaction === null) return "nothing was kept";
+  const { totals, before, after } = compaction;
+  const moved = `${totals.moveCount} moves, ${formatBytes(totals.movedBytes)}, ${totals.evacuatedCount} arenas emptied`;
+  const states = [before, after].map(
+    (state) =>
+      `${formatPercent(state.externalFragmentation)} fragmented, ${state.arenaCount} arenas`,
+  );
+  return `${moved}; at the end ${states.join(" → ")}`;
 }
 
 function verdict(result: RunResult): string {
@@ -100,8 +120,27 @@ export function figuresOf(result: RunResult): Figure[] {
       value: result.stepInputs.reuseCount / Math.max(1, result.stepInputs.fixedCount),
       unit: "ratio",
     },
+    {
+      id: "chat/steps-replayed",
+      value: result.stepInputs.replayedCount / Math.max(1, result.stepInputs.steps),
+      unit: "ratio",
+    },
     { id: "chat/rss-growth", value: result.rssGrowthBytesPeak, unit: "bytes" },
   ];
+  if (result.compaction !== null) {
+    const { totals, before, after } = result.compaction;
+    const ratio = (when: string, value: number) => ({
+      id: `chat/fragmentation-${when}-compaction`,
+      value,
+      unit: "ratio",
+    });
+    figures.push(
+      { id: "chat/compaction-moved", value: totals.movedBytes, unit: "bytes" },
+      { id: "chat/compaction-arenas-emptied", value: totals.evacuatedCount, unit: "arenas" },
+      ratio("before", before.externalFragmentation),
+      ratio("after", after.externalFragmentation),
+    );
+  }
   if (result.restore !== null) {
     figures.push(
       { id: "chat/restore", value: result.restore.restoreMs, unit: "ms" },

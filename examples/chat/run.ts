@@ -6,7 +6,13 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
-import { createTensorMemory, type MemoryStats, type TensorMemory } from "tierheap";
+import {
+  type CompactionTotals,
+  createTensorMemory,
+  type MemoryStats,
+  type PoolStats,
+  type TensorMemory,
+} from "tierheap";
 import { type ChatState, Conversation } from "./conversation.js";
 import { HeapKvStore, kvBytes, PlainKvStore, type Restore } from "./kv-store.js";
 import { buildDecoder } from "./model/decoder.js";
@@ -82,6 +88,12 @@ export interface RunResult {
   readonly rssGrowthBytesPeak: number;
   readonly durationMs: number;
   readonly stepInputs: StepInputStats;
+  /** The pool of the KV before and after it was compacted at the end, and what was done in all. */
+  readonly compaction: {
+    readonly before: PoolStats;
+    readonly after: PoolStats;
+    readonly totals: CompactionTotals;
+  } | null;
   readonly stats: MemoryStats;
   readonly report: string;
 }
@@ -286,6 +298,7 @@ export async function runChats(
     progress.stop();
     const isInterrupted = visitsTaken < visits.length;
     const chatsSaved = isInterrupted ? await saveChats(memory, store, chats) : 0;
+    const compaction = compactKv(memory);
     const stats = memory.stats();
     const report = memory.report();
     const restore = isInterrupted ? null : await compareRestores(runtime, store.restores, chats);
@@ -327,6 +340,7 @@ export async function runChats(
       rssGrowthBytesPeak: rssPeakBytes - rssBareBytes,
       durationMs: performance.now() - startMs,
       stepInputs: inputs.stats(),
+      compaction,
       stats,
       report,
     };
@@ -335,6 +349,16 @@ export async function runChats(
     await memory.close();
     await runtime.close();
   }
+}
+
+/** The pool of the KV before and after compaction, or null if there was no KV. */
+function compactKv(memory: TensorMemory): RunResult["compaction"] {
+  const poolOf = () => memory.stats().pools.find(({ kind }) => kind === "KV_CACHE");
+  const before = poolOf();
+  memory.compact();
+  const after = poolOf();
+  if (before === undefined || after === undefined) return null;
+  return { before, after, totals: after.compaction };
 }
 
 /** Puts every chat's KV on record, so that the next run need not compute it. @returns Chats saved. */

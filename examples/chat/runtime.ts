@@ -388,7 +388,7 @@ class OrtDecoder implements DecoderRuntime {
   ): Promise<StepResult> {
     if (this.#isClosed) throw new RuntimeError("closed", "The runtime is closed: open it again.");
     this.#checkInput(tokens, past, pastTokens);
-    inputs.begin();
+    inputs.begin({ tokens: tokens.length, total: pastTokens + tokens.length });
     let outputs: InferenceSession.OnnxValueMapType;
     try {
       const feeds = this.#feeds(tokens, past, pastTokens, inputs);
