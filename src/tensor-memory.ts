@@ -500,7 +500,8 @@ export class TensorMemory {
    *   however many tensors there are. Nothing is allocated in the core.
    */
   stats(): MemoryStats {
-    return collectStats({ ...this.#parts, tier: this.#engine.tier, leaks: this.#allocator.leaks });
+    const watches = [this.#allocator.leaks, this.#parts.repeated.leaks];
+    return collectStats({ ...this.#parts, tier: this.#engine.tier, leaks: watches });
   }
 
   /**

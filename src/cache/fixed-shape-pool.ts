@@ -2,6 +2,8 @@
 // out of the memory's pool of that kind and stay in its budget; what lies idle goes back under
 // pressure.
 import { MisuseError } from "../errors.js";
+import { callSite } from "../memory/call-site.js";
+import type { Leakable, LeakWatch } from "../memory/leak-watch.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
 import type { Dtype, TensorKind, TensorView } from "../types.js";
 import type { BlockHolder, HeldBlock, HeldBlocks } from "./held-blocks.js";
@@ -30,6 +32,9 @@ export interface FixedShapeParts {
   readonly reclaimer: Reclaimer;
   readonly held: HeldBlocks;
   readonly allocator: { readonly isClosed: boolean };
+  readonly leaks: LeakWatch<Loan>;
+  /** In debug mode tensors remember where they were allocated. */
+  readonly hasCallSites: boolean;
 }
 
 export interface FixedShapeStats {
@@ -46,6 +51,12 @@ export interface FixedShapeStats {
 interface Cell<D extends Dtype> {
   readonly block: HeldBlock;
   readonly view: TensorView<D>;
+}
+
+/** A cell while a tensor has it. A fresh one for each tensor. */
+export interface Loan<D extends Dtype = Dtype> extends Leakable {
+  readonly cell: Cell<D>;
+  isFreed: boolean;
 }
 
 export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
@@ -117,7 +128,10 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
   }
 
   /** @internal A tensor was freed. */
-  takeBack(cell: Cell<D>): void {
+  takeBack(loan: Loan<D>): void {
+    const { cell } = loan;
+    loan.isFreed = true;
+    this.#parts.leaks.unwatch(loan);
     this.#liveCount -= 1;
     if (this.#isDisposed) this.#parts.held.giveBack(cell.block);
     else this.#idle.push(cell);
@@ -152,19 +166,36 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
   #lend(cell: Cell<D>): FixedShapeTensor<D> {
     this.#liveCount += 1;
     this.#allocationCount += 1;
-    return new FixedShapeTensor<D>(this, cell);
+    const { kind, byteLength } = this;
+    const { leaks, hasCallSites } = this.#parts;
+    const loan: Loan<D> = {
+      cell,
+      kind,
+      byteLength,
+      tag: "",
+      callSite: hasCallSites ? callSite() : null,
+      isFreed: false,
+      isWatched: false,
+    };
+    const tensor = new FixedShapeTensor<D>(this, loan);
+    leaks.watch(tensor, loan);
+    return tensor;
   }
 }
 
-/** A tensor of a {@link FixedShapePool}. Anonymous: no pressure demotes it, and nothing moves it. */
+/**
+ * A tensor of a {@link FixedShapePool}. Anonymous: no pressure demotes it, and nothing moves it. If it becomes
+ * unreachable without having been freed, that is reported; its block stays, because a view of it may still
+ * be in use.
+ */
 export class FixedShapeTensor<D extends Dtype = Dtype> {
   readonly #pool: FixedShapePool<D>;
-  #cell: Cell<D> | null;
+  #loan: Loan<D> | null;
 
   /** @internal Made by {@link FixedShapePool.allocate}. */
-  constructor(pool: FixedShapePool<D>, cell: Cell<D>) {
+  constructor(pool: FixedShapePool<D>, loan: Loan<D>) {
     this.#pool = pool;
-    this.#cell = cell;
+    this.#loan = loan;
   }
 
   get kind(): TensorKind {
@@ -184,7 +215,7 @@ export class FixedShapeTensor<D extends Dtype = Dtype> {
   }
 
   get isFreed(): boolean {
-    return this.#cell === null;
+    return this.#loan === null;
   }
 
   /**
@@ -194,21 +225,21 @@ export class FixedShapeTensor<D extends Dtype = Dtype> {
    * @throws {MisuseError} `freed`.
    */
   get view(): TensorView<D> {
-    if (this.#cell === null) throw new MisuseError("freed", "the tensor was freed");
-    return this.#cell.view;
+    if (this.#loan === null) throw new MisuseError("freed", "the tensor was freed");
+    return this.#loan.cell.view;
   }
 
   /** Gives the tensor back to its pool. @throws {MisuseError} `freed` — it was freed before; `closed`. */
   free(): void {
-    const cell = this.#cell;
-    if (cell === null) throw new MisuseError("freed", "the tensor was freed before");
+    const loan = this.#loan;
+    if (loan === null) throw new MisuseError("freed", "the tensor was freed before");
     if (this.#pool.isClosed) throw new MisuseError("closed", "the memory is closed");
-    this.#cell = null;
-    this.#pool.takeBack(cell);
+    this.#loan = null;
+    this.#pool.takeBack(loan);
   }
 
   /** {@link free}, unless that was done before or the memory is closed. */
   [Symbol.dispose](): void {
-    if (this.#cell !== null && !this.#pool.isClosed) this.free();
+    if (this.#loan !== null && !this.#pool.isClosed) this.free();
   }
 }

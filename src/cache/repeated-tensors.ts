@@ -1,10 +1,13 @@
 // Tensors that come again and again: pools of one shape, and plans of one step. Both take blocks out
 // of the memory's pools and keep them; this joins them to the rest of the memory.
 import { checkAlignment, checkObject } from "../memory/checks.js";
+import type { EventHub } from "../memory/events.js";
+import { LeakWatch } from "../memory/leak-watch.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
 import { checkShape } from "../memory/options.js";
 import { checkKind, type Dtype, type Shape, type TensorKind } from "../types.js";
-import { FixedShapePool } from "./fixed-shape-pool.js";
+import { FixedShapePool, type Loan } from "./fixed-shape-pool.js";
+import type { Guards } from "./guards.js";
 import type { HeldBlocks } from "./held-blocks.js";
 import type { Reclaimer } from "./reclaimer.js";
 import { PlanRecorder } from "./step-plan.js";
@@ -15,6 +18,9 @@ export interface RepeatedTensorsParts {
   readonly reclaimer: Reclaimer;
   readonly allocator: TensorAllocator;
   readonly held: HeldBlocks;
+  readonly events: EventHub;
+  /** Only in debug mode. */
+  readonly guards: Guards | null;
 }
 
 /** The tensors of a fixed-shape pool. */
@@ -30,10 +36,13 @@ export interface FixedShapeOptions<D extends Dtype> {
 export class RepeatedTensors {
   readonly #pools: ReadonlyMap<TensorKind, MemoryPool>;
   readonly #parts: RepeatedTensorsParts;
+  /** Of fixed-shape pools. What leaks stays where it is: its view may still be in use. */
+  readonly leaks: LeakWatch<Loan>;
 
   constructor(pools: ReadonlyMap<TensorKind, MemoryPool>, parts: RepeatedTensorsParts) {
     this.#pools = pools;
     this.#parts = parts;
+    this.leaks = new LeakWatch(parts.events, () => {});
   }
 
   /** @throws {MisuseError} `bad-*`, `closed`. */
@@ -45,8 +54,10 @@ export class RepeatedTensors {
     const alignment = Math.max(checkAlignment(given["alignment"] ?? 1), elementBytes);
     const { dtype } = options;
     const pool = this.#pools.get(kind) as MemoryPool;
-    const parts = { ...this.#parts, kind, dtype, shape, byteLength, alignment, pool };
-    return new FixedShapePool<D>(parts);
+    const tensors = { kind, dtype, shape, byteLength, alignment, pool };
+    const { leaks } = this;
+    const hasCallSites = this.#parts.guards !== null;
+    return new FixedShapePool<D>({ ...this.#parts, ...tensors, leaks, hasCallSites });
   }
 
   /** @throws {MisuseError} `bad-kind`, `bad-option`, `closed`. */

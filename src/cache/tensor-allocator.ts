@@ -43,7 +43,7 @@ export interface TensorAllocatorOptions {
 }
 
 export class TensorAllocator implements TensorOwner {
-  readonly leaks: LeakWatch;
+  readonly leaks: LeakWatch<TensorRecord>;
   readonly #core: ControlPlane;
   readonly #shelf: ArenaShelf;
   readonly #pools: ReadonlyMap<TensorKind, MemoryPool>;

@@ -215,7 +215,7 @@ export async function composeTensorMemory(
     const cache = new HierarchicalCache({ ...parts, swapper, reclaimer });
     const lifetimes = seams.lifetimePredictor ?? unknownLifetime;
     const allocator = new TensorAllocator({ ...parts, swapper, reclaimer, lifetimes, guards });
-    const repeated = new RepeatedTensors(pools, { reclaimer, allocator, held });
+    const repeated = new RepeatedTensors(pools, { reclaimer, allocator, held, events, guards });
     const random = seams.random ?? systemRandom;
     const workers = new Workers({ ...parts, reclaimer, random });
     return new TensorMemory({

@@ -43,7 +43,7 @@ export interface StatsSources {
   readonly swapper: { stats(): SwapperStats };
   readonly tier: { readonly name: string; stats(): TierStats };
   readonly policy: { readonly name: string };
-  readonly leaks: { stats(): LeakStats };
+  readonly leaks: readonly { stats(): LeakStats }[];
   readonly guards: { stats(): GuardStats } | null;
   readonly events: { readonly droppedCount: number };
   readonly core: { readonly lanes: { readonly lockCounters: LockCounters } | null };
@@ -64,7 +64,12 @@ export function collectStats(sources: StatsSources): MemoryStats {
     transfers,
     tier: { name: sources.tier.name, ...sources.tier.stats() },
     policy: sources.policy.name,
-    leaks: sources.leaks.stats(),
+    leaks: sources.leaks
+      .map((watch) => watch.stats())
+      .reduce((sum, each) => ({
+        leakedCount: sum.leakedCount + each.leakedCount,
+        leakedBytes: sum.leakedBytes + each.leakedBytes,
+      })),
     guards: sources.guards?.stats() ?? null,
     droppedEventCount: sources.events.droppedCount,
     lock: sources.core.lanes?.lockCounters ?? null,

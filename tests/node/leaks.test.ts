@@ -70,6 +70,32 @@ describe("a leak", () => {
     await memory.close();
   });
 
+  it.each([false, true])(
+    "of a fixed shape is reported, and its block stays: a view may be in use (debug: %j)",
+    async (debug) => {
+      const memory = await openMemory({ debug });
+      const events = memory.events();
+      using pool = memory.fixedShapePool({ kind: "GRADIENTS", shape: [64], dtype: "f32" });
+      const view = (() => pool.allocate().view)();
+      view.fill(7);
+      await collectUntil(() => leakedCount(memory) > 0);
+      expect(memory.stats().leaks).toEqual({ leakedCount: 1, leakedBytes: 256 });
+      expect(pool.stats().liveCount).toBe(1);
+      expect(pool.allocate().view).not.toBe(view);
+      expect(view.every((value) => value === 7)).toBe(true);
+      for await (const event of events) {
+        if (event.type !== "leak") continue;
+        expect(event).toMatchObject({ kind: "GRADIENTS", bytes: 256, tag: "" });
+        if (debug) expect(event.callSite).toMatch(/leaks\.test\.ts/);
+        else expect(event.callSite).toBeNull();
+        break;
+      }
+      // The oracle would miss the blocks.
+      abandon(memory);
+      await memory.close();
+    },
+  );
+
   it("is reported also when a refused free came first", async () => {
     const memory = await openMemory();
     (() => {
@@ -93,6 +119,20 @@ describe("a leak", () => {
     [
       "a held tensor",
       (memory: TensorMemory) => memory.allocate({ kind: "GRADIENTS", byteLength: 64 }),
+    ],
+    [
+      "a freed tensor of a fixed shape, and one that is held",
+      (memory: TensorMemory) => {
+        const pool = memory.fixedShapePool({ kind: "GRADIENTS", shape: [64], dtype: "f32" });
+        pool.allocate().free();
+        const tensor = pool.allocate();
+        return {
+          [Symbol.dispose]() {
+            tensor.free();
+            pool[Symbol.dispose]();
+          },
+        };
+      },
     ],
     [
       "a tensor in a scope",
