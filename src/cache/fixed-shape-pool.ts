@@ -6,6 +6,7 @@ import { callSite } from "../memory/call-site.js";
 import type { Leakable, LeakWatch } from "../memory/leak-watch.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
 import type { Dtype, TensorKind, TensorView } from "../types.js";
+import type { Guards } from "./guards.js";
 import type { BlockHolder, HeldBlock, HeldBlocks } from "./held-blocks.js";
 import type { Reclaimer } from "./reclaimer.js";
 
@@ -33,8 +34,8 @@ export interface FixedShapeParts {
   readonly held: HeldBlocks;
   readonly allocator: { readonly isClosed: boolean };
   readonly leaks: LeakWatch<Loan>;
-  /** In debug mode tensors remember where they were allocated. */
-  readonly hasCallSites: boolean;
+  /** Only in debug mode. */
+  readonly guards: Guards | null;
 }
 
 export interface FixedShapeStats {
@@ -123,7 +124,7 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
   /** Gives the blocks of freed tensors back to the memory. @returns Whether there were any. */
   releaseIdle(): boolean {
     const isReleased = this.#idle.length > 0;
-    for (const { block } of this.#idle.splice(0)) this.#parts.held.giveBack(block);
+    for (const { block } of this.#idle.splice(0)) this.#giveBack(block);
     return isReleased;
   }
 
@@ -133,8 +134,12 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
     loan.isFreed = true;
     this.#parts.leaks.unwatch(loan);
     this.#liveCount -= 1;
-    if (this.#isDisposed) this.#parts.held.giveBack(cell.block);
-    else this.#idle.push(cell);
+    try {
+      this.#parts.guards?.checkHeld(cell.block);
+    } finally {
+      if (this.#isDisposed) this.#giveBack(cell.block);
+      else this.#idle.push(cell);
+    }
   }
 
   /** @internal The memory is closed: there is nothing left to give back. */
@@ -156,10 +161,17 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
   }
 
   #cellOf(slot: number): Cell<D> {
-    const { held, pool } = this.#parts;
+    const { held, pool, guards } = this.#parts;
+    const { kind, byteLength } = this;
     this.#newCount += 1;
     const block = held.hold(pool, slot);
+    guards?.armHeld(block, { kind, byteLength, tag: "fixed shape", callSite: null });
     return { block, view: held.view(block, this.dtype, 0, this.byteLength) as TensorView<D> };
+  }
+
+  #giveBack(block: HeldBlock): void {
+    this.#parts.guards?.disarmHeld(block);
+    this.#parts.held.giveBack(block);
   }
 
   // A fresh object each time: with one that is used again, a stale holder could free the next tenant.
@@ -167,13 +179,13 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
     this.#liveCount += 1;
     this.#allocationCount += 1;
     const { kind, byteLength } = this;
-    const { leaks, hasCallSites } = this.#parts;
+    const { leaks, guards } = this.#parts;
     const loan: Loan<D> = {
       cell,
       kind,
       byteLength,
       tag: "",
-      callSite: hasCallSites ? callSite() : null,
+      callSite: guards === null ? null : callSite(),
       isFreed: false,
       isWatched: false,
     };
@@ -229,7 +241,12 @@ export class FixedShapeTensor<D extends Dtype = Dtype> {
     return this.#loan.cell.view;
   }
 
-  /** Gives the tensor back to its pool. @throws {MisuseError} `freed` — it was freed before; `closed`. */
+  /**
+   * Gives the tensor back to its pool.
+   *
+   * @throws {MisuseError} `freed` — it was freed before; `closed`.
+   * @throws {GuardError} `overrun` — in debug mode; it is freed all the same.
+   */
   free(): void {
     const loan = this.#loan;
     if (loan === null) throw new MisuseError("freed", "the tensor was freed before");

@@ -39,7 +39,8 @@ interface Quarantined {
   readonly callSite: string | null;
 }
 
-type Suspect = Omit<Quarantined, "block">;
+/** Whose bytes they are. */
+export type Suspect = Omit<Quarantined, "block">;
 
 export class Guards implements BlockHolder {
   readonly #core: ControlPlane;
@@ -48,6 +49,8 @@ export class Guards implements BlockHolder {
   readonly #events: EventHub;
   /** First in, first out. */
   readonly #quarantine: Quarantined[] = [];
+  /** Armed blocks of fixed shapes and plans. */
+  readonly #armed = new Map<HeldBlock, Suspect>();
   #quarantinedBytes = 0;
   #violationCount = 0;
   #overrun: GuardError | null = null;
@@ -63,6 +66,31 @@ export class Guards implements BlockHolder {
   /** Writes the canary behind a resident tensor. */
   arm({ slot, byteLength }: TensorRecord): void {
     this.#bytes(slot, byteLength, CANARY_BYTES).fill(CANARY_FILL);
+  }
+
+  /** Writes the canary behind a block that belongs to no tensor, and watches it until {@link disarmHeld}. */
+  armHeld(block: HeldBlock, suspect: Suspect): void {
+    this.#bytes(block.slot, suspect.byteLength, CANARY_BYTES).fill(CANARY_FILL);
+    this.#armed.set(block, suspect);
+  }
+
+  /**
+   * Looks at the canary of a block that belongs to no tensor, and writes it anew.
+   *
+   * @throws {GuardError} `overrun`.
+   */
+  checkHeld(block: HeldBlock): void {
+    const suspect = this.#armed.get(block) as Suspect;
+    if (this.#isArmed({ slot: block.slot, ...suspect })) return;
+    this.armHeld(block, suspect);
+    throw this.#report("overrun", suspect);
+  }
+
+  /** Ends the watch over a block that is given back. An overrun is an event. */
+  disarmHeld(block: HeldBlock): void {
+    const suspect = this.#armed.get(block) as Suspect;
+    if (!this.#isArmed({ slot: block.slot, ...suspect })) this.#report("overrun", suspect);
+    this.#armed.delete(block);
   }
 
   /** Poisons the block of a tensor that leaves it. */
@@ -99,6 +127,9 @@ export class Guards implements BlockHolder {
     for (const record of records) {
       if (record.isResident && !this.#isArmed(record)) problems.push(messageOf("overrun", record));
     }
+    for (const [{ slot }, suspect] of this.#armed) {
+      if (!this.#isArmed({ slot, ...suspect })) problems.push(messageOf("overrun", suspect));
+    }
     for (const freed of this.#quarantine) {
       if (!this.#isPoisoned(freed)) problems.push(messageOf("write-after-free", freed));
     }
@@ -125,7 +156,7 @@ export class Guards implements BlockHolder {
     this.#held.giveBack(freed.block);
   }
 
-  #isArmed({ slot, byteLength }: TensorRecord): boolean {
+  #isArmed({ slot, byteLength }: Pick<TensorRecord, "slot" | "byteLength">): boolean {
     return this.#bytes(slot, byteLength, CANARY_BYTES).every((byte) => byte === CANARY_FILL);
   }
 

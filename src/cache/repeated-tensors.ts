@@ -56,8 +56,7 @@ export class RepeatedTensors {
     const pool = this.#pools.get(kind) as MemoryPool;
     const tensors = { kind, dtype, shape, byteLength, alignment, pool };
     const { leaks } = this;
-    const hasCallSites = this.#parts.guards !== null;
-    return new FixedShapePool<D>({ ...this.#parts, ...tensors, leaks, hasCallSites });
+    return new FixedShapePool<D>({ ...this.#parts, ...tensors, leaks });
   }
 
   /** @throws {MisuseError} `bad-kind`, `bad-option`, `closed`. */

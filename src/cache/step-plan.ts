@@ -7,6 +7,7 @@ import type { Pin, PinAccess } from "../memory/pin.js";
 import { Tensor, type TensorOwner } from "../memory/tensor.js";
 import type { TensorMessage } from "../memory/tokens.js";
 import type { Dtype, Shape, TensorKind, TensorView } from "../types.js";
+import type { Guards } from "./guards.js";
 import type { BlockHolder, HeldBlock, HeldBlocks } from "./held-blocks.js";
 import { planOffsets } from "./plan-offsets.js";
 import type { Reclaimer } from "./reclaimer.js";
@@ -22,6 +23,8 @@ export interface PlanParts {
   readonly allocator: TensorAllocator;
   readonly reclaimer: Reclaimer;
   readonly held: HeldBlocks;
+  /** Only in debug mode. */
+  readonly guards: Guards | null;
 }
 
 interface Recorded {
@@ -164,8 +167,10 @@ export class StepPlan implements BlockHolder {
   begin(): void {
     if (this.#parts.allocator.isClosed) throw new MisuseError("closed", "the memory is closed");
     if (this.#block === null) {
-      const { pool, reclaimer, held } = this.#parts;
-      const block = held.hold(pool, reclaimer.place(pool, this.byteLength, PLAN_ALIGNMENT));
+      const { kind, byteLength } = this;
+      const { pool, reclaimer, held, guards } = this.#parts;
+      const block = held.hold(pool, reclaimer.place(pool, byteLength, PLAN_ALIGNMENT));
+      guards?.armHeld(block, { kind, byteLength, tag: "step plan", callSite: null });
       this.#block = block;
       this.#views = this.#tensors.map(({ dtype, byteLength }, index) =>
         held.view(block, dtype, this.#offsets[index] as number, byteLength),
@@ -195,9 +200,15 @@ export class StepPlan implements BlockHolder {
     return view;
   }
 
-  /** Ends the step. The block stays with the plan, until pressure takes it. May be called again. */
+  /**
+   * Ends the step. The block stays with the plan, until pressure takes it. May be called again.
+   *
+   * @throws {GuardError} `overrun` — in debug mode: past the end of the plan's last tensor. The step has
+   *   ended all the same.
+   */
   end(): void {
     this.#isActive = false;
+    if (this.#block !== null) this.#parts.guards?.checkHeld(this.#block);
   }
 
   /** @internal */
@@ -206,6 +217,7 @@ export class StepPlan implements BlockHolder {
     if (this.#isActive || block === null) return false;
     this.#block = null;
     this.#views = [];
+    this.#parts.guards?.disarmHeld(block);
     this.#parts.held.giveBack(block);
     return true;
   }
@@ -213,7 +225,7 @@ export class StepPlan implements BlockHolder {
   /** Ends the plan and gives its block back. */
   [Symbol.dispose](): void {
     if (this.#parts.allocator.isClosed) return;
-    this.end();
+    this.#isActive = false;
     this.releaseIdle();
     this.#parts.held.removeHolder(this);
   }

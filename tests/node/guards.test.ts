@@ -115,6 +115,46 @@ describe("debug mode", () => {
     memory.trim();
   });
 
+  it("finds writes past the end of tensors of fixed shapes and of plans", async () => {
+    const memory = await openMemory({ debug: true });
+    const events = memory.events();
+    const pool = memory.fixedShapePool({ kind: "KV_CACHE", shape: [100], dtype: "u8" });
+    const recorder = memory.recordPlan({ kind: "ACTIVATIONS" });
+    recorder.allocate({ shape: [300], dtype: "u8" }).free();
+    const plan = recorder.finish();
+    plan.begin();
+    const tensor = pool.allocate();
+    expect(memory.verify().isSound).toBe(true);
+    beyond(tensor.view)[100] = 1;
+    const planned = plan.next([300], "u8");
+    new Uint8Array(planned.buffer, planned.byteOffset + plan.byteLength, 1)[0] = 1;
+    expect(memory.verify().problems).toEqual([
+      expect.stringMatching(/^a tensor of ACTIVATIONS "step plan", \d+ bytes, was written past/),
+      expect.stringMatching(/^a tensor of KV_CACHE "fixed shape", 100 bytes, was written past/),
+    ]);
+    expect(() => tensor.free()).toThrow(GuardError);
+    expect(tensor.isFreed).toBe(true);
+    expect(() => plan.end()).toThrow(GuardError);
+    expect(await nextGuard(events)).toMatchObject({ error: { code: "overrun" } });
+    // Both can be used again; what nobody ended is noticed when the block is given back.
+    const again = pool.allocate();
+    beyond(again.view)[100] = 1;
+    expect(() => again.free()).toThrowError("100 bytes, was written past");
+    plan.begin();
+    plan.end();
+    expect(memory.stats().guards?.violationCount).toBe(3);
+    memory.trim();
+    expect(memory.stats().guards?.violationCount).toBe(3);
+    plan.begin();
+    const last = plan.next([300], "u8");
+    plan.end();
+    new Uint8Array(last.buffer, last.byteOffset + plan.byteLength, 1)[0] = 1;
+    plan[Symbol.dispose]();
+    expect(memory.stats().guards?.violationCount).toBe(4);
+    abandon(memory);
+    await memory.close();
+  });
+
   it("costs nothing and finds nothing where it is off", async () => {
     const memory = await openMemory();
     expect(memory.stats().guards).toBeNull();
