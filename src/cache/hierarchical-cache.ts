@@ -65,6 +65,7 @@ export class HierarchicalCache {
    * can evict it.
    *
    * @param use Called once, synchronously, with the resident record; pins it, as a rule.
+   * @param options.isLookup Whether it counts as a lookup. Default: true.
    * @returns What `use` returned, or null when no tier knows the id.
    * @throws {CorruptionError} Its only copy is damaged.
    * @throws {OutOfMemoryError} No room can be made for it.
@@ -74,8 +75,9 @@ export class HierarchicalCache {
     id: string,
     signal: AbortSignal | undefined,
     use: (record: TensorRecord) => T | Promise<T>,
+    options: { readonly isLookup?: boolean } = {},
   ): Promise<T | null> {
-    let isCounted = false;
+    let isCounted = options.isLookup === false;
     for (;;) {
       throwIfAborted(signal, this.#engine.tier.name);
       const record = this.#directory.get(id) ?? (await abortable(this.#adopt(id), signal));

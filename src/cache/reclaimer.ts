@@ -34,18 +34,29 @@ export interface ReclaimerOptions {
   readonly tierName: string;
   /** Demotions reach the device before the hot copy goes. */
   readonly isDurable: boolean;
+  /** Gives up a prefetched guess whose room helps. @returns Whether there was one. */
+  readonly giveUpGuess: (helps: (record: TensorRecord) => boolean) => boolean;
 }
 
 /** Waits for the engine's collector: 1, 2, 4, … milliseconds. */
 const PATIENCE_ROUNDS = 9;
 
-type Remedy = "add-arena" | "release-idle" | "evict-clean" | "compact";
+type Remedy = "add-arena" | "release-idle" | "drop-guesses" | "evict-clean" | "compact";
 
 /** What needs no waiting, in the order in which it is tried. */
 const SYNCHRONOUS_REMEDIES: readonly Remedy[] = [
   "add-arena",
   "release-idle",
+  "drop-guesses",
   "evict-clean",
+  "compact",
+];
+
+/** The same for a caller that may wait: what was used leaves in the policy's order, clean or not. */
+const REMEDIES_BEFORE_VICTIMS: readonly Remedy[] = [
+  "add-arena",
+  "release-idle",
+  "drop-guesses",
   "compact",
 ];
 
@@ -64,7 +75,10 @@ export class Reclaimer {
   readonly #clock: Clock;
   readonly #tierName: string;
   readonly #isDurable: boolean;
+  readonly #giveUpGuess: ReclaimerOptions["giveUpGuess"];
   #reservedCount = 0;
+  /** Requests that demote at this moment. */
+  #demotingCount = 0;
 
   constructor(options: ReclaimerOptions) {
     this.#core = options.core;
@@ -81,6 +95,7 @@ export class Reclaimer {
     this.#clock = options.clock;
     this.#tierName = options.tierName;
     this.#isDurable = options.isDurable;
+    this.#giveUpGuess = options.giveUpGuess;
   }
 
   /**
@@ -142,6 +157,18 @@ export class Reclaimer {
   }
 
   /**
+   * Finds a block where that costs nobody anything: in free room, while nobody waits for room.
+   *
+   * @returns An unpinned slot, or 0.
+   */
+  tryPlaceFree(pool: MemoryPool, bytes: number, alignment: number): number {
+    if (this.#demotingCount > 0 || !this.#core.hasFreeSlot) return 0;
+    const slot = pool.tryAllocate(bytes, alignment);
+    if (slot !== 0 || !pool.tryAddArena(bytes)) return slot;
+    return pool.tryAllocate(bytes, alignment);
+  }
+
+  /**
    * Finds a block, demoting others if need be.
    *
    * @param onPlaced Called in the turn in which the block is found.
@@ -155,14 +182,36 @@ export class Reclaimer {
     onPlaced: () => void,
   ): Promise<number> {
     this.#checkPossible(pool, bytes, 1);
-    const remedies: string[] = ["add-arena", "release-idle", "compact"];
+    const slot = this.#tryWithoutVictims(pool, bytes, alignment);
+    if (slot !== 0) {
+      onPlaced();
+      return slot;
+    }
+    this.#demotingCount += 1;
+    try {
+      return await this.#demoteFor(pool, bytes, alignment, onPlaced);
+    } finally {
+      this.#demotingCount -= 1;
+    }
+  }
+
+  #tryWithoutVictims(pool: MemoryPool, bytes: number, alignment: number): number {
+    return (
+      pool.tryAllocate(bytes, alignment) ||
+      this.#tryRemedies(pool, bytes, alignment, REMEDIES_BEFORE_VICTIMS)
+    );
+  }
+
+  /** Demotes in the policy's order, clean or dirty: only a caller that cannot wait prefers clean ones. */
+  async #demoteFor(
+    pool: MemoryPool,
+    bytes: number,
+    alignment: number,
+    onPlaced: () => void,
+  ): Promise<number> {
+    const remedies: string[] = [...REMEDIES_BEFORE_VICTIMS];
     const passed = new Set<number>();
-    for (let round = 0; ; ) {
-      // Victims leave in the policy's order here, clean or dirty; only a caller that cannot wait
-      // prefers the clean ones.
-      const slot =
-        pool.tryAllocate(bytes, alignment) ||
-        this.#tryRemedies(pool, bytes, alignment, ["add-arena", "release-idle", "compact"]);
+    for (let round = 0, slot = 0; ; slot = this.#tryWithoutVictims(pool, bytes, alignment)) {
       if (slot !== 0) {
         onPlaced();
         return slot;
@@ -237,18 +286,24 @@ export class Reclaimer {
     pool.notePressure();
     const remedies: Remedy[] = [];
     const place = (remedy: Remedy): number => {
-      remedies.push(remedy);
+      if (remedies.at(-1) !== remedy) remedies.push(remedy);
       return pool.tryAllocate(bytes, alignment);
     };
     let slot = 0;
     for (const remedy of allowed) {
       // Where blocks have run out of slots, more room does not help: only an eviction does.
-      if (remedy !== "evict-clean" && !this.#core.hasFreeSlot) continue;
+      const evicts = remedy === "evict-clean" || remedy === "drop-guesses";
+      if (!evicts && !this.#core.hasFreeSlot) continue;
       if (remedy === "add-arena") {
         if (this.#tryAddArena(pool, bytes)) slot = place(remedy);
       } else if (remedy === "release-idle") {
         // What another pool held idle may have been the last of an arena.
         if (this.#held.releaseIdle()) {
+          slot = place(remedy) || (this.#tryAddArena(pool, bytes) ? place(remedy) : 0);
+        }
+      } else if (remedy === "drop-guesses") {
+        const helps = (record: TensorRecord) => this.#canHelp(record, pool, bytes);
+        while (slot === 0 && this.#giveUpGuess(helps)) {
           slot = place(remedy) || (this.#tryAddArena(pool, bytes) ? place(remedy) : 0);
         }
       } else if (remedy === "evict-clean") {

@@ -118,3 +118,14 @@ export class TensorRecord {
     this.viewEpoch = 0;
   }
 }
+
+/** Whatever is moved has a name: an anonymous tensor never gets this far. */
+export function nameOf(record: TensorRecord): string {
+  return record.id as string;
+}
+
+/** Whether the saved record holds the tensor's bytes, and is durable if that is wanted. */
+export function hasSaved({ cold, isClean }: TensorRecord, durable: boolean): boolean {
+  if (cold === null || !isClean) return false;
+  return cold.isSaved && (cold.isDurable || !durable);
+}

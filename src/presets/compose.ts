@@ -6,10 +6,13 @@ import { CANARY_BYTES, Guards } from "../cache/guards.js";
 import { HeldBlocks } from "../cache/held-blocks.js";
 import { HierarchicalCache } from "../cache/hierarchical-cache.js";
 import { MemorySwapper } from "../cache/memory-swapper.js";
+import { PrefetchWindow } from "../cache/prefetch-window.js";
+import { Prefetcher } from "../cache/prefetcher.js";
 import { Reclaimer } from "../cache/reclaimer.js";
 import { RepeatedTensors } from "../cache/repeated-tensors.js";
 import { Staging } from "../cache/staging.js";
 import { TensorAllocator } from "../cache/tensor-allocator.js";
+import type { TensorRecord } from "../cache/tensor-record.js";
 import { CHUNK_BYTES_MIN, TransferEngine } from "../cache/transfer-engine.js";
 import { Workers } from "../cache/workers.js";
 import { systemClock } from "../clock.js";
@@ -36,7 +39,7 @@ import {
 } from "../memory/options.js";
 import { admitAll } from "../policy/admit-all.js";
 import { learntPolicy } from "../policy/learnt.js";
-import { noPredictor } from "../predictor/none.js";
+import { successorPredictor } from "../predictor/successor.js";
 import { systemRandom } from "../random.js";
 import { nullSink } from "../stats/null-sink.js";
 import { TensorMemory } from "../tensor-memory.js";
@@ -62,6 +65,8 @@ const RAM_BYTES_MIN = 4 * 2 ** 20;
 const ARENA_BYTES_MIN = 2 ** 20;
 /** Chunks that the SSD tier may hold while it writes them. */
 const TIER_CHUNK_COUNT = 4;
+/** Share of what arenas may take that guesses may hold. */
+const GUESS_SHARE = 1 / 8;
 
 function floorPowerOfTwo(value: number): number {
   return 2 ** Math.floor(Math.log2(value));
@@ -202,11 +207,30 @@ export async function composeTensorMemory(
       events,
       clock,
     };
-    const swapper = new MemorySwapper({ ...parts, sink, guards });
+    const onLeaving = (record: TensorRecord) => prefetcher.left(record);
+    const giveUpGuess = (helps: (record: TensorRecord) => boolean) => prefetcher.giveUp(helps);
+    const swapper = new MemorySwapper({ ...parts, sink, guards, onLeaving });
     const admission = seams.admissionPolicy ?? admitAll;
     const tierName = tier.name;
-    const reclaimer = new Reclaimer({ ...parts, swapper, admission, tierName, isDurable });
+    const reclaimer = new Reclaimer({
+      ...parts,
+      swapper,
+      admission,
+      tierName,
+      isDurable,
+      giveUpGuess,
+    });
     const cache = new HierarchicalCache({ ...parts, swapper, reclaimer });
+    const predictor = seams.predictor ?? successorPredictor();
+    const prefetcher: Prefetcher = new Prefetcher({
+      ...parts,
+      swapper,
+      reclaimer,
+      cache,
+      predictor,
+      window: new PrefetchWindow(),
+      guessBytesMax: budget.arenaLimitBytes * GUESS_SHARE,
+    });
     const lifetimes = seams.lifetimePredictor ?? unknownLifetime;
     const allocator = new TensorAllocator({ ...parts, swapper, reclaimer, lifetimes, guards });
     const repeated = new RepeatedTensors(pools, { reclaimer, allocator, held });
@@ -222,7 +246,7 @@ export async function composeTensorMemory(
       cache,
       reclaimer,
       allocator,
-      predictor: seams.predictor ?? noPredictor,
+      prefetcher,
       isDurable,
     });
   } catch (error) {

@@ -2,6 +2,7 @@
 import type { GuardStats } from "../cache/guards.js";
 import type { LookupStats } from "../cache/hierarchical-cache.js";
 import type { SwapperStats } from "../cache/memory-swapper.js";
+import type { PrefetchStats } from "../cache/prefetcher.js";
 import type { ArenaShelfStats } from "../memory/arena-shelf.js";
 import type { BudgetStats } from "../memory/budget.js";
 import type { LeakStats } from "../memory/leak-watch.js";
@@ -21,6 +22,7 @@ export interface MemoryStats {
   };
   readonly lookups: LookupStats;
   readonly transfers: SwapperStats;
+  readonly prefetch: PrefetchStats;
   readonly tier: TierStats & { readonly name: string };
   readonly policy: string;
   readonly leaks: LeakStats;
@@ -38,6 +40,7 @@ export interface StatsSources {
   readonly directory: { readonly size: number };
   readonly cache: { lookupStats(): LookupStats };
   readonly swapper: { stats(): SwapperStats };
+  readonly prefetcher: { stats(): PrefetchStats };
   readonly tier: { readonly name: string; stats(): TierStats };
   readonly policy: { readonly name: string };
   readonly leaks: { stats(): LeakStats };
@@ -58,6 +61,7 @@ export function collectStats(sources: StatsSources): MemoryStats {
     tensors: { count: sources.directory.size, hotCount, hotBytes },
     lookups: sources.cache.lookupStats(),
     transfers,
+    prefetch: sources.prefetcher.stats(),
     tier: { name: sources.tier.name, ...sources.tier.stats() },
     policy: sources.policy.name,
     leaks: sources.leaks.stats(),

@@ -122,10 +122,10 @@ const SOURCE_LAYERS: readonly Layer[] = [
     files: /^src\/(cache|kv)\//,
     sees: ["base", "core", "record", "seam", "residency", "memory", "cache"],
   },
-  // The codecs by themselves, a subpath of the package.
+  // The codecs, and the parts that callers may choose, by themselves: subpaths of the package.
   {
     name: "codecs",
-    files: /^src\/codecs\.ts$/,
+    files: /^src\/(codecs|policies)\.ts$/,
     sees: ["base", "core", "seam", "implementation"],
   },
   {
