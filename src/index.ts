@@ -11,6 +11,7 @@ export {
   type Handle,
   NULL_HANDLE,
 } from "./buddy-allocator.js";
+export type { DisposableStats } from "./cache/disposables.js";
 export {
   FIXED_SHAPES,
   type FixedShapePool,

@@ -1,6 +1,7 @@
 // What users hold: every public operation, checked, over the parts that presets/ has composed. Start
 // reading here; it names no implementation.
 import type { Directory } from "./cache/directory.js";
+import type { Disposables } from "./cache/disposables.js";
 import type { FixedShapePool } from "./cache/fixed-shape-pool.js";
 import type { Guards } from "./cache/guards.js";
 import type { HeldBlocks } from "./cache/held-blocks.js";
@@ -64,6 +65,7 @@ export interface TensorMemoryParts {
   readonly swapper: MemorySwapper;
   readonly cache: HierarchicalCache;
   readonly reclaimer: Reclaimer;
+  readonly disposables: Disposables;
   readonly policy: EvictionPolicy;
   readonly prefetcher: Prefetcher;
   readonly allocator: TensorAllocator;
@@ -164,9 +166,14 @@ export class TensorMemory {
     await this.#reclaimer.reserve(pool, { bytes, count, alignment }, checkSignal(request.signal));
   }
 
-  /** Frees a tensor by id. @throws {MisuseError} `unknown-id`, `pinned`. */
+  /**
+   * Frees a tensor by id; one that was dropped under pressure is forgotten.
+   *
+   * @throws {MisuseError} `unknown-id`, `pinned`.
+   */
   free(id: string): void {
-    this.#allocator.free(this.#require(checkId(id)));
+    if (this.#parts.disposables.forgetDropped(checkId(id))) return;
+    this.#allocator.free(this.#require(id));
   }
 
   /** A group of tensors that are freed together. @param name Label for leak reports. */
@@ -392,6 +399,7 @@ export class TensorMemory {
     const adoption = this.#cache.adoptionOf(checkId(id));
     // Its outcome is for those who asked for it; here only the record in the directory counts.
     if (adoption !== null) await adoption.catch(() => {});
+    this.#parts.disposables.forgetDropped(id);
     const record = this.#directory.get(id);
     if (record !== undefined) this.#allocator.free(record);
     const existed = await Promise.all([

@@ -145,8 +145,11 @@ export class HeapKvStore implements KvStore {
     const bytes = elementCount(this.#kv, state.tokens) * (dtype === "f32" ? 4 : 2);
     await this.#memory.reserve({ kind: "KV_CACHE", bytes, count: ids.length });
     const shape = [1, kvHeads, state.tokens, headDim];
+    // What is gone can be computed again: a full disk costs time, not the run.
     const pins = ids.map((id) =>
-      this.#memory.allocate({ kind: "KV_CACHE", id, shape, dtype }).pin({ access: "write" }),
+      this.#memory
+        .allocate({ kind: "KV_CACHE", id, shape, dtype, disposable: true })
+        .pin({ access: "write" }),
     );
     // The example's answers have a fixed length, so that is known before they are made.
     const { turn } = state;

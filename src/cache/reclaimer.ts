@@ -8,11 +8,11 @@ import type { Budget } from "../memory/budget.js";
 import type { Compactor } from "../memory/compactor.js";
 import type { EventHub } from "../memory/events.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
-import type { AdmissionPolicy } from "../policy/admission-policy.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import type { TensorKind } from "../types.js";
 import { encourageCollection } from "../util/collection.js";
 import type { Directory } from "./directory.js";
+import type { Disposables } from "./disposables.js";
 import type { HeldBlocks } from "./held-blocks.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { TensorRecord } from "./tensor-record.js";
@@ -25,7 +25,7 @@ export interface ReclaimerOptions {
   readonly directory: Directory;
   readonly swapper: MemorySwapper;
   readonly policy: EvictionPolicy;
-  readonly admission: AdmissionPolicy;
+  readonly disposables: Disposables;
   readonly held: HeldBlocks;
   readonly compactor: Compactor;
   readonly events: EventHub;
@@ -41,7 +41,13 @@ export interface ReclaimerOptions {
 /** Waits for the engine's collector: 1, 2, 4, … milliseconds. */
 const PATIENCE_ROUNDS = 9;
 
-type Remedy = "add-arena" | "release-idle" | "drop-guesses" | "evict-clean" | "compact";
+type Remedy =
+  | "add-arena"
+  | "release-idle"
+  | "drop-guesses"
+  | "evict-clean"
+  | "compact"
+  | "drop-disposable";
 
 /** What needs no waiting, in the order in which it is tried. */
 const SYNCHRONOUS_REMEDIES: readonly Remedy[] = [
@@ -50,6 +56,7 @@ const SYNCHRONOUS_REMEDIES: readonly Remedy[] = [
   "drop-guesses",
   "evict-clean",
   "compact",
+  "drop-disposable",
 ];
 
 /** The same for a caller that may wait: what was used leaves in the policy's order, clean or not. */
@@ -68,7 +75,7 @@ export class Reclaimer {
   readonly #directory: Directory;
   readonly #swapper: MemorySwapper;
   readonly #policy: EvictionPolicy;
-  readonly #admission: AdmissionPolicy;
+  readonly #disposables: Disposables;
   readonly #held: HeldBlocks;
   readonly #compactor: Compactor;
   readonly #events: EventHub;
@@ -88,7 +95,7 @@ export class Reclaimer {
     this.#directory = options.directory;
     this.#swapper = options.swapper;
     this.#policy = options.policy;
-    this.#admission = options.admission;
+    this.#disposables = options.disposables;
     this.#held = options.held;
     this.#compactor = options.compactor;
     this.#events = options.events;
@@ -221,8 +228,17 @@ export class Reclaimer {
         isCollecting && round < PATIENCE_ROUNDS ? null : this.#victim(pool, bytes, passed);
       if (victim !== null) {
         if (!remedies.includes("demote")) remedies.push("demote");
+        if (!this.#disposables.admits(victim)) {
+          this.#disposables.drop(victim);
+          continue;
+        }
         const outcome = await this.#swapper.demote(victim, { durable: this.#isDurable });
         if (outcome === "no-space") {
+          if (await this.#disposables.makeColdRoom(victim.byteLength)) continue;
+          if (this.#disposables.canDrop(victim)) {
+            this.#disposables.drop(victim);
+            continue;
+          }
           const advice = `The ${this.#tierName} tier is full or switched off: enlarge its budget or free tensors.`;
           throw this.#outOfMemory(pool, bytes, remedies, advice);
         }
@@ -289,25 +305,25 @@ export class Reclaimer {
       if (remedies.at(-1) !== remedy) remedies.push(remedy);
       return pool.tryAllocate(bytes, alignment);
     };
+    // What was given up may have been the last block of an arena, which is then on the shelf.
+    const placeOrAdd = (remedy: Remedy): number =>
+      place(remedy) || (this.#tryAddArena(pool, bytes) ? place(remedy) : 0);
     let slot = 0;
     for (const remedy of allowed) {
       // Where blocks have run out of slots, more room does not help: only an eviction does.
-      const evicts = remedy === "evict-clean" || remedy === "drop-guesses";
-      if (!evicts && !this.#core.hasFreeSlot) continue;
+      const isRoomOnly = ["add-arena", "release-idle", "compact"].includes(remedy);
+      if (isRoomOnly && !this.#core.hasFreeSlot) continue;
       if (remedy === "add-arena") {
         if (this.#tryAddArena(pool, bytes)) slot = place(remedy);
       } else if (remedy === "release-idle") {
-        // What another pool held idle may have been the last of an arena.
-        if (this.#held.releaseIdle()) {
-          slot = place(remedy) || (this.#tryAddArena(pool, bytes) ? place(remedy) : 0);
-        }
+        if (this.#held.releaseIdle()) slot = placeOrAdd(remedy);
       } else if (remedy === "drop-guesses") {
         const helps = (record: TensorRecord) => this.#canHelp(record, pool, bytes);
-        while (slot === 0 && this.#giveUpGuess(helps)) {
-          slot = place(remedy) || (this.#tryAddArena(pool, bytes) ? place(remedy) : 0);
-        }
+        while (slot === 0 && this.#giveUpGuess(helps)) slot = placeOrAdd(remedy);
       } else if (remedy === "evict-clean") {
-        slot = this.#tryEvictClean(pool, bytes, () => place(remedy));
+        slot = this.#tryEvictClean(pool, bytes, () => placeOrAdd(remedy));
+      } else if (remedy === "drop-disposable") {
+        slot = this.#tryDrop(pool, bytes, () => placeOrAdd(remedy));
       } else if (this.#compactor.makeRoom(pool, bytes) > 0) {
         slot = place(remedy);
       }
@@ -333,8 +349,18 @@ export class Reclaimer {
       if (!record.isClean || !this.#swapper.canDemote(record)) continue;
       if (!this.#canHelp(record, pool, bytes)) continue;
       this.#swapper.evictClean(record);
-      // Its block may have been the last of an arena, which is then on the shelf.
-      const slot = place() || (this.#tryAddArena(pool, bytes) ? place() : 0);
+      const slot = place();
+      if (slot !== 0) return slot;
+    }
+    return 0;
+  }
+
+  #tryDrop(pool: MemoryPool, bytes: number, place: () => number): number {
+    for (const index of this.#policy.candidates()) {
+      const record = this.#directory.at(index);
+      if (!this.#disposables.canDrop(record) || !this.#canHelp(record, pool, bytes)) continue;
+      this.#disposables.drop(record);
+      const slot = place();
       if (slot !== 0) return slot;
     }
     return 0;
@@ -347,7 +373,6 @@ export class Reclaimer {
       const record = this.#directory.at(index);
       if (passed.has(index) || !this.#swapper.canDemote(record)) continue;
       if (!this.#canHelp(record, pool, bytes)) continue;
-      if (!this.#admission.admit({ index, bytes: record.byteLength })) continue;
       if (record.pool === pool) return record;
       other ??= record;
     }

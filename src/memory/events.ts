@@ -18,6 +18,8 @@ export type MemoryEvent =
       readonly tier: string;
       readonly bytesWritten: number;
     }
+  /** A disposable tensor was dropped under pressure. */
+  | { readonly type: "drop"; readonly id: string; readonly bytes: number }
   /**
    * A tensor became unreachable without having been freed. Its bytes were taken back, unless a pin of
    * it was leaked too: a view may then still be in use.

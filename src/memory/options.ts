@@ -59,6 +59,12 @@ export type TensorOptions<D extends Dtype = Dtype> = TensorExtent<D> & {
   readonly alignment?: number | undefined;
   /** Default: false. Fresh bytes are otherwise whatever their last owner left. */
   readonly zero?: boolean | undefined;
+  /**
+   * Whether pressure may drop it instead of writing it to a colder tier: for what its owner can make
+   * again, such as the KV of a prompt. `acquire` then gives null. Once it was saved it is not dropped
+   * any more. Needs an id. Default: false.
+   */
+  readonly disposable?: boolean | undefined;
   /** A label for leak reports and statistics. Default: empty. */
   readonly tag?: string | undefined;
 };
@@ -140,6 +146,7 @@ export interface CheckedTensor {
   readonly byteLength: number;
   readonly alignment: number;
   readonly isZeroed: boolean;
+  readonly isDisposable: boolean;
   readonly tag: string;
 }
 
@@ -169,15 +176,21 @@ export function checkTensorOptions(options: TensorOptions): CheckedTensor {
   const alignment = Math.max(checkAlignment(given["alignment"] ?? 1), elementBytes);
   const tag = given["tag"] ?? "";
   if (typeof tag !== "string") throw new MisuseError("bad-option", "tag is a string");
+  const id = given["id"] === undefined ? null : checkId(given["id"]);
+  const isDisposable = checkFlag(given["disposable"], "disposable");
+  if (isDisposable && id === null) {
+    throw new MisuseError("bad-option", "a disposable tensor needs an id");
+  }
   return {
     kind,
-    id: given["id"] === undefined ? null : checkId(given["id"]),
+    id,
     dtype,
     shape,
     layout: checkLayout(given["layout"] ?? "row-major"),
     byteLength,
     alignment,
     isZeroed: checkFlag(given["zero"], "zero"),
+    isDisposable,
     tag,
   };
 }
@@ -191,6 +204,7 @@ export const TENSOR_OPTION_NAMES = [
   "layout",
   "alignment",
   "zero",
+  "disposable",
   "tag",
 ];
 

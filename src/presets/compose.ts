@@ -2,6 +2,7 @@
 // platform files beside it, the only code that names implementations.
 import { linearArenas } from "../arena/linear-arena.js";
 import { Directory } from "../cache/directory.js";
+import { Disposables } from "../cache/disposables.js";
 import { CANARY_BYTES, Guards } from "../cache/guards.js";
 import { HeldBlocks } from "../cache/held-blocks.js";
 import { HierarchicalCache } from "../cache/hierarchical-cache.js";
@@ -37,7 +38,7 @@ import {
   type Seams,
   type TensorMemoryOptions,
 } from "../memory/options.js";
-import { admitAll } from "../policy/admit-all.js";
+import { admitReused } from "../policy/admit-reused.js";
 import { learntPolicy } from "../policy/learnt.js";
 import { successorPredictor } from "../predictor/successor.js";
 import { systemRandom } from "../random.js";
@@ -207,20 +208,25 @@ export async function composeTensorMemory(
       events,
       clock,
     };
-    const onLeaving = (record: TensorRecord) => prefetcher.left(record);
+    const onLeaving = (record: TensorRecord) => {
+      prefetcher.left(record);
+      disposables.left(record);
+    };
     const giveUpGuess = (helps: (record: TensorRecord) => boolean) => prefetcher.giveUp(helps);
     const swapper = new MemorySwapper({ ...parts, sink, guards, onLeaving });
-    const admission = seams.admissionPolicy ?? admitAll;
+    const { capacityBytes } = tier.stats();
+    const admission = seams.admissionPolicy ?? admitReused({ capacityBytes });
+    const disposables = new Disposables({ ...parts, swapper, admission });
     const tierName = tier.name;
     const reclaimer = new Reclaimer({
       ...parts,
       swapper,
-      admission,
+      disposables,
       tierName,
       isDurable,
       giveUpGuess,
     });
-    const cache = new HierarchicalCache({ ...parts, swapper, reclaimer });
+    const cache = new HierarchicalCache({ ...parts, swapper, reclaimer, disposables });
     const predictor = seams.predictor ?? successorPredictor();
     const prefetcher: Prefetcher = new Prefetcher({
       ...parts,
@@ -232,7 +238,14 @@ export async function composeTensorMemory(
       guessBytesMax: budget.arenaLimitBytes * GUESS_SHARE,
     });
     const lifetimes = seams.lifetimePredictor ?? unknownLifetime;
-    const allocator = new TensorAllocator({ ...parts, swapper, reclaimer, lifetimes, guards });
+    const allocator = new TensorAllocator({
+      ...parts,
+      swapper,
+      reclaimer,
+      disposables,
+      lifetimes,
+      guards,
+    });
     const repeated = new RepeatedTensors(pools, { reclaimer, allocator, held });
     const random = seams.random ?? systemRandom;
     const workers = new Workers({ ...parts, reclaimer, random });
@@ -247,6 +260,7 @@ export async function composeTensorMemory(
       reclaimer,
       allocator,
       prefetcher,
+      disposables,
       isDurable,
     });
   } catch (error) {

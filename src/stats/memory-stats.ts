@@ -1,4 +1,5 @@
 // One snapshot of everything a memory counts. The counters are kept by their owners.
+import type { DisposableStats } from "../cache/disposables.js";
 import type { GuardStats } from "../cache/guards.js";
 import type { LookupStats } from "../cache/hierarchical-cache.js";
 import type { SwapperStats } from "../cache/memory-swapper.js";
@@ -23,6 +24,7 @@ export interface MemoryStats {
   readonly lookups: LookupStats;
   readonly transfers: SwapperStats;
   readonly prefetch: PrefetchStats;
+  readonly disposables: DisposableStats;
   readonly tier: TierStats & { readonly name: string };
   readonly policy: string;
   readonly leaks: LeakStats;
@@ -41,6 +43,7 @@ export interface StatsSources {
   readonly cache: { lookupStats(): LookupStats };
   readonly swapper: { stats(): SwapperStats };
   readonly prefetcher: { stats(): PrefetchStats };
+  readonly disposables: { stats(): DisposableStats };
   readonly tier: { readonly name: string; stats(): TierStats };
   readonly policy: { readonly name: string };
   readonly leaks: { stats(): LeakStats };
@@ -62,6 +65,7 @@ export function collectStats(sources: StatsSources): MemoryStats {
     lookups: sources.cache.lookupStats(),
     transfers,
     prefetch: sources.prefetcher.stats(),
+    disposables: sources.disposables.stats(),
     tier: { name: sources.tier.name, ...sources.tier.stats() },
     policy: sources.policy.name,
     leaks: sources.leaks.stats(),

@@ -39,7 +39,7 @@ export function formatTable(rows: readonly (readonly string[])[]): string {
 }
 
 export function formatReport(stats: MemoryStats): string {
-  const { budget, arenas, lookups, transfers, prefetch, tier } = stats;
+  const { budget, arenas, lookups, transfers, prefetch, disposables, tier } = stats;
   const sections: string[] = [];
   sections.push(
     formatTable([
@@ -113,6 +113,7 @@ export function formatReport(stats: MemoryStats): string {
       ],
       ["left clean", `${transfers.cleanEvictionCount} tensors, nothing written`],
       ["swapped in", `${transfers.swapInCount} tensors, ${formatBytes(transfers.rawBytesIn)}`],
+      ["dropped", `${disposables.droppedCount} disposable tensors, to be made again if need be`],
       [
         "prefetched",
         `${prefetch.issuedCount} tensors: ${prefetch.usedCount} used, ${prefetch.lateCount} late, ${prefetch.wastedCount} wasted`,
