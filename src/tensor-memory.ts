@@ -362,6 +362,7 @@ export class TensorMemory {
         );
       });
       if (outcome === null) throw new MisuseError("unknown-id", `no tensor ${describe(id)}`);
+      if (outcome === "no-space" && (await this.#makeColdRoom(id))) continue;
       if (outcome !== "busy") return outcome;
     }
   }
@@ -591,6 +592,12 @@ export class TensorMemory {
     const record = this.#directory.get(id);
     if (record === undefined) throw new MisuseError("unknown-id", `no tensor ${describe(id)}`);
     return record;
+  }
+
+  /** Drops disposable tensors in the tier for one that is to be written. @returns Whether that helped. */
+  async #makeColdRoom(id: string): Promise<boolean> {
+    const bytes = this.#directory.get(id)?.byteLength ?? 0;
+    return bytes > 0 && this.#parts.disposables.makeColdRoom(bytes);
   }
 
   #poolOf(kind: TensorKind): MemoryPool {

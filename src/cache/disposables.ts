@@ -17,6 +17,8 @@ export interface DisposablesOptions {
   readonly directory: Directory;
   readonly swapper: MemorySwapper;
   readonly events: EventHub;
+  /** There is a colder tier, even if it is full now. */
+  readonly hasTier: boolean;
 }
 
 /** Victims that were disposable and dirty, by what became of them. */
@@ -37,6 +39,7 @@ export class Disposables {
   readonly #directory: Directory;
   readonly #swapper: MemorySwapper;
   readonly #events: EventHub;
+  readonly #hasTier: boolean;
   /** Those with a swapped-out copy, the longest unused first. */
   readonly #cold = new Set<TensorRecord>();
   #admittedCount = 0;
@@ -50,6 +53,7 @@ export class Disposables {
     this.#directory = options.directory;
     this.#swapper = options.swapper;
     this.#events = options.events;
+    this.#hasTier = options.hasTier;
   }
 
   /** Notes that a tensor was used while it was hot. */
@@ -91,6 +95,11 @@ export class Disposables {
   canDrop(record: TensorRecord): boolean {
     const isOnlyCopy = !record.isClean && !record.hasSavedRecord;
     return record.isDisposable && isOnlyCopy && this.#swapper.canDemote(record);
+  }
+
+  /** Whether a caller that cannot wait may drop it: with a tier, one that waits could write it. */
+  canDropNow(record: TensorRecord): boolean {
+    return !this.#hasTier && this.canDrop(record);
   }
 
   /** A tensor has left the heap for the tier, or for good. */

@@ -358,7 +358,7 @@ export class Reclaimer {
   #tryDrop(pool: MemoryPool, bytes: number, place: () => number): number {
     for (const index of this.#policy.candidates()) {
       const record = this.#directory.at(index);
-      if (!this.#disposables.canDrop(record) || !this.#canHelp(record, pool, bytes)) continue;
+      if (!this.#disposables.canDropNow(record) || !this.#canHelp(record, pool, bytes)) continue;
       this.#disposables.drop(record);
       const slot = place();
       if (slot !== 0) return slot;

@@ -216,7 +216,12 @@ export async function composeTensorMemory(
     const swapper = new MemorySwapper({ ...parts, sink, guards, onLeaving });
     const { capacityBytes } = tier.stats();
     const admission = seams.admissionPolicy ?? admitReused({ capacityBytes });
-    const disposables = new Disposables({ ...parts, swapper, admission });
+    const disposables = new Disposables({
+      ...parts,
+      swapper,
+      admission,
+      hasTier: capacityBytes > 0,
+    });
     const tierName = tier.name;
     const reclaimer = new Reclaimer({
       ...parts,

@@ -55,19 +55,31 @@ describe("a disposable tensor", () => {
     if (second?.isFreed === true) second.free();
   });
 
-  it("is dropped by a synchronous allocation last of all", async () => {
-    const memory = await openMemory({ seams: { tier: memoryTier() } });
-    const clean = allocateFilled(memory, "clean", MIB, 1);
-    await memory.save("clean");
-    const disposable = allocateDisposable(memory, "d");
-    const taken: { free(): void }[] = [];
-    const take = () => memory.tryAllocate({ kind: "KV_CACHE", byteLength: MIB });
-    for (let tensor = take(); tensor !== null; tensor = take()) {
-      taken.push(tensor);
-      if (disposable.isFreed) expect(clean.isResident).toBe(false);
+  it("is dropped by a synchronous allocation only where there is no tier", async () => {
+    for (const tier of [undefined, memoryTier()]) {
+      const memory = await openMemory(tier && { seams: { tier } });
+      const disposable = allocateDisposable(memory, "d");
+      const taken: { free(): void }[] = [];
+      const take = () => memory.tryAllocate({ kind: "KV_CACHE", byteLength: MIB });
+      for (let tensor = take(); tensor !== null; tensor = take()) taken.push(tensor);
+      expect(disposable.isFreed).toBe(tier === undefined);
+      for (const tensor of taken) tensor.free();
     }
-    expect(disposable.isFreed).toBe(true);
-    for (const tensor of taken) tensor.free();
+  });
+
+  it("leaves a full tier for what is saved, the longest unused first", async () => {
+    const memory = await openMemory({ seams: { tier: memoryTier({ capacityBytes: 4 * MIB }) } });
+    for (const id of ["a", "b", "c"]) {
+      allocateDisposable(memory, id);
+      await memory.swapOut(id);
+    }
+    (await memory.acquire("a", { access: "read" }))?.[Symbol.dispose]();
+    await memory.swapOut("a");
+    allocateFilled(memory, "precious", MIB, 1);
+    expect(await memory.save("precious")).toBe("stored");
+    expect(await memory.acquire("b")).toBeNull();
+    expect(memory.tensor("a")).not.toBeNull();
+    expect(memory.stats().disposables.droppedCount).toBe(1);
   });
 
   it("stays while it is pinned, and once it was saved", async () => {
