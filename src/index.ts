@@ -23,6 +23,7 @@ export type { LookupStats } from "./cache/hierarchical-cache.js";
 export type { ListedTensor, VerifyResult } from "./cache/inventory.js";
 export type { SwapperStats } from "./cache/memory-swapper.js";
 export type { PrefetchStats } from "./cache/prefetcher.js";
+export type { PressureWatchStats } from "./cache/pressure-watch.js";
 export type { FixedShapeOptions } from "./cache/repeated-tensors.js";
 export type { PlanRecorder, StepPlan } from "./cache/step-plan.js";
 export type { Clock } from "./clock.js";

@@ -14,6 +14,7 @@ import {
 } from "./cache/inventory.js";
 import type { MemorySwapper } from "./cache/memory-swapper.js";
 import type { Prefetcher } from "./cache/prefetcher.js";
+import type { PressureWatch } from "./cache/pressure-watch.js";
 import type { Reclaimer } from "./cache/reclaimer.js";
 import { recoverMemory } from "./cache/recovery.js";
 import type { FixedShapeOptions, RepeatedTensors } from "./cache/repeated-tensors.js";
@@ -66,6 +67,7 @@ export interface TensorMemoryParts {
   readonly cache: HierarchicalCache;
   readonly reclaimer: Reclaimer;
   readonly disposables: Disposables;
+  readonly watch: PressureWatch;
   readonly policy: EvictionPolicy;
   readonly prefetcher: Prefetcher;
   readonly allocator: TensorAllocator;
@@ -556,6 +558,7 @@ export class TensorMemory {
   close(): Promise<void> {
     this.#closing ??= (async () => {
       this.#allocator.close();
+      this.#parts.watch.stop();
       try {
         await this.#swapper.transfers.settle();
         await this.#engine.tier.close();

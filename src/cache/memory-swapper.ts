@@ -65,6 +65,8 @@ export class MemorySwapper {
   readonly #sink: StatsSink;
   readonly #guards: Guards | null;
   readonly #onLeaving: (record: TensorRecord) => void;
+  /** Bytes of resident tensors, at this moment. */
+  readonly hotBytesNow = (): number => this.#counters.hotBytes;
   /** What is under way. */
   readonly transfers = new Transfers();
   #lastGeneration = 0;

@@ -15,6 +15,7 @@ import type { Directory } from "./directory.js";
 import type { Disposables } from "./disposables.js";
 import type { HeldBlocks } from "./held-blocks.js";
 import type { MemorySwapper } from "./memory-swapper.js";
+import type { PressureWatch } from "./pressure-watch.js";
 import type { TensorRecord } from "./tensor-record.js";
 
 export interface ReclaimerOptions {
@@ -83,6 +84,7 @@ export class Reclaimer {
   readonly #tierName: string;
   readonly #isDurable: boolean;
   readonly #giveUpGuess: ReclaimerOptions["giveUpGuess"];
+  #watch: PressureWatch | null = null;
   #reservedCount = 0;
   /** Requests that demote at this moment. */
   #demotingCount = 0;
@@ -113,7 +115,9 @@ export class Reclaimer {
   tryPlace(pool: MemoryPool, bytes: number, alignment: number): number {
     if (!this.#isPossible(pool, bytes, 1)) return 0;
     const slot = pool.tryAllocate(bytes, alignment);
-    return slot === 0 ? this.#tryRemedies(pool, bytes, alignment, SYNCHRONOUS_REMEDIES) : slot;
+    if (slot === 0) return this.#tryRemedies(pool, bytes, alignment, SYNCHRONOUS_REMEDIES);
+    this.#watch?.note();
+    return slot;
   }
 
   /** @throws {OutOfMemoryError} Every remedy that needs no waiting was tried. */
@@ -191,6 +195,7 @@ export class Reclaimer {
     this.#checkPossible(pool, bytes, 1);
     const slot = this.#tryWithoutVictims(pool, bytes, alignment);
     if (slot !== 0) {
+      this.#watch?.note();
       onPlaced();
       return slot;
     }
@@ -300,6 +305,7 @@ export class Reclaimer {
     allowed: readonly Remedy[],
   ): number {
     pool.notePressure();
+    this.#watch?.measure();
     const remedies: Remedy[] = [];
     const place = (remedy: Remedy): number => {
       if (remedies.at(-1) !== remedy) remedies.push(remedy);
@@ -377,6 +383,31 @@ export class Reclaimer {
       other ??= record;
     }
     return other;
+  }
+
+  /**
+   * Demotes or drops whatever the policy lets leave first, for nobody in particular.
+   *
+   * @returns false when there is no victim, or no room for it.
+   */
+  async demoteNext(): Promise<boolean> {
+    for (const index of this.#policy.candidates()) {
+      const record = this.#directory.at(index);
+      if (!this.#swapper.canDemote(record)) continue;
+      if (!this.#disposables.admits(record)) {
+        this.#disposables.drop(record);
+        return true;
+      }
+      const outcome = await this.#swapper.demote(record, { durable: this.#isDurable });
+      if (outcome === "no-space") return this.#disposables.makeColdRoom(record.byteLength);
+      return true;
+    }
+    return false;
+  }
+
+  /** From here on room is also made in the background. */
+  watchPressure(watch: PressureWatch): void {
+    this.#watch = watch;
   }
 
   /** Another pool's tensors make room only while this pool may take one more arena. */

@@ -18,6 +18,15 @@ export type MemoryEvent =
       readonly tier: string;
       readonly bytesWritten: number;
     }
+  /** The background has made room: for the RAM budget, or because the process took too much. */
+  | {
+      readonly type: "watermark";
+      readonly cause: "budget" | "rss";
+      /** Bytes of resident tensors, or of the process, when it began. */
+      readonly usedBytes: number;
+      readonly limitBytes: number;
+      readonly demotedCount: number;
+    }
   /** A disposable tensor was dropped under pressure. */
   | { readonly type: "drop"; readonly id: string; readonly bytes: number }
   /**

@@ -95,6 +95,23 @@ export interface TensorMemoryOptions {
         readonly mode?: "cache" | "durable" | undefined;
       }
     | undefined;
+  /**
+   * Shares of `budgets.ram`, 0 to 1: above `high` tensors are demoted in the background down to `low`, if
+   * there is a colder tier. Default: off, so that all of the budget holds tensors, and requests wait for
+   * writes. What is left out of the object is 0.9 and 0.8.
+   */
+  readonly watermarks?:
+    | { readonly high?: number | undefined; readonly low?: number | undefined }
+    | undefined;
+  readonly limits?:
+    | {
+        /**
+         * Resident memory of the whole process above which, from the high watermark of it on, tensors are
+         * demoted and emptied arenas are dropped. Default: no limit. Not in browsers, which do not tell.
+         */
+        readonly rss?: ByteSize | undefined;
+      }
+    | undefined;
   /** Whose records these are. Nothing is shared between namespaces. Default: empty. */
   readonly namespace?:
     | { readonly tenant?: string | undefined; readonly fingerprint?: string | undefined }
@@ -134,6 +151,8 @@ export interface Seams {
   readonly predictor: Predictor;
   readonly lifetimePredictor: LifetimePredictor;
   readonly statsSink: StatsSink;
+  /** Resident bytes of the process. */
+  readonly residentBytes: () => number;
 }
 
 /** A tensor's options, checked. */
@@ -258,6 +277,11 @@ export interface CheckedOptions {
   readonly poolBytes: ReadonlyMap<TensorKind, number>;
   readonly directory: string;
   readonly isDurable: boolean;
+  readonly watermarks: { readonly high: number; readonly low: number };
+  /** Whether the watermarks apply to the RAM budget, and not to `limits.rss` alone. */
+  readonly hasWatermarks: boolean;
+  /** Infinity: no limit. */
+  readonly rssLimitBytes: number;
   readonly tenant: string;
   readonly fingerprint: string;
 }
@@ -270,6 +294,8 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     "pools",
     "ssd",
     "namespace",
+    "watermarks",
+    "limits",
     "debug",
     "shared",
     "signal",
@@ -312,6 +338,7 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
   if (mode !== "cache" && mode !== "durable") {
     throw new MisuseError("bad-option", 'ssd.mode is "cache" or "durable"');
   }
+  const limits = checkObject(options.limits ?? {}, "limits", ["rss"]);
   const namespace = checkObject(options.namespace ?? {}, "namespace", ["tenant", "fingerprint"]);
   return {
     ramBytes: ram === undefined || ram === "auto" ? null : parseByteSize(ram, "budgets.ram"),
@@ -319,9 +346,26 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     poolBytes,
     directory,
     isDurable: mode === "durable",
+    watermarks: checkWatermarks(options.watermarks),
+    hasWatermarks: options.watermarks !== undefined,
+    rssLimitBytes:
+      limits["rss"] === undefined
+        ? Number.POSITIVE_INFINITY
+        : parseByteSize(limits["rss"], "limits.rss"),
     tenant: checkNamespacePart(namespace["tenant"] ?? "", "tenant"),
     fingerprint: checkNamespacePart(namespace["fingerprint"] ?? "", "fingerprint"),
   };
+}
+
+/** @throws {MisuseError} `bad-option`. */
+function checkWatermarks(given: unknown): { readonly high: number; readonly low: number } {
+  const { high = 0.9, low } = checkObject(given ?? {}, "watermarks", ["high", "low"]);
+  const least = low ?? Math.min(0.8, high as number);
+  const isShare = (value: unknown) => typeof value === "number" && value > 0 && value <= 1;
+  if (!isShare(high) || !isShare(least) || (least as number) > (high as number)) {
+    throw new MisuseError("bad-option", "0 < watermarks.low <= watermarks.high <= 1");
+  }
+  return { high: high as number, low: least as number };
 }
 
 /** What each seam must answer to; empty: it is a function itself. */
@@ -336,6 +380,7 @@ const SEAM_METHODS: Readonly<Record<keyof Seams, readonly string[]>> = {
   predictor: ["observe"],
   lifetimePredictor: ["expectedMs", "observe"],
   statsSink: ["count", "time"],
+  residentBytes: [],
 };
 
 function checkSeams(seams: unknown): void {

@@ -9,6 +9,7 @@ import { HierarchicalCache } from "../cache/hierarchical-cache.js";
 import { MemorySwapper } from "../cache/memory-swapper.js";
 import { PrefetchWindow } from "../cache/prefetch-window.js";
 import { Prefetcher } from "../cache/prefetcher.js";
+import { PressureWatch } from "../cache/pressure-watch.js";
 import { Reclaimer } from "../cache/reclaimer.js";
 import { RepeatedTensors } from "../cache/repeated-tensors.js";
 import { Staging } from "../cache/staging.js";
@@ -51,6 +52,8 @@ import { describe, TENSOR_KINDS, type TensorKind } from "../types.js";
 /** What differs between Node and browsers. */
 export interface Platform {
   detectHardware(): HardwareProfile;
+  /** Resident bytes of the process; null where nobody tells. */
+  readonly residentBytes: (() => number) | null;
   createSsdTier(
     options: {
       readonly directory: string;
@@ -242,6 +245,22 @@ export async function composeTensorMemory(
       window: new PrefetchWindow(),
       guessBytesMax: budget.arenaLimitBytes * GUESS_SHARE,
     });
+    const residentBytes = seams.residentBytes ?? platform.residentBytes;
+    if (residentBytes === null && checked.rssLimitBytes < Number.POSITIVE_INFINITY) {
+      throw new MisuseError("unsupported", "limits.rss where the platform does not tell");
+    }
+    const { watermarks, hasWatermarks, rssLimitBytes } = checked;
+    const watch = new PressureWatch({
+      ...parts,
+      swapper,
+      watermarks,
+      hasWatermarks,
+      rssLimitBytes,
+      residentBytes,
+      demoteNext: () => reclaimer.demoteNext(),
+    });
+    const isWatched = hasWatermarks || rssLimitBytes < Number.POSITIVE_INFINITY;
+    if (capacityBytes > 0 && isWatched) reclaimer.watchPressure(watch);
     const lifetimes = seams.lifetimePredictor ?? unknownLifetime;
     const allocator = new TensorAllocator({
       ...parts,
@@ -266,6 +285,7 @@ export async function composeTensorMemory(
       allocator,
       prefetcher,
       disposables,
+      watch,
       isDurable,
     });
   } catch (error) {

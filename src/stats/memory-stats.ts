@@ -4,6 +4,7 @@ import type { GuardStats } from "../cache/guards.js";
 import type { LookupStats } from "../cache/hierarchical-cache.js";
 import type { SwapperStats } from "../cache/memory-swapper.js";
 import type { PrefetchStats } from "../cache/prefetcher.js";
+import type { PressureWatchStats } from "../cache/pressure-watch.js";
 import type { ArenaShelfStats } from "../memory/arena-shelf.js";
 import type { BudgetStats } from "../memory/budget.js";
 import type { LeakStats } from "../memory/leak-watch.js";
@@ -25,6 +26,7 @@ export interface MemoryStats {
   readonly transfers: SwapperStats;
   readonly prefetch: PrefetchStats;
   readonly disposables: DisposableStats;
+  readonly background: PressureWatchStats;
   readonly tier: TierStats & { readonly name: string };
   readonly policy: string;
   readonly leaks: LeakStats;
@@ -44,6 +46,7 @@ export interface StatsSources {
   readonly swapper: { stats(): SwapperStats };
   readonly prefetcher: { stats(): PrefetchStats };
   readonly disposables: { stats(): DisposableStats };
+  readonly watch: { stats(): PressureWatchStats };
   readonly tier: { readonly name: string; stats(): TierStats };
   readonly policy: { readonly name: string };
   readonly leaks: { stats(): LeakStats };
@@ -66,6 +69,7 @@ export function collectStats(sources: StatsSources): MemoryStats {
     transfers,
     prefetch: sources.prefetcher.stats(),
     disposables: sources.disposables.stats(),
+    background: sources.watch.stats(),
     tier: { name: sources.tier.name, ...sources.tier.stats() },
     policy: sources.policy.name,
     leaks: sources.leaks.stats(),
