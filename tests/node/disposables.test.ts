@@ -103,9 +103,9 @@ describe("a disposable tensor", () => {
       while (memory.tensor("t") !== null) scope.allocate({ kind: "KV_CACHE", byteLength: MIB });
     };
     for (const forget of [
-      () => memory.free("t"),
+      async () => memory.free("t"),
       () => memory.delete("t"),
-      (tensor: { free(): void }) => tensor.free(),
+      async (tensor: { free(): void }) => tensor.free(),
     ]) {
       const tensor = allocateDisposable(memory, "t", MIB, 3);
       dropAll();
