@@ -11,6 +11,7 @@ export {
   type Handle,
   NULL_HANDLE,
 } from "./buddy-allocator.js";
+export type { DisposableStats } from "./cache/disposables.js";
 export {
   FIXED_SHAPES,
   type FixedShapePool,
@@ -21,6 +22,8 @@ export type { GuardStats } from "./cache/guards.js";
 export type { LookupStats } from "./cache/hierarchical-cache.js";
 export type { ListedTensor, VerifyResult } from "./cache/inventory.js";
 export type { SwapperStats } from "./cache/memory-swapper.js";
+export type { PrefetchStats } from "./cache/prefetcher.js";
+export type { PressureWatchStats } from "./cache/pressure-watch.js";
 export type { FixedShapeOptions } from "./cache/repeated-tensors.js";
 export type { PlanRecorder, StepPlan } from "./cache/step-plan.js";
 export type { Clock } from "./clock.js";
@@ -63,6 +66,7 @@ export type { Pin, PinAccess } from "./memory/pin.js";
 export type { Scope } from "./memory/scope.js";
 export type { Tensor } from "./memory/tensor.js";
 export type { MemoryToken, TensorMessage } from "./memory/tokens.js";
+export type { Predictor } from "./predictor/predictor.js";
 export type { Random } from "./random.js";
 export type { MemoryStats } from "./stats/memory-stats.js";
 export { formatBytes, formatPercent, formatTable } from "./stats/report.js";

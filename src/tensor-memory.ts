@@ -1,6 +1,7 @@
 // What users hold: every public operation, checked, over the parts that presets/ has composed. Start
 // reading here; it names no implementation.
 import type { Directory } from "./cache/directory.js";
+import type { Disposables } from "./cache/disposables.js";
 import type { FixedShapePool } from "./cache/fixed-shape-pool.js";
 import type { Guards } from "./cache/guards.js";
 import type { HeldBlocks } from "./cache/held-blocks.js";
@@ -11,13 +12,15 @@ import {
   type VerifyResult,
   verifyMemory,
 } from "./cache/inventory.js";
-import { hasSaved, type MemorySwapper } from "./cache/memory-swapper.js";
+import type { MemorySwapper } from "./cache/memory-swapper.js";
+import type { Prefetcher } from "./cache/prefetcher.js";
+import type { PressureWatch } from "./cache/pressure-watch.js";
 import type { Reclaimer } from "./cache/reclaimer.js";
 import { recoverMemory } from "./cache/recovery.js";
 import type { FixedShapeOptions, RepeatedTensors } from "./cache/repeated-tensors.js";
 import type { PlanRecorder } from "./cache/step-plan.js";
 import type { TensorAllocator } from "./cache/tensor-allocator.js";
-import type { TensorRecord } from "./cache/tensor-record.js";
+import { hasSaved, type TensorRecord } from "./cache/tensor-record.js";
 import type { TransferEngine } from "./cache/transfer-engine.js";
 import type { Workers } from "./cache/workers.js";
 import type { Clock } from "./clock.js";
@@ -47,7 +50,6 @@ import { Scope } from "./memory/scope.js";
 import { Tensor } from "./memory/tensor.js";
 import type { MemoryToken, TensorMessage } from "./memory/tokens.js";
 import type { ChainHints, EvictionPolicy } from "./policy/eviction-policy.js";
-import type { Predictor } from "./predictor/predictor.js";
 import { collectStats, type MemoryStats } from "./stats/memory-stats.js";
 import { formatReport } from "./stats/report.js";
 import { checkBytes, checkKind, type Dtype, describe, type TensorKind } from "./types.js";
@@ -67,8 +69,10 @@ export interface TensorMemoryParts {
   readonly swapper: MemorySwapper;
   readonly cache: HierarchicalCache;
   readonly reclaimer: Reclaimer;
+  readonly disposables: Disposables;
+  readonly watch: PressureWatch;
   readonly policy: EvictionPolicy;
-  readonly predictor: Predictor;
+  readonly prefetcher: Prefetcher;
   readonly allocator: TensorAllocator;
   readonly repeated: RepeatedTensors;
   readonly held: HeldBlocks;
@@ -95,7 +99,7 @@ export class TensorMemory {
   readonly #swapper: MemorySwapper;
   readonly #cache: HierarchicalCache;
   readonly #reclaimer: Reclaimer;
-  readonly #predictor: Predictor;
+  readonly #prefetcher: Prefetcher;
   readonly #events: EventHub;
   readonly #allocator: TensorAllocator;
   readonly #workers: Workers;
@@ -113,7 +117,7 @@ export class TensorMemory {
     this.#swapper = parts.swapper;
     this.#cache = parts.cache;
     this.#reclaimer = parts.reclaimer;
-    this.#predictor = parts.predictor;
+    this.#prefetcher = parts.prefetcher;
     this.#events = parts.events;
     this.#workers = parts.workers;
     this.#isDurable = parts.isDurable;
@@ -167,9 +171,14 @@ export class TensorMemory {
     await this.#reclaimer.reserve(pool, { bytes, count, alignment }, checkSignal(request.signal));
   }
 
-  /** Frees a tensor by id. @throws {MisuseError} `unknown-id`, `pinned`. */
+  /**
+   * Frees a tensor by id; one that was dropped under pressure is forgotten.
+   *
+   * @throws {MisuseError} `unknown-id`, `pinned`.
+   */
   free(id: string): void {
-    this.#allocator.free(this.#require(checkId(id)));
+    if (this.#parts.disposables.forgetDropped(checkId(id))) return;
+    this.#allocator.free(this.#require(id));
   }
 
   /** A group of tensors that are freed together. @param name Label for leak reports. */
@@ -211,7 +220,8 @@ export class TensorMemory {
    *
    * @param options.access Default: `"write"`. `"read"` keeps it clean, so that evicting it again
    *   writes nothing.
-   * @param options.stream Tag for the predictor. Default: empty.
+   * @param options.stream Who asks: a chat, a layer loop. What came next in a stream the last time is
+   *   brought in ahead, into room that nobody needs. Default: none, and nothing is learnt from it.
    * @returns A lease, or null when no tier knows the id.
    * @throws {CorruptionError} Its only copy is damaged.
    * @throws {OutOfMemoryError} No room can be made for it.
@@ -229,13 +239,11 @@ export class TensorMemory {
     checkId(id);
     const known = ["access", "stream", "signal"];
     const { access, stream, signal } = checkPinOptions(options, "acquire", known);
-    const predicted = this.#predictor.observe(stream, id);
-    const lease = await this.#cache.promote(id, signal, (record) =>
-      this.#allocator.pin(record, access),
-    );
-    if (lease === null) return null;
-    for (const next of predicted) this.#prefetchOne(next);
-    return lease as Pin<D>;
+    const predicted = this.#prefetcher.observe(stream, id);
+    const lease = this.#lease<D>(id, access, signal);
+    // What is wanted now has begun to move; what may be wanted next comes after it.
+    this.#prefetcher.guess(predicted);
+    return lease;
   }
 
   /**
@@ -243,17 +251,27 @@ export class TensorMemory {
    * tail leaves before its head.
    *
    * @param ids Head first.
+   * @param options.stream As in {@link acquire}.
    * @returns Leases in the order of `ids`, or null when one of them is unknown.
    * @throws As {@link acquire}; leases taken until then are given back.
    */
   async acquireChain<D extends Dtype = Dtype>(
     ids: readonly string[],
-    options?: { readonly access?: PinAccess; readonly signal?: AbortSignal | undefined },
+    options?: {
+      readonly access?: PinAccess;
+      readonly stream?: string;
+      readonly signal?: AbortSignal | undefined;
+    },
   ): Promise<Pin<D>[] | null> {
     this.#allocator.checkOpen();
     checkIds(ids);
-    checkPinOptions(options, "acquireChain", ["access", "signal"]);
-    const results = await Promise.allSettled(ids.map((id) => this.acquire<D>(id, options)));
+    const known = ["access", "stream", "signal"];
+    const { access, stream, signal } = checkPinOptions(options, "acquireChain", known);
+    let predicted: readonly string[] = [];
+    for (const id of ids) predicted = this.#prefetcher.observe(stream, id);
+    const leasing = Promise.allSettled(ids.map((id) => this.#lease<D>(id, access, signal)));
+    this.#prefetcher.guess(predicted);
+    const results = await leasing;
     const leases = results.map((result) => (result.status === "fulfilled" ? result.value : null));
     if (leases.every((lease) => lease !== null)) {
       this.#cache.touchChain(ids);
@@ -273,6 +291,7 @@ export class TensorMemory {
     this.#allocator.checkOpen();
     checkId(id);
     const { access } = checkPinOptions(options, "tryAcquire", ["access"]);
+    this.#prefetcher.want("", id);
     const record = this.#cache.tryPromote(id);
     return record === null ? null : (this.#allocator.pin(record, access) as Pin<D>);
   }
@@ -291,9 +310,14 @@ export class TensorMemory {
   }
 
   /**
-   * Starts to bring tensors in, without pinning them. Failures show when they are acquired.
+   * Starts to bring in tensors that will be wanted, without pinning them: the surest way to hide the
+   * time of a transfer, for whoever knows what comes. Makes room as {@link acquire} does. Failures show
+   * when they are acquired.
    *
+   * @param ids Those that are wanted first come first. Unknown ones are looked for in the tier.
+   * @param options.signal Ends the waiting; what has begun to move arrives all the same.
    * @returns When all have arrived or failed.
+   * @throws {MisuseError} `bad-id`, `bad-option`, `closed`.
    */
   async prefetch(
     ids: readonly string[],
@@ -301,9 +325,9 @@ export class TensorMemory {
   ): Promise<void> {
     this.#allocator.checkOpen();
     checkIds(ids);
-    const { signal } = checkObject(options, "prefetch", ["stream", "signal"]);
-    const checkedSignal = checkSignal(signal);
-    await Promise.allSettled(ids.map((id) => this.#cache.promote(id, checkedSignal, () => true)));
+    const { stream, signal } = checkObject(options, "prefetch", ["stream", "signal"]);
+    checkText(stream, "stream");
+    await this.#prefetcher.declare(ids, checkSignal(signal));
   }
 
   /**
@@ -343,6 +367,7 @@ export class TensorMemory {
         );
       });
       if (outcome === null) throw new MisuseError("unknown-id", `no tensor ${describe(id)}`);
+      if (outcome === "no-space" && (await this.#makeColdRoom(id))) continue;
       if (outcome !== "busy") return outcome;
     }
   }
@@ -380,6 +405,7 @@ export class TensorMemory {
     const adoption = this.#cache.adoptionOf(checkId(id));
     // Its outcome is for those who asked for it; here only the record in the directory counts.
     if (adoption !== null) await adoption.catch(() => {});
+    this.#parts.disposables.forgetDropped(id);
     const record = this.#directory.get(id);
     if (record !== undefined) this.#allocator.free(record);
     const existed = await Promise.all([
@@ -550,6 +576,7 @@ export class TensorMemory {
     this.#closing ??= (async () => {
       this.#allocator.close();
       this.#parts.autoCompaction?.stop();
+      this.#parts.watch.stop();
       try {
         await this.#swapper.transfers.settle();
         await this.#engine.tier.close();
@@ -588,15 +615,22 @@ export class TensorMemory {
     return record;
   }
 
+  /** Drops disposable tensors in the tier for one that is to be written. @returns Whether that helped. */
+  async #makeColdRoom(id: string): Promise<boolean> {
+    const bytes = this.#directory.get(id)?.byteLength ?? 0;
+    return bytes > 0 && this.#parts.disposables.makeColdRoom(bytes);
+  }
+
   #poolOf(kind: TensorKind): MemoryPool {
     return this.#pools.get(kind) as MemoryPool;
   }
 
-  #prefetchOne(id: string): void {
-    this.#cache
-      .promote(id, undefined, () => true)
-      .catch(() => {
-        // A prediction that fails costs nothing; the caller's own acquire will tell.
-      });
+  #lease<D extends Dtype>(
+    id: string,
+    access: PinAccess,
+    signal: AbortSignal | undefined,
+  ): Promise<Pin<D> | null> {
+    const use = (record: TensorRecord) => this.#allocator.pin(record, access) as Pin<D>;
+    return this.#cache.promote(id, signal, use);
   }
 }

@@ -1,7 +1,8 @@
 // Prefetch from history alone: streams take turns, block by block, and the predictor sees each access.
+
+import { PrefetchWindow } from "../../dist/src/cache/prefetch-window.js";
 import { admitAll } from "../../dist/src/policy/admit-all.js";
 import { lruPolicy } from "../../dist/src/policy/lru.js";
-import { PrefetchWindow } from "../../dist/src/predictor/prefetch-window.js";
 import { successorPredictor } from "../../dist/src/predictor/successor.js";
 import { replayTiers } from "./tiers.mjs";
 

@@ -62,14 +62,19 @@ export class HeapKvStore implements KvStore {
   readonly restores: Restore[] = [];
   /** Chats whose KV was on disk, in whole or in part, when they were visited. */
   swappedInCount = 0;
+  /** How long each visit waited for KV that had been prefetched. */
+  readonly prefetchedWaitsMs: number[] = [];
   /** Chats whose KV was gone or damaged. */
   lostCount = 0;
   readonly #memory: TensorMemory;
   readonly #kv: KvShape;
+  readonly #answerTokens: number;
   readonly #now: () => number;
+  readonly #prefetched = new Set<string>();
 
-  constructor(memory: TensorMemory, kv: KvShape, now: () => number) {
+  constructor(memory: TensorMemory, kv: KvShape, answerTokens: number, now: () => number) {
     this.#memory = memory;
+    this.#answerTokens = answerTokens;
     this.#kv = kv;
     this.#now = now;
   }
@@ -84,14 +89,32 @@ export class HeapKvStore implements KvStore {
     return ids;
   }
 
+  /**
+   * Starts to bring in the KV of a chat that is next in line, while another one is answered.
+   *
+   * @returns When it is there, or could not be brought in.
+   */
+  async prefetch(state: KvState): Promise<void> {
+    const ids = this.idsOf(state);
+    if (state.turn === 0 || this.#residentCount(ids) === ids.length) return;
+    this.#prefetched.add(keyOf(state));
+    await this.#memory.prefetch(ids, { stream: prefixOf(state.chat) });
+  }
+
+  #residentCount(ids: readonly string[]): number {
+    return ids.filter((id) => this.#memory.tensor(id)?.isResident === true).length;
+  }
+
   async hold(state: KvState): Promise<HeldKv | null> {
     const ids = this.idsOf(state);
-    const residentCount = ids.filter((id) => this.#memory.tensor(id)?.isResident === true).length;
+    const residentCount = this.#residentCount(ids);
+    const wasPrefetched = this.#prefetched.delete(keyOf(state));
     const startMs = this.#now();
     let leases: Pin[] | null = null;
     try {
       // The runtime only reads; so the copies on disk stay valid.
-      leases = await this.#memory.acquireChain(ids, { access: "read" });
+      const stream = prefixOf(state.chat);
+      leases = await this.#memory.acquireChain(ids, { access: "read", stream });
     } catch (error) {
       if (!(error instanceof CorruptionError)) throw error;
     }
@@ -100,8 +123,10 @@ export class HeapKvStore implements KvStore {
       return null;
     }
     const held = leases;
-    if (residentCount < ids.length) this.swappedInCount += 1;
-    if (residentCount === 0) this.restores.push({ state, durationMs: this.#now() - startMs });
+    const durationMs = this.#now() - startMs;
+    if (wasPrefetched || residentCount < ids.length) this.swappedInCount += 1;
+    if (wasPrefetched) this.prefetchedWaitsMs.push(durationMs);
+    else if (residentCount === 0) this.restores.push({ state, durationMs });
     return {
       views: held.map((lease) => lease.view as Float32Array | Uint16Array),
       release: () => {
@@ -120,10 +145,15 @@ export class HeapKvStore implements KvStore {
     const bytes = elementCount(this.#kv, state.tokens) * (dtype === "f32" ? 4 : 2);
     await this.#memory.reserve({ kind: "KV_CACHE", bytes, count: ids.length });
     const shape = [1, kvHeads, state.tokens, headDim];
+    // What is gone can be computed again: a full disk costs time, not the run.
     const pins = ids.map((id) =>
-      this.#memory.allocate({ kind: "KV_CACHE", id, shape, dtype }).pin({ access: "write" }),
+      this.#memory
+        .allocate({ kind: "KV_CACHE", id, shape, dtype, disposable: true })
+        .pin({ access: "write" }),
     );
-    this.#memory.touchChain(ids);
+    // The example's answers have a fixed length, so that is known before they are made.
+    const { turn } = state;
+    this.#memory.touchChain(ids, { stopReason: "end", outputTokens: this.#answerTokens, turn });
     return {
       update: (present, tokens) =>
         pins.map((pin, index) => {

@@ -38,6 +38,11 @@ export function formatRun(result: RunResult): string {
       ["restore is faster by", `${restore.speedup.toFixed(1)} ×`],
     );
   }
+  const { issuedCount, usedCount, lateCount, wastedCount } = stats.prefetch;
+  rows.push([
+    "prefetched for who is next",
+    `${issuedCount} tensors: ${usedCount} used, ${lateCount} late, ${wastedCount} wasted; ${result.prefetched.visitCount} visits waited ${milliseconds(result.prefetched.waitMs)} for them, median`,
+  ]);
   const { steps, planCount, replayedCount, planBytes, planBytesLeast } = result.stepInputs;
   const { fixedCount, reuseCount, scopedCount } = result.stepInputs;
   rows.push(
@@ -125,6 +130,11 @@ export function figuresOf(result: RunResult): Figure[] {
       value: result.stepInputs.replayedCount / Math.max(1, result.stepInputs.steps),
       unit: "ratio",
     },
+    { id: "chat/prefetch-issued", value: result.stats.prefetch.issuedCount, unit: "tensors" },
+    { id: "chat/prefetch-used", value: result.stats.prefetch.usedCount, unit: "tensors" },
+    { id: "chat/prefetch-late", value: result.stats.prefetch.lateCount, unit: "tensors" },
+    { id: "chat/prefetch-wasted", value: result.stats.prefetch.wastedCount, unit: "tensors" },
+    { id: "chat/prefetched-wait", value: result.prefetched.waitMs, unit: "ms" },
     { id: "chat/rss-growth", value: result.rssGrowthBytesPeak, unit: "bytes" },
   ];
   if (result.compaction !== null) {

@@ -14,7 +14,7 @@ import {
   type TensorMemory,
 } from "tierheap";
 import { type ChatState, Conversation } from "./conversation.js";
-import { HeapKvStore, kvBytes, PlainKvStore, type Restore } from "./kv-store.js";
+import { HeapKvStore, type KvState, kvBytes, PlainKvStore, type Restore } from "./kv-store.js";
 import { buildDecoder } from "./model/decoder.js";
 import { type ChatOptions, UsageError } from "./options.js";
 import { type Progress, startProgress } from "./progress.js";
@@ -84,6 +84,8 @@ export interface RunResult {
   readonly chatSwapIns: number;
   readonly chatsRecomputed: number;
   readonly restore: RestoreComparison | null;
+  /** Visits whose KV was prefetched, and how long they waited for it; the median is 0 without any. */
+  readonly prefetched: { readonly visitCount: number; readonly waitMs: number };
   readonly rssBareBytes: number;
   readonly rssGrowthBytesPeak: number;
   readonly durationMs: number;
@@ -156,6 +158,10 @@ function promptOf(plan: RunPlan, chat: number, turn: number): Uint8Array {
   const prompt = turn === 0 ? prompts?.opening : prompts?.followUps[turn - 1];
   if (prompt === undefined) throw new Error(`the plan has no turn ${turn} of chat ${chat}`);
   return prompt;
+}
+
+function stateOf({ chat, turn, cachedTokens }: ChatState): KvState {
+  return { chat, turn, tokens: cachedTokens };
 }
 
 function freshChat(chat: number): ChatState {
@@ -271,8 +277,8 @@ export async function runChats(
     const { plan, chats, chatsFound } = await prepare(memory, options, (line) =>
       stream.write(`${line}\n`),
     );
-    const store = new HeapKvStore(memory, runtime.kv, () => performance.now());
     const { answerTokens } = plan;
+    const store = new HeapKvStore(memory, runtime.kv, answerTokens, () => performance.now());
     const inputs = new HeapStepInputs(memory);
     const conversation = new Conversation({ runtime, store, inputs, answerTokens });
     const visits = plan.visits.filter(
@@ -282,12 +288,19 @@ export async function runChats(
     let visitsTaken = 0;
     const now = () => performance.now();
     progress = startProgress({ stream, now, visitsTotal: Math.max(1, visits.length) });
-    for (const { chat, turn } of visits) {
+    for (const [at, { chat, turn }] of visits.entries()) {
       if (signal.aborted) break;
       const prompt = promptOf(plan, chat, turn);
+      // In the rounds it is known who speaks next; after them people come unasked.
+      const next = visits[at + 1];
+      const isExpected = next !== undefined && next.turn < ROUND_ROBIN_ROUNDS && next.chat !== chat;
+      const prefetching = isExpected
+        ? store.prefetch(stateOf(chats[next.chat] as ChatState))
+        : null;
       await conversation.takeTurn(chats[chat] as ChatState, prompt, (next) =>
         saveState(memory, next),
       );
+      await prefetching;
       visitsTaken += 1;
       rssPeakBytes = Math.max(rssPeakBytes, process.memoryUsage.rss());
       const { swapOutCount, swapInCount } = memory.stats().transfers;
@@ -336,6 +349,10 @@ export async function runChats(
       chatSwapIns: store.swappedInCount,
       chatsRecomputed: store.lostCount,
       restore,
+      prefetched: {
+        visitCount: store.prefetchedWaitsMs.length,
+        waitMs: store.prefetchedWaitsMs.length === 0 ? 0 : median(store.prefetchedWaitsMs),
+      },
       rssBareBytes,
       rssGrowthBytesPeak: rssPeakBytes - rssBareBytes,
       durationMs: performance.now() - startMs,

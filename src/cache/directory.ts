@@ -1,14 +1,19 @@
 // All tensor records of one memory, by dense index, and the named ones by id.
 import type { MemoryPool } from "../memory/memory-pool.js";
-import { TensorRecord, type TensorRecordOptions } from "./tensor-record.js";
+import { nameOf, TensorRecord, type TensorRecordOptions } from "./tensor-record.js";
+
+/** Dropped tensors whose number is kept; the longest dropped are forgotten. */
+const DROPPED_COUNT_MAX = 65_536;
 
 export class Directory {
   readonly #byId = new Map<string, TensorRecord>();
   readonly #byIndex: (TensorRecord | undefined)[] = [];
   readonly #freeIndexes: number[] = [];
+  /** Numbers of dropped tensors by id, the longest dropped first. */
+  readonly #dropped = new Map<string, number>();
 
   get size(): number {
-    return this.#byIndex.length - this.#freeIndexes.length;
+    return this.#byIndex.length - this.#freeIndexes.length - this.#dropped.size;
   }
 
   get(id: string): TensorRecord | undefined {
@@ -22,8 +27,8 @@ export class Directory {
 
   /** The id, if there is one, must not be in the directory yet. */
   add(options: TensorRecordOptions, pool: MemoryPool, allocatedMs: number): TensorRecord {
-    const index = this.#freeIndexes.pop() ?? this.#byIndex.length;
     const { id } = options;
+    const index = this.#takeIndex(id);
     const record = new TensorRecord(index, options, pool, allocatedMs);
     this.#byIndex[index] = record;
     if (id !== null) this.#byId.set(id, record);
@@ -39,6 +44,41 @@ export class Directory {
   /** Lets go of the views on a buffer: what they were made for has moved away. */
   forgetViews(buffer: object): void {
     for (const record of this) if (record.view?.buffer === buffer) record.view = null;
+  }
+
+  /**
+   * Removes a named record, but keeps its number for when its id comes back.
+   *
+   * @returns A number that is free from now on, because there are too many; else null.
+   */
+  drop(record: TensorRecord): number | null {
+    const id = nameOf(record);
+    this.#byId.delete(id);
+    this.#byIndex[record.index] = undefined;
+    this.#dropped.set(id, record.index);
+    if (this.#dropped.size <= DROPPED_COUNT_MAX) return null;
+    return this.forgetDropped(this.#dropped.keys().next().value as string);
+  }
+
+  /** The number of a dropped tensor, or null. */
+  droppedIndex(id: string): number | null {
+    return this.#dropped.get(id) ?? null;
+  }
+
+  /** Frees the number of a dropped tensor. @returns It, or null when there is none of that id. */
+  forgetDropped(id: string): number | null {
+    const index = this.#dropped.get(id) ?? null;
+    if (index === null) return null;
+    this.#dropped.delete(id);
+    this.#freeIndexes.push(index);
+    return index;
+  }
+
+  #takeIndex(id: string | null): number {
+    const dropped = id === null || this.#dropped.size === 0 ? undefined : this.#dropped.get(id);
+    if (dropped === undefined) return this.#freeIndexes.pop() ?? this.#byIndex.length;
+    this.#dropped.delete(id as string);
+    return dropped;
   }
 
   *[Symbol.iterator](): Generator<TensorRecord> {

@@ -8,6 +8,7 @@ import type { ChainHints, EvictionPolicy } from "../policy/eviction-policy.js";
 import type { RecordHeader } from "../record/record.js";
 import type { TensorKind } from "../types.js";
 import type { Directory } from "./directory.js";
+import type { Disposables } from "./disposables.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { Reclaimer } from "./reclaimer.js";
 import type { TensorRecord } from "./tensor-record.js";
@@ -19,6 +20,7 @@ export interface HierarchicalCacheOptions {
   readonly engine: TransferEngine;
   readonly swapper: MemorySwapper;
   readonly reclaimer: Reclaimer;
+  readonly disposables: Disposables;
   readonly policy: EvictionPolicy;
   readonly events: EventHub;
   readonly clock: Clock;
@@ -41,6 +43,7 @@ export class HierarchicalCache {
   readonly #engine: TransferEngine;
   readonly #swapper: MemorySwapper;
   readonly #reclaimer: Reclaimer;
+  readonly #disposables: Disposables;
   readonly #policy: EvictionPolicy;
   readonly #events: EventHub;
   readonly #clock: Clock;
@@ -55,6 +58,7 @@ export class HierarchicalCache {
     this.#engine = options.engine;
     this.#swapper = options.swapper;
     this.#reclaimer = options.reclaimer;
+    this.#disposables = options.disposables;
     this.#policy = options.policy;
     this.#events = options.events;
     this.#clock = options.clock;
@@ -65,6 +69,7 @@ export class HierarchicalCache {
    * can evict it.
    *
    * @param use Called once, synchronously, with the resident record; pins it, as a rule.
+   * @param options.isLookup Whether it counts as a lookup. Default: true.
    * @returns What `use` returned, or null when no tier knows the id.
    * @throws {CorruptionError} Its only copy is damaged.
    * @throws {OutOfMemoryError} No room can be made for it.
@@ -74,11 +79,14 @@ export class HierarchicalCache {
     id: string,
     signal: AbortSignal | undefined,
     use: (record: TensorRecord) => T | Promise<T>,
+    options: { readonly isLookup?: boolean } = {},
   ): Promise<T | null> {
-    let isCounted = false;
+    let isCounted = options.isLookup === false;
     for (;;) {
       throwIfAborted(signal, this.#engine.tier.name);
-      const record = this.#directory.get(id) ?? (await abortable(this.#adopt(id), signal));
+      const known = this.#directory.get(id);
+      const isDropped = known === undefined && this.#disposables.wantDropped(id);
+      const record = isDropped ? null : (known ?? (await abortable(this.#adopt(id), signal)));
       if (record === null) {
         if (!isCounted) this.#misses += 1;
         return null;
@@ -92,6 +100,8 @@ export class HierarchicalCache {
         if (record.isResident) this.#hits += 1;
         else if (record.transfer === null) this.#misses += 1;
         else this.#joins += 1;
+        if (record.isResident) this.#disposables.touch(record);
+        else this.#disposables.want(record);
         isCounted = true;
       }
       if (record.isResident) {
@@ -147,6 +157,7 @@ export class HierarchicalCache {
     }
     this.#hits += 1;
     this.#policy.touch(record.index);
+    this.#disposables.touch(record);
     return record;
   }
 
@@ -198,6 +209,7 @@ export class HierarchicalCache {
       byteLength: header.rawBytes,
       alignment: 1,
       tag: "",
+      isDisposable: false,
     };
     const pool = this.#pools.get(header.kind) as MemoryPool;
     const record = this.#directory.add(options, pool, this.#clock.monotonicMs());

@@ -11,7 +11,7 @@ import type { RecordHeader } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
 import type { Directory } from "./directory.js";
 import type { Guards } from "./guards.js";
-import type { ColdCopy, TensorRecord } from "./tensor-record.js";
+import { type ColdCopy, hasSaved, nameOf, type TensorRecord } from "./tensor-record.js";
 import type { BytesAt, TransferEngine, WriteOutcome } from "./transfer-engine.js";
 import { Transfers } from "./transfers.js";
 
@@ -26,6 +26,8 @@ export interface MemorySwapperOptions {
   readonly sink: StatsSink;
   /** Only in debug mode. */
   readonly guards: Guards | null;
+  /** Called when a named tensor leaves the heap: evicted, demoted or freed. */
+  readonly onLeaving: (record: TensorRecord) => void;
 }
 
 export interface SwapperStats {
@@ -62,6 +64,9 @@ export class MemorySwapper {
   readonly #clock: Clock;
   readonly #sink: StatsSink;
   readonly #guards: Guards | null;
+  readonly #onLeaving: (record: TensorRecord) => void;
+  /** Bytes of resident tensors, at this moment. */
+  readonly hotBytesNow = (): number => this.#counters.hotBytes;
   /** What is under way. */
   readonly transfers = new Transfers();
   #lastGeneration = 0;
@@ -89,6 +94,7 @@ export class MemorySwapper {
     this.#clock = options.clock;
     this.#sink = options.sink;
     this.#guards = options.guards;
+    this.#onLeaving = options.onLeaving;
   }
 
   /** Makes a fresh block the hot copy of a tensor. */
@@ -462,9 +468,11 @@ export class MemorySwapper {
 
   /** The tensor no longer counts as resident. */
   #forget(record: TensorRecord): void {
-    if (record.id !== null) this.#policy.untrack(record.index);
     this.#counters.hotBytes -= record.byteLength;
     this.#counters.hotCount -= 1;
+    if (record.id === null) return;
+    this.#policy.untrack(record.index);
+    this.#onLeaving(record);
   }
 
   /** Marks a tensor as freed, and gives up what it owns in the tier. */
@@ -505,15 +513,4 @@ export class MemorySwapper {
     this.#lastGeneration = Math.max(least, Math.floor(this.#clock.wallMs()));
     return this.#lastGeneration;
   }
-}
-
-/** Whatever is moved has a name: an anonymous tensor never gets this far. */
-function nameOf(record: TensorRecord): string {
-  return record.id as string;
-}
-
-/** Whether the saved record holds the tensor's bytes, and is durable if that is wanted. */
-export function hasSaved({ cold, isClean }: TensorRecord, durable: boolean): boolean {
-  if (cold === null || !isClean) return false;
-  return cold.isSaved && (cold.isDurable || !durable);
 }

@@ -8,13 +8,14 @@ import type { Budget } from "../memory/budget.js";
 import type { Compactor } from "../memory/compactor.js";
 import type { EventHub } from "../memory/events.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
-import type { AdmissionPolicy } from "../policy/admission-policy.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import type { TensorKind } from "../types.js";
 import { encourageCollection } from "../util/collection.js";
 import type { Directory } from "./directory.js";
+import type { Disposables } from "./disposables.js";
 import type { HeldBlocks } from "./held-blocks.js";
 import type { MemorySwapper } from "./memory-swapper.js";
+import type { PressureWatch } from "./pressure-watch.js";
 import type { TensorRecord } from "./tensor-record.js";
 
 export interface ReclaimerOptions {
@@ -25,7 +26,7 @@ export interface ReclaimerOptions {
   readonly directory: Directory;
   readonly swapper: MemorySwapper;
   readonly policy: EvictionPolicy;
-  readonly admission: AdmissionPolicy;
+  readonly disposables: Disposables;
   readonly held: HeldBlocks;
   readonly compactor: Compactor;
   readonly events: EventHub;
@@ -34,18 +35,36 @@ export interface ReclaimerOptions {
   readonly tierName: string;
   /** Demotions reach the device before the hot copy goes. */
   readonly isDurable: boolean;
+  /** Gives up a prefetched guess whose room helps. @returns Whether there was one. */
+  readonly giveUpGuess: (helps: (record: TensorRecord) => boolean) => boolean;
 }
 
 /** Waits for the engine's collector: 1, 2, 4, … milliseconds. */
 const PATIENCE_ROUNDS = 9;
 
-type Remedy = "add-arena" | "release-idle" | "evict-clean" | "compact";
+type Remedy =
+  | "add-arena"
+  | "release-idle"
+  | "drop-guesses"
+  | "evict-clean"
+  | "compact"
+  | "drop-disposable";
 
 /** What needs no waiting, in the order in which it is tried. */
 const SYNCHRONOUS_REMEDIES: readonly Remedy[] = [
   "add-arena",
   "release-idle",
+  "drop-guesses",
   "evict-clean",
+  "compact",
+  "drop-disposable",
+];
+
+/** The same for a caller that may wait: what was used leaves in the policy's order, clean or not. */
+const REMEDIES_BEFORE_VICTIMS: readonly Remedy[] = [
+  "add-arena",
+  "release-idle",
+  "drop-guesses",
   "compact",
 ];
 
@@ -57,14 +76,18 @@ export class Reclaimer {
   readonly #directory: Directory;
   readonly #swapper: MemorySwapper;
   readonly #policy: EvictionPolicy;
-  readonly #admission: AdmissionPolicy;
+  readonly #disposables: Disposables;
   readonly #held: HeldBlocks;
   readonly #compactor: Compactor;
   readonly #events: EventHub;
   readonly #clock: Clock;
   readonly #tierName: string;
   readonly #isDurable: boolean;
+  readonly #giveUpGuess: ReclaimerOptions["giveUpGuess"];
+  #watch: PressureWatch | null = null;
   #reservedCount = 0;
+  /** Requests that demote at this moment. */
+  #demotingCount = 0;
 
   constructor(options: ReclaimerOptions) {
     this.#core = options.core;
@@ -74,13 +97,14 @@ export class Reclaimer {
     this.#directory = options.directory;
     this.#swapper = options.swapper;
     this.#policy = options.policy;
-    this.#admission = options.admission;
+    this.#disposables = options.disposables;
     this.#held = options.held;
     this.#compactor = options.compactor;
     this.#events = options.events;
     this.#clock = options.clock;
     this.#tierName = options.tierName;
     this.#isDurable = options.isDurable;
+    this.#giveUpGuess = options.giveUpGuess;
   }
 
   /**
@@ -91,7 +115,9 @@ export class Reclaimer {
   tryPlace(pool: MemoryPool, bytes: number, alignment: number): number {
     if (!this.#isPossible(pool, bytes, 1)) return 0;
     const slot = pool.tryAllocate(bytes, alignment);
-    return slot === 0 ? this.#tryRemedies(pool, bytes, alignment, SYNCHRONOUS_REMEDIES) : slot;
+    if (slot === 0) return this.#tryRemedies(pool, bytes, alignment, SYNCHRONOUS_REMEDIES);
+    this.#watch?.note();
+    return slot;
   }
 
   /** @throws {OutOfMemoryError} Every remedy that needs no waiting was tried. */
@@ -142,6 +168,18 @@ export class Reclaimer {
   }
 
   /**
+   * Finds a block where that costs nobody anything: in free room, while nobody waits for room.
+   *
+   * @returns An unpinned slot, or 0.
+   */
+  tryPlaceFree(pool: MemoryPool, bytes: number, alignment: number): number {
+    if (this.#demotingCount > 0 || !this.#core.hasFreeSlot) return 0;
+    const slot = pool.tryAllocate(bytes, alignment);
+    if (slot !== 0 || !pool.tryAddArena(bytes)) return slot;
+    return pool.tryAllocate(bytes, alignment);
+  }
+
+  /**
    * Finds a block, demoting others if need be.
    *
    * @param onPlaced Called in the turn in which the block is found.
@@ -155,14 +193,37 @@ export class Reclaimer {
     onPlaced: () => void,
   ): Promise<number> {
     this.#checkPossible(pool, bytes, 1);
-    const remedies: string[] = ["add-arena", "release-idle", "compact"];
+    const slot = this.#tryWithoutVictims(pool, bytes, alignment);
+    if (slot !== 0) {
+      this.#watch?.note();
+      onPlaced();
+      return slot;
+    }
+    this.#demotingCount += 1;
+    try {
+      return await this.#demoteFor(pool, bytes, alignment, onPlaced);
+    } finally {
+      this.#demotingCount -= 1;
+    }
+  }
+
+  #tryWithoutVictims(pool: MemoryPool, bytes: number, alignment: number): number {
+    return (
+      pool.tryAllocate(bytes, alignment) ||
+      this.#tryRemedies(pool, bytes, alignment, REMEDIES_BEFORE_VICTIMS)
+    );
+  }
+
+  /** Demotes in the policy's order, clean or dirty: only a caller that cannot wait prefers clean ones. */
+  async #demoteFor(
+    pool: MemoryPool,
+    bytes: number,
+    alignment: number,
+    onPlaced: () => void,
+  ): Promise<number> {
+    const remedies: string[] = [...REMEDIES_BEFORE_VICTIMS];
     const passed = new Set<number>();
-    for (let round = 0; ; ) {
-      // Victims leave in the policy's order here, clean or dirty; only a caller that cannot wait
-      // prefers the clean ones.
-      const slot =
-        pool.tryAllocate(bytes, alignment) ||
-        this.#tryRemedies(pool, bytes, alignment, ["add-arena", "release-idle", "compact"]);
+    for (let round = 0, slot = 0; ; slot = this.#tryWithoutVictims(pool, bytes, alignment)) {
       if (slot !== 0) {
         onPlaced();
         return slot;
@@ -172,8 +233,17 @@ export class Reclaimer {
         isCollecting && round < PATIENCE_ROUNDS ? null : this.#victim(pool, bytes, passed);
       if (victim !== null) {
         if (!remedies.includes("demote")) remedies.push("demote");
+        if (!this.#disposables.admits(victim)) {
+          this.#disposables.drop(victim);
+          continue;
+        }
         const outcome = await this.#swapper.demote(victim, { durable: this.#isDurable });
         if (outcome === "no-space") {
+          if (await this.#disposables.makeColdRoom(victim.byteLength)) continue;
+          if (this.#disposables.canDrop(victim)) {
+            this.#disposables.drop(victim);
+            continue;
+          }
           const advice = `The ${this.#tierName} tier is full or switched off: enlarge its budget or free tensors.`;
           throw this.#outOfMemory(pool, bytes, remedies, advice);
         }
@@ -235,24 +305,31 @@ export class Reclaimer {
     allowed: readonly Remedy[],
   ): number {
     pool.notePressure();
+    this.#watch?.measure();
     const remedies: Remedy[] = [];
     const place = (remedy: Remedy): number => {
-      remedies.push(remedy);
+      if (remedies.at(-1) !== remedy) remedies.push(remedy);
       return pool.tryAllocate(bytes, alignment);
     };
+    // What was given up may have been the last block of an arena, which is then on the shelf.
+    const placeOrAdd = (remedy: Remedy): number =>
+      place(remedy) || (this.#tryAddArena(pool, bytes) ? place(remedy) : 0);
     let slot = 0;
     for (const remedy of allowed) {
       // Where blocks have run out of slots, more room does not help: only an eviction does.
-      if (remedy !== "evict-clean" && !this.#core.hasFreeSlot) continue;
+      const isRoomOnly = ["add-arena", "release-idle", "compact"].includes(remedy);
+      if (isRoomOnly && !this.#core.hasFreeSlot) continue;
       if (remedy === "add-arena") {
         if (this.#tryAddArena(pool, bytes)) slot = place(remedy);
       } else if (remedy === "release-idle") {
-        // What another pool held idle may have been the last of an arena.
-        if (this.#held.releaseIdle()) {
-          slot = place(remedy) || (this.#tryAddArena(pool, bytes) ? place(remedy) : 0);
-        }
+        if (this.#held.releaseIdle()) slot = placeOrAdd(remedy);
+      } else if (remedy === "drop-guesses") {
+        const helps = (record: TensorRecord) => this.#canHelp(record, pool, bytes);
+        while (slot === 0 && this.#giveUpGuess(helps)) slot = placeOrAdd(remedy);
       } else if (remedy === "evict-clean") {
-        slot = this.#tryEvictClean(pool, bytes, () => place(remedy));
+        slot = this.#tryEvictClean(pool, bytes, () => placeOrAdd(remedy));
+      } else if (remedy === "drop-disposable") {
+        slot = this.#tryDrop(pool, bytes, () => placeOrAdd(remedy));
       } else {
         if (this.#compactor.makeRoom(pool, bytes) > 0) slot = place(remedy);
         if (slot === 0 && this.#tryEvacuate(pool, bytes)) slot = place(remedy);
@@ -292,8 +369,18 @@ export class Reclaimer {
       if (!record.isClean || !this.#swapper.canDemote(record)) continue;
       if (!this.#canHelp(record, pool, bytes)) continue;
       this.#swapper.evictClean(record);
-      // Its block may have been the last of an arena, which is then on the shelf.
-      const slot = place() || (this.#tryAddArena(pool, bytes) ? place() : 0);
+      const slot = place();
+      if (slot !== 0) return slot;
+    }
+    return 0;
+  }
+
+  #tryDrop(pool: MemoryPool, bytes: number, place: () => number): number {
+    for (const index of this.#policy.candidates()) {
+      const record = this.#directory.at(index);
+      if (!this.#disposables.canDropNow(record) || !this.#canHelp(record, pool, bytes)) continue;
+      this.#disposables.drop(record);
+      const slot = place();
       if (slot !== 0) return slot;
     }
     return 0;
@@ -306,11 +393,35 @@ export class Reclaimer {
       const record = this.#directory.at(index);
       if (passed.has(index) || !this.#swapper.canDemote(record)) continue;
       if (!this.#canHelp(record, pool, bytes)) continue;
-      if (!this.#admission.admit({ index, bytes: record.byteLength })) continue;
       if (record.pool === pool) return record;
       other ??= record;
     }
     return other;
+  }
+
+  /**
+   * Demotes or drops whatever the policy lets leave first, for nobody in particular.
+   *
+   * @returns false when there is no victim, or no room for it.
+   */
+  async demoteNext(): Promise<boolean> {
+    for (const index of this.#policy.candidates()) {
+      const record = this.#directory.at(index);
+      if (!this.#swapper.canDemote(record)) continue;
+      if (!this.#disposables.admits(record)) {
+        this.#disposables.drop(record);
+        return true;
+      }
+      const outcome = await this.#swapper.demote(record, { durable: this.#isDurable });
+      if (outcome === "no-space") return this.#disposables.makeColdRoom(record.byteLength);
+      return true;
+    }
+    return false;
+  }
+
+  /** From here on room is also made in the background. */
+  watchPressure(watch: PressureWatch): void {
+    this.#watch = watch;
   }
 
   /** Another pool's tensors make room only while this pool may take one more arena. */

@@ -22,10 +22,11 @@ import type { TensorMessage } from "../memory/tokens.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import { describe, type Shape, type TensorKind } from "../types.js";
 import type { Directory } from "./directory.js";
+import type { Disposables } from "./disposables.js";
 import type { Guards } from "./guards.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { Reclaimer } from "./reclaimer.js";
-import type { TensorRecord } from "./tensor-record.js";
+import { nameOf, type TensorRecord } from "./tensor-record.js";
 
 export interface TensorAllocatorOptions {
   readonly core: ControlPlane;
@@ -34,6 +35,7 @@ export interface TensorAllocatorOptions {
   readonly directory: Directory;
   readonly swapper: MemorySwapper;
   readonly reclaimer: Reclaimer;
+  readonly disposables: Disposables;
   readonly policy: EvictionPolicy;
   readonly lifetimes: LifetimePredictor;
   readonly events: EventHub;
@@ -50,6 +52,7 @@ export class TensorAllocator implements TensorOwner {
   readonly #directory: Directory;
   readonly #swapper: MemorySwapper;
   readonly #reclaimer: Reclaimer;
+  readonly #disposables: Disposables;
   readonly #policy: EvictionPolicy;
   readonly #lifetimes: LifetimePredictor;
   readonly #clock: Clock;
@@ -63,6 +66,7 @@ export class TensorAllocator implements TensorOwner {
     this.#directory = options.directory;
     this.#swapper = options.swapper;
     this.#reclaimer = options.reclaimer;
+    this.#disposables = options.disposables;
     this.#policy = options.policy;
     this.#lifetimes = options.lifetimes;
     this.#clock = options.clock;
@@ -121,6 +125,11 @@ export class TensorAllocator implements TensorOwner {
 
   free(record: TensorRecord): void {
     this.checkOpen();
+    if (record.isDropped) {
+      record.isDropped = false;
+      this.#disposables.forgetDropped(nameOf(record));
+      return;
+    }
     if (record.isFreed) throw new MisuseError("freed", "the tensor was freed before");
     this.#release(record);
     if (record.id === null) this.leaks.unwatch(record);
@@ -230,7 +239,9 @@ export class TensorAllocator implements TensorOwner {
 
   #attach(checked: CheckedTensor, pool: MemoryPool, slot: number, owner: TensorOwner): Tensor {
     const allocatedMs = this.#lifetimes.learns ? this.#clock.monotonicMs() : 0;
+    const isNew = checked.id === null || this.#directory.droppedIndex(checked.id) === null;
     const record = this.#directory.add(checked, pool, allocatedMs);
+    if (isNew) this.#disposables.want(record);
     if (this.#guards !== null) record.callSite = callSite();
     this.#swapper.attach(record, slot);
     if (checked.isZeroed) {
@@ -243,6 +254,9 @@ export class TensorAllocator implements TensorOwner {
 
   #checkResident(record: TensorRecord): void {
     this.checkOpen();
+    if (record.isDropped) {
+      throw new MisuseError("not-resident", "the tensor was dropped under pressure: make it again");
+    }
     if (record.isFreed) throw new MisuseError("freed", "the tensor was freed");
     if (!record.isResident) {
       throw new MisuseError("not-resident", "the tensor was moved to a colder tier: use acquire");
@@ -255,7 +269,8 @@ export class TensorAllocator implements TensorOwner {
   }
 
   #forget(record: TensorRecord): void {
-    if (record.id !== null) this.#policy.forget(record.index);
+    if (record.isDisposable) this.#disposables.freed(record);
+    else if (record.id !== null) this.#policy.forget(record.index);
     this.#directory.remove(record);
     if (!this.#lifetimes.learns) return;
     const { kind, byteLength: bytes, tag } = record;

@@ -32,6 +32,7 @@ export interface TensorRecordOptions {
   readonly byteLength: number;
   readonly alignment: number;
   readonly tag: string;
+  readonly isDisposable: boolean;
 }
 
 export class TensorRecord {
@@ -47,6 +48,8 @@ export class TensorRecord {
   byteLength: number;
   readonly alignment: number;
   readonly tag: string;
+  /** May be dropped under pressure instead of written. */
+  readonly isDisposable: boolean;
   readonly pool: MemoryPool;
   /** By the memory's clock; 0 when nobody measures lifetimes. */
   readonly allocatedMs: number;
@@ -71,6 +74,8 @@ export class TensorRecord {
   /** Called at the very end of a load, in the same turn in which the tensor became resident. */
   waiters: Set<() => void> | null = null;
   isFreed = false;
+  /** Freed by pressure, not by its owner. */
+  isDropped = false;
   /** Where it was allocated; only in debug mode. */
   callSite: string | null = null;
   /** The engine's collector will tell when nothing reaches the tensor any more. */
@@ -88,6 +93,7 @@ export class TensorRecord {
     this.byteLength = options.byteLength;
     this.alignment = options.alignment;
     this.tag = options.tag;
+    this.isDisposable = options.isDisposable;
     this.pool = pool;
     this.allocatedMs = allocatedMs;
   }
@@ -117,4 +123,15 @@ export class TensorRecord {
     this.view = null;
     this.viewEpoch = 0;
   }
+}
+
+/** Whatever is moved has a name: an anonymous tensor never gets this far. */
+export function nameOf(record: TensorRecord): string {
+  return record.id as string;
+}
+
+/** Whether the saved record holds the tensor's bytes, and is durable if that is wanted. */
+export function hasSaved({ cold, isClean }: TensorRecord, durable: boolean): boolean {
+  if (cold === null || !isClean) return false;
+  return cold.isSaved && (cold.isDurable || !durable);
 }

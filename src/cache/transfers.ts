@@ -53,6 +53,11 @@ export class Transfers {
     this.#background.add(watched);
   }
 
+  /** Resolves once the deletions that are under way have ended. */
+  async settleBackground(): Promise<void> {
+    await Promise.all(this.#background);
+  }
+
   /** Resolves once nothing is under way. */
   async settle(): Promise<void> {
     while (this.#transfers.size + this.#background.size > 0) {

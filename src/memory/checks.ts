@@ -117,17 +117,24 @@ export function checkShared(value: unknown): boolean {
   return isShared;
 }
 
+function checkCount(value: unknown, name: string, least: number): number | undefined {
+  if (value === undefined || (Number.isSafeInteger(value) && (value as number) >= least)) {
+    return value as number | undefined;
+  }
+  throw new MisuseError("bad-option", `${name} is an integer, ${least} or more`);
+}
+
 /** @throws {MisuseError} `bad-option`. */
 export function checkHints(value: unknown): ChainHints {
-  const { stopReason, outputTokens } = checkObject(value, "hints", ["stopReason", "outputTokens"]);
+  const known = ["stopReason", "outputTokens", "turn", "newBlocks"];
+  const { stopReason, outputTokens, turn, newBlocks } = checkObject(value, "hints", known);
   if (stopReason !== undefined && stopReason !== "tool" && stopReason !== "end") {
     throw new MisuseError("bad-option", 'stopReason is "tool" or "end"');
   }
-  if (
-    outputTokens !== undefined &&
-    !(Number.isInteger(outputTokens) && (outputTokens as number) >= 0)
-  ) {
-    throw new MisuseError("bad-option", "outputTokens is an integer, 0 or more");
-  }
-  return { stopReason, outputTokens: outputTokens as number | undefined };
+  return {
+    stopReason,
+    outputTokens: checkCount(outputTokens, "outputTokens", 0),
+    turn: checkCount(turn, "turn", 1),
+    newBlocks: checkCount(newBlocks, "newBlocks", 0),
+  };
 }

@@ -30,6 +30,17 @@ export type MemoryEvent =
       readonly tier: string;
       readonly bytesWritten: number;
     }
+  /** The background has made room: for the RAM budget, or because the process took too much. */
+  | {
+      readonly type: "watermark";
+      readonly cause: "budget" | "rss";
+      /** Bytes of resident tensors, or of the process, when it began. */
+      readonly usedBytes: number;
+      readonly limitBytes: number;
+      readonly demotedCount: number;
+    }
+  /** A disposable tensor was dropped under pressure. */
+  | { readonly type: "drop"; readonly id: string; readonly bytes: number }
   /**
    * A tensor became unreachable without having been freed. Its bytes were taken back, unless a pin of
    * it was leaked too: a view may then still be in use.

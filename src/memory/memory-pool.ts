@@ -107,6 +107,11 @@ export class MemoryPool {
     this.#shelf = options.shelf;
   }
 
+  /** Bytes in blocks that are live. */
+  get grantedBytes(): number {
+    return this.#core.poolCounters(this.#index).grantedBytes;
+  }
+
   /** What the pool's own budget leaves for further arenas. */
   get roomBytes(): number {
     return this.budgetBytes - this.#capacityBytes;

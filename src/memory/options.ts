@@ -64,6 +64,12 @@ export type TensorOptions<D extends Dtype = Dtype> = TensorExtent<D> & {
   readonly alignment?: number | undefined;
   /** Default: false. Fresh bytes are otherwise whatever their last owner left. */
   readonly zero?: boolean | undefined;
+  /**
+   * Whether pressure may drop it instead of writing it to a colder tier: for what its owner can make
+   * again, such as the KV of a prompt. `acquire` then gives null. Once it was saved it is not dropped
+   * any more. Needs an id. Default: false.
+   */
+  readonly disposable?: boolean | undefined;
   /** A label for leak reports and statistics. Default: empty. */
   readonly tag?: string | undefined;
 };
@@ -92,6 +98,23 @@ export interface TensorMemoryOptions {
          * crash of the process. `"durable"`: they are. Default: `"cache"`.
          */
         readonly mode?: "cache" | "durable" | undefined;
+      }
+    | undefined;
+  /**
+   * Shares of `budgets.ram`, 0 to 1: above `high` tensors are demoted in the background down to `low`, if
+   * there is a colder tier. Default: off, so that all of the budget holds tensors, and requests wait for
+   * writes. What is left out of the object is 0.9 and 0.8.
+   */
+  readonly watermarks?:
+    | { readonly high?: number | undefined; readonly low?: number | undefined }
+    | undefined;
+  readonly limits?:
+    | {
+        /**
+         * Resident memory of the whole process above which, from the high watermark of it on, tensors are
+         * demoted and emptied arenas are dropped. Default: no limit. Not in browsers, which do not tell.
+         */
+        readonly rss?: ByteSize | undefined;
       }
     | undefined;
   /** Whose records these are. Nothing is shared between namespaces. Default: empty. */
@@ -140,6 +163,8 @@ export interface Seams {
   readonly predictor: Predictor;
   readonly lifetimePredictor: LifetimePredictor;
   readonly statsSink: StatsSink;
+  /** Resident bytes of the process. */
+  readonly residentBytes: () => number;
 }
 
 /** A tensor's options, checked. */
@@ -152,6 +177,7 @@ export interface CheckedTensor {
   readonly byteLength: number;
   readonly alignment: number;
   readonly isZeroed: boolean;
+  readonly isDisposable: boolean;
   readonly tag: string;
 }
 
@@ -181,15 +207,21 @@ export function checkTensorOptions(options: TensorOptions): CheckedTensor {
   const alignment = Math.max(checkAlignment(given["alignment"] ?? 1), elementBytes);
   const tag = given["tag"] ?? "";
   if (typeof tag !== "string") throw new MisuseError("bad-option", "tag is a string");
+  const id = given["id"] === undefined ? null : checkId(given["id"]);
+  const isDisposable = checkFlag(given["disposable"], "disposable");
+  if (isDisposable && id === null) {
+    throw new MisuseError("bad-option", "a disposable tensor needs an id");
+  }
   return {
     kind,
-    id: given["id"] === undefined ? null : checkId(given["id"]),
+    id,
     dtype,
     shape,
     layout: checkLayout(given["layout"] ?? "row-major"),
     byteLength,
     alignment,
     isZeroed: checkFlag(given["zero"], "zero"),
+    isDisposable,
     tag,
   };
 }
@@ -203,6 +235,7 @@ export const TENSOR_OPTION_NAMES = [
   "layout",
   "alignment",
   "zero",
+  "disposable",
   "tag",
 ];
 
@@ -256,6 +289,11 @@ export interface CheckedOptions {
   readonly poolBytes: ReadonlyMap<TensorKind, number>;
   readonly directory: string;
   readonly isDurable: boolean;
+  readonly watermarks: { readonly high: number; readonly low: number };
+  /** Whether the watermarks apply to the RAM budget, and not to `limits.rss` alone. */
+  readonly hasWatermarks: boolean;
+  /** Infinity: no limit. */
+  readonly rssLimitBytes: number;
   readonly tenant: string;
   readonly fingerprint: string;
   /** null: on demand. */
@@ -270,6 +308,8 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     "pools",
     "ssd",
     "namespace",
+    "watermarks",
+    "limits",
     "debug",
     "shared",
     "compaction",
@@ -313,6 +353,7 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
   if (mode !== "cache" && mode !== "durable") {
     throw new MisuseError("bad-option", 'ssd.mode is "cache" or "durable"');
   }
+  const limits = checkObject(options.limits ?? {}, "limits", ["rss"]);
   const namespace = checkObject(options.namespace ?? {}, "namespace", ["tenant", "fingerprint"]);
   return {
     ramBytes: ram === undefined || ram === "auto" ? null : parseByteSize(ram, "budgets.ram"),
@@ -320,10 +361,27 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     poolBytes,
     directory,
     isDurable: mode === "durable",
+    watermarks: checkWatermarks(options.watermarks),
+    hasWatermarks: options.watermarks !== undefined,
+    rssLimitBytes:
+      limits["rss"] === undefined
+        ? Number.POSITIVE_INFINITY
+        : parseByteSize(limits["rss"], "limits.rss"),
     tenant: checkNamespacePart(namespace["tenant"] ?? "", "tenant"),
     fingerprint: checkNamespacePart(namespace["fingerprint"] ?? "", "fingerprint"),
     compaction: checkCompaction(options.compaction),
   };
+}
+
+/** @throws {MisuseError} `bad-option`. */
+function checkWatermarks(given: unknown): { readonly high: number; readonly low: number } {
+  const { high = 0.9, low } = checkObject(given ?? {}, "watermarks", ["high", "low"]);
+  const least = low ?? Math.min(0.8, high as number);
+  const isShare = (value: unknown) => typeof value === "number" && value > 0 && value <= 1;
+  if (!isShare(high) || !isShare(least) || (least as number) > (high as number)) {
+    throw new MisuseError("bad-option", "0 < watermarks.low <= watermarks.high <= 1");
+  }
+  return { high: high as number, low: least as number };
 }
 
 /** What each seam must answer to; empty: it is a function itself. */
@@ -338,6 +396,7 @@ const SEAM_METHODS: Readonly<Record<keyof Seams, readonly string[]>> = {
   predictor: ["observe"],
   lifetimePredictor: ["expectedMs", "observe"],
   statsSink: ["count", "time"],
+  residentBytes: [],
 };
 
 function checkSeams(seams: unknown): void {

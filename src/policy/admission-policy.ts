@@ -1,6 +1,5 @@
-// Seam: whether a victim may enter a colder tier. What becomes of one that is refused is the caller's
-// business: a heap keeps it resident, and when all are refused, the request that wanted their room
-// fails; a cache drops it.
+// Seam: whether a victim is worth its write to a colder tier. A heap asks for disposable tensors alone,
+// and drops what is refused; whatever has one copy only is written.
 import type { PolicyEntry } from "./eviction-policy.js";
 
 export interface AdmissionPolicy {

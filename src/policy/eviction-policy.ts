@@ -19,6 +19,10 @@ export interface ChainHints {
   readonly stopReason?: "tool" | "end" | undefined;
   /** Tokens generated after this use of the chain. */
   readonly outputTokens?: number | undefined;
+  /** From 1: which use of its session this is. Default: found by the chain that this one continues. */
+  readonly turn?: number | undefined;
+  /** Entries of the chain that no earlier use had. Default: those that the policy does not know. */
+  readonly newBlocks?: number | undefined;
 }
 
 export interface EvictionPolicy {

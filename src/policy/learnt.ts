@@ -239,7 +239,8 @@ class Learnt implements LearntPolicy {
         gap = gapFeature(gapMs);
       }
     }
-    const freshCount = length - knownCount;
+    if (hints?.turn !== undefined) turn = Math.min(TURN_MAX, Math.max(1, hints.turn));
+    const freshCount = hints?.newBlocks ?? length - knownCount;
     const node = law.classOf(featuresOf({ turn, freshCount, gap }, hints));
     this.#regroup(chain, node, turn, continued);
     this.#trim();

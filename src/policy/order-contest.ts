@@ -8,7 +8,7 @@ const SPAN_HELD = 4;
 const LEAD_MIN = 0.001;
 const LAG_MAX = 0.02;
 /** Hits that the tier may be behind the order of least recent use, as a share of all accesses. */
-const LOSS_MAX = 0.0025;
+const LOSS_MAX = 0.0028;
 /** Part of that loss below which the order of rank may be tried again. */
 const RESUME_SHARE = 0.8;
 /** That share is of as many accesses as this per tracked entry, at least. */

@@ -31,7 +31,14 @@ export const BIN_EDGES_MS = Float64Array.from({ length: BIN_COUNT + 1 }, (_, bin
       : FIRST_EDGE_MS * BIN_GROWTH ** (bin - 1),
 );
 
+const BIN_WIDTHS_MS = Float64Array.from(
+  { length: BIN_COUNT },
+  (_, bin) => (BIN_EDGES_MS[bin + 1] as number) - (BIN_EDGES_MS[bin] as number),
+);
+
 const ROOT = 0;
+/** In the place of an index. */
+const UNKNOWN = -1;
 
 /** Laws of all classes. Classes are made on demand and never go. */
 export class ReuseLaw {
@@ -41,7 +48,13 @@ export class ReuseLaw {
   #reused = new Float32Array(64 * BIN_COUNT);
   #censored = new Float32Array(64 * BIN_COUNT);
   #live = new Int32Array(64 * BIN_COUNT);
-  #index = new Float32Array(64 * BIN_COUNT);
+  /** Of the last rebuild. */
+  #hazards = new Float64Array(64 * BIN_COUNT);
+  /** Computed when it is first asked for after a rebuild; negative until then. */
+  #index = new Float32Array(64 * BIN_COUNT).fill(UNKNOWN);
+  // Room for a rebuild.
+  #allReused = new Float64Array(64 * BIN_COUNT);
+  #allUnreused = new Float64Array(64 * BIN_COUNT);
 
   /** Classes and their ancestors. */
   get nodeCount(): number {
@@ -49,7 +62,7 @@ export class ReuseLaw {
   }
 
   get byteLength(): number {
-    return this.#parents.length * (2 + 4 * 4 * BIN_COUNT);
+    return this.#parents.length * (2 + (4 * 4 + 3 * 8) * BIN_COUNT);
   }
 
   /**
@@ -86,19 +99,22 @@ export class ReuseLaw {
     (this.#censored[at] as number) += blockCount;
   }
 
-  /** Expected reuses per millisecond of occupancy, as of the last {@link rebuild}. */
+  /** Expected reuses per millisecond of occupancy, as of the last {@link rebuild}. Cost: bins, once. */
   indexOf(node: number, bin: number): number {
-    return this.#index[node * BIN_COUNT + bin] as number;
+    const at = node * BIN_COUNT + bin;
+    const known = this.#index[at] as number;
+    return known >= 0 ? known : this.#rank(node, bin);
   }
 
-  /** Learns from what was counted since. Cost: nodes × bins². */
+  /** Learns from what was counted since. Cost: nodes × bins. */
   rebuild(): void {
     const length = this.#nodeCount * BIN_COUNT;
-    const reused = Float64Array.from(this.#reused.subarray(0, length));
-    const unreused = Float64Array.from(
-      this.#censored.subarray(0, length),
-      (censored, at) => censored + (this.#live[at] as number),
-    );
+    const reused = this.#allReused;
+    const unreused = this.#allUnreused;
+    for (let at = 0; at < length; at++) {
+      reused[at] = this.#reused[at] as number;
+      unreused[at] = (this.#censored[at] as number) + (this.#live[at] as number);
+    }
     // Children are made after their parents.
     for (let node = this.#nodeCount - 1; node > ROOT; node--) {
       const own = node * BIN_COUNT;
@@ -108,19 +124,14 @@ export class ReuseLaw {
         (unreused[up + bin] as number) += unreused[own + bin] as number;
       }
     }
-    const hazards = new Float64Array(length);
-    for (let node = ROOT; node < this.#nodeCount; node++) {
-      this.#estimate(node, reused, unreused, hazards);
-      this.#rank(node, hazards);
-    }
+    for (let node = ROOT; node < this.#nodeCount; node++) this.#estimate(node);
+    this.#index.fill(UNKNOWN, 0, length);
   }
 
-  #estimate(
-    node: number,
-    reused: Float64Array,
-    unreused: Float64Array,
-    hazards: Float64Array,
-  ): void {
+  #estimate(node: number): void {
+    const reused = this.#allReused;
+    const unreused = this.#allUnreused;
+    const hazards = this.#hazards;
     const own = node * BIN_COUNT;
     const up = (this.#parents[node] as number) * BIN_COUNT;
     let atRisk = 0;
@@ -140,24 +151,22 @@ export class ReuseLaw {
     }
   }
 
-  #rank(node: number, hazards: Float64Array): void {
+  #rank(node: number, age: number): number {
     const own = node * BIN_COUNT;
-    for (let age = 0; age < BIN_COUNT; age++) {
-      let survival = 1;
-      let reuses = 0;
-      let occupancyMs = 0;
-      let best = 0;
-      for (let bin = age; bin < BIN_COUNT - 1; bin++) {
-        const share = bin === age ? REST_OF_BIN : 1;
-        const widthMs = (BIN_EDGES_MS[bin + 1] as number) - (BIN_EDGES_MS[bin] as number);
-        const hazard = Math.min(HAZARD_MAX, (hazards[own + bin] as number) * share);
-        reuses += survival * hazard;
-        occupancyMs += survival * (1 - hazard / 2) * widthMs * share;
-        survival *= 1 - hazard;
-        best = Math.max(best, reuses / occupancyMs);
-      }
-      this.#index[own + age] = best;
+    let survival = 1;
+    let reuses = 0;
+    let occupancyMs = 0;
+    let best = 0;
+    for (let bin = age; bin < BIN_COUNT - 1; bin++) {
+      const share = bin === age ? REST_OF_BIN : 1;
+      const hazard = Math.min(HAZARD_MAX, (this.#hazards[own + bin] as number) * share);
+      reuses += survival * hazard;
+      occupancyMs += survival * (1 - hazard / 2) * (BIN_WIDTHS_MS[bin] as number) * share;
+      survival *= 1 - hazard;
+      best = Math.max(best, reuses / occupancyMs);
     }
+    this.#index[own + age] = best;
+    return this.#index[own + age] as number;
   }
 
   #addNode(key: number, parent: number): number {
@@ -168,13 +177,16 @@ export class ReuseLaw {
     this.#parents[node] = parent;
     // Until the next rebuild it is ranked as its parent.
     const up = parent * BIN_COUNT;
-    this.#index.copyWithin(node * BIN_COUNT, up, up + BIN_COUNT);
+    this.#hazards.copyWithin(node * BIN_COUNT, up, up + BIN_COUNT);
     return node;
   }
 
   #grow(): void {
     const length = 2 * this.#parents.length;
-    const copyOf = <T extends Float32Array | Int32Array | Int16Array>(longer: T, old: T): T => {
+    const copyOf = <T extends Float64Array | Float32Array | Int32Array | Int16Array>(
+      longer: T,
+      old: T,
+    ): T => {
       longer.set(old);
       return longer;
     };
@@ -182,6 +194,9 @@ export class ReuseLaw {
     this.#reused = copyOf(new Float32Array(length * BIN_COUNT), this.#reused);
     this.#censored = copyOf(new Float32Array(length * BIN_COUNT), this.#censored);
     this.#live = copyOf(new Int32Array(length * BIN_COUNT), this.#live);
-    this.#index = copyOf(new Float32Array(length * BIN_COUNT), this.#index);
+    this.#hazards = copyOf(new Float64Array(length * BIN_COUNT), this.#hazards);
+    this.#index = copyOf(new Float32Array(length * BIN_COUNT).fill(UNKNOWN), this.#index);
+    this.#allReused = new Float64Array(length * BIN_COUNT);
+    this.#allUnreused = new Float64Array(length * BIN_COUNT);
   }
 }

@@ -1,5 +1,6 @@
 // Predicts that after an access comes what came after it the last time, and so on. What followed is
 // known of an access whatever its stream was; what an access follows is known by its stream alone.
+// Nothing is predicted from an access without a stream: those of many callers follow by chance.
 import { MisuseError } from "../errors.js";
 import type { Predictor } from "./predictor.js";
 
@@ -9,6 +10,8 @@ export interface SuccessorOptions {
   /** Ids whose successor is known, and streams; the longest unused ones are forgotten. Default: 65,536. */
   readonly memoryCount?: number;
 }
+
+const NOTHING: readonly string[] = [];
 
 /** @throws {MisuseError} `bad-option`. */
 export function successorPredictor(options: SuccessorOptions = {}): Predictor {
@@ -30,6 +33,7 @@ export function successorPredictor(options: SuccessorOptions = {}): Predictor {
   return {
     name: "successor",
     observe: (stream, id) => {
+      if (stream === "") return NOTHING;
       const previous = latest.get(stream);
       if (previous !== undefined && previous !== id) remember(successors, previous, id);
       remember(latest, stream, id);

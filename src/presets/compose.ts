@@ -2,14 +2,19 @@
 // platform files beside it, the only code that names implementations.
 import { linearArenas } from "../arena/linear-arena.js";
 import { Directory } from "../cache/directory.js";
+import { Disposables } from "../cache/disposables.js";
 import { CANARY_BYTES, Guards } from "../cache/guards.js";
 import { HeldBlocks } from "../cache/held-blocks.js";
 import { HierarchicalCache } from "../cache/hierarchical-cache.js";
 import { MemorySwapper } from "../cache/memory-swapper.js";
+import { PrefetchWindow } from "../cache/prefetch-window.js";
+import { Prefetcher } from "../cache/prefetcher.js";
+import { PressureWatch } from "../cache/pressure-watch.js";
 import { Reclaimer } from "../cache/reclaimer.js";
 import { RepeatedTensors } from "../cache/repeated-tensors.js";
 import { Staging } from "../cache/staging.js";
 import { TensorAllocator } from "../cache/tensor-allocator.js";
+import type { TensorRecord } from "../cache/tensor-record.js";
 import { CHUNK_BYTES_MIN, TransferEngine } from "../cache/transfer-engine.js";
 import { Workers } from "../cache/workers.js";
 import { systemClock } from "../clock.js";
@@ -35,9 +40,9 @@ import {
   type Seams,
   type TensorMemoryOptions,
 } from "../memory/options.js";
-import { admitAll } from "../policy/admit-all.js";
+import { admitReused } from "../policy/admit-reused.js";
 import { learntPolicy } from "../policy/learnt.js";
-import { noPredictor } from "../predictor/none.js";
+import { successorPredictor } from "../predictor/successor.js";
 import { systemRandom } from "../random.js";
 import { nullSink } from "../stats/null-sink.js";
 import { TensorMemory } from "../tensor-memory.js";
@@ -48,6 +53,8 @@ import { describe, TENSOR_KINDS, type TensorKind } from "../types.js";
 /** What differs between Node and browsers. */
 export interface Platform {
   detectHardware(): HardwareProfile;
+  /** Resident bytes of the process; null where nobody tells. */
+  readonly residentBytes: (() => number) | null;
   createSsdTier(
     options: {
       readonly directory: string;
@@ -63,6 +70,8 @@ const RAM_BYTES_MIN = 4 * 2 ** 20;
 const ARENA_BYTES_MIN = 2 ** 20;
 /** Chunks that the SSD tier may hold while it writes them. */
 const TIER_CHUNK_COUNT = 4;
+/** Share of what arenas may take that guesses may hold. */
+const GUESS_SHARE = 1 / 8;
 
 function floorPowerOfTwo(value: number): number {
   return 2 ** Math.floor(Math.log2(value));
@@ -208,13 +217,65 @@ export async function composeTensorMemory(
       events,
       clock,
     };
-    const swapper = new MemorySwapper({ ...parts, sink, guards });
-    const admission = seams.admissionPolicy ?? admitAll;
+    const onLeaving = (record: TensorRecord) => {
+      prefetcher.left(record);
+      disposables.left(record);
+    };
+    const giveUpGuess = (helps: (record: TensorRecord) => boolean) => prefetcher.giveUp(helps);
+    const swapper = new MemorySwapper({ ...parts, sink, guards, onLeaving });
+    const { capacityBytes } = tier.stats();
+    const admission = seams.admissionPolicy ?? admitReused({ capacityBytes });
+    const disposables = new Disposables({
+      ...parts,
+      swapper,
+      admission,
+      hasTier: capacityBytes > 0,
+    });
     const tierName = tier.name;
-    const reclaimer = new Reclaimer({ ...parts, swapper, admission, tierName, isDurable });
-    const cache = new HierarchicalCache({ ...parts, swapper, reclaimer });
+    const reclaimer = new Reclaimer({
+      ...parts,
+      swapper,
+      disposables,
+      tierName,
+      isDurable,
+      giveUpGuess,
+    });
+    const cache = new HierarchicalCache({ ...parts, swapper, reclaimer, disposables });
+    const predictor = seams.predictor ?? successorPredictor();
+    const prefetcher: Prefetcher = new Prefetcher({
+      ...parts,
+      swapper,
+      reclaimer,
+      cache,
+      predictor,
+      window: new PrefetchWindow(),
+      guessBytesMax: budget.arenaLimitBytes * GUESS_SHARE,
+    });
+    const residentBytes = seams.residentBytes ?? platform.residentBytes;
+    if (residentBytes === null && checked.rssLimitBytes < Number.POSITIVE_INFINITY) {
+      throw new MisuseError("unsupported", "limits.rss where the platform does not tell");
+    }
+    const { watermarks, hasWatermarks, rssLimitBytes } = checked;
+    const watch = new PressureWatch({
+      ...parts,
+      swapper,
+      watermarks,
+      hasWatermarks,
+      rssLimitBytes,
+      residentBytes,
+      demoteNext: () => reclaimer.demoteNext(),
+    });
+    const isWatched = hasWatermarks || rssLimitBytes < Number.POSITIVE_INFINITY;
+    if (capacityBytes > 0 && isWatched) reclaimer.watchPressure(watch);
     const lifetimes = seams.lifetimePredictor ?? unknownLifetime;
-    const allocator = new TensorAllocator({ ...parts, swapper, reclaimer, lifetimes, guards });
+    const allocator = new TensorAllocator({
+      ...parts,
+      swapper,
+      reclaimer,
+      disposables,
+      lifetimes,
+      guards,
+    });
     const repeated = new RepeatedTensors(pools, { reclaimer, allocator, held, events, guards });
     const random = seams.random ?? systemRandom;
     const workers = new Workers({ ...parts, reclaimer, random });
@@ -228,7 +289,9 @@ export async function composeTensorMemory(
       cache,
       reclaimer,
       allocator,
-      predictor: seams.predictor ?? noPredictor,
+      prefetcher,
+      disposables,
+      watch,
       isDurable,
     });
   } catch (error) {

@@ -8,6 +8,7 @@ import { composeTensorMemory, type Platform } from "./compose.js";
 
 const nodePlatform: Platform = {
   detectHardware,
+  residentBytes: () => process.memoryUsage.rss(),
   createSsdTier: (place, { fileSystem = nodeFileSystem, random }) =>
     new FsTier({ ...place, fileSystem, ...(random && { random }) }),
 };

@@ -1,7 +1,10 @@
 // One snapshot of everything a memory counts. The counters are kept by their owners.
+import type { DisposableStats } from "../cache/disposables.js";
 import type { GuardStats } from "../cache/guards.js";
 import type { LookupStats } from "../cache/hierarchical-cache.js";
 import type { SwapperStats } from "../cache/memory-swapper.js";
+import type { PrefetchStats } from "../cache/prefetcher.js";
+import type { PressureWatchStats } from "../cache/pressure-watch.js";
 import type { LockCounters } from "../core/lanes.js";
 import type { ArenaShelfStats } from "../memory/arena-shelf.js";
 import type { BudgetStats } from "../memory/budget.js";
@@ -22,6 +25,9 @@ export interface MemoryStats {
   };
   readonly lookups: LookupStats;
   readonly transfers: SwapperStats;
+  readonly prefetch: PrefetchStats;
+  readonly disposables: DisposableStats;
+  readonly background: PressureWatchStats;
   readonly tier: TierStats & { readonly name: string };
   readonly policy: string;
   readonly leaks: LeakStats;
@@ -41,6 +47,9 @@ export interface StatsSources {
   readonly directory: { readonly size: number };
   readonly cache: { lookupStats(): LookupStats };
   readonly swapper: { stats(): SwapperStats };
+  readonly prefetcher: { stats(): PrefetchStats };
+  readonly disposables: { stats(): DisposableStats };
+  readonly watch: { stats(): PressureWatchStats };
   readonly tier: { readonly name: string; stats(): TierStats };
   readonly policy: { readonly name: string };
   readonly leaks: readonly { stats(): LeakStats }[];
@@ -62,6 +71,9 @@ export function collectStats(sources: StatsSources): MemoryStats {
     tensors: { count: sources.directory.size, hotCount, hotBytes },
     lookups: sources.cache.lookupStats(),
     transfers,
+    prefetch: sources.prefetcher.stats(),
+    disposables: sources.disposables.stats(),
+    background: sources.watch.stats(),
     tier: { name: sources.tier.name, ...sources.tier.stats() },
     policy: sources.policy.name,
     leaks: sources.leaks

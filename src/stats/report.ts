@@ -68,7 +68,7 @@ function blockRows({ kind, freeBlocks, cachedBlocks }: MemoryStats["pools"][numb
 }
 
 export function formatReport(stats: MemoryStats): string {
-  const { budget, arenas, lookups, transfers, tier } = stats;
+  const { budget, arenas, lookups, transfers, prefetch, disposables, tier } = stats;
   const sections: string[] = [];
   sections.push(
     formatTable([
@@ -145,6 +145,11 @@ export function formatReport(stats: MemoryStats): string {
       ],
       ["left clean", `${transfers.cleanEvictionCount} tensors, nothing written`],
       ["swapped in", `${transfers.swapInCount} tensors, ${formatBytes(transfers.rawBytesIn)}`],
+      ["dropped", `${disposables.droppedCount} disposable tensors, to be made again if need be`],
+      [
+        "prefetched",
+        `${prefetch.issuedCount} tensors: ${prefetch.usedCount} used, ${prefetch.lateCount} late, ${prefetch.wastedCount} wasted`,
+      ],
     ]),
   );
   return sections.join("\n\n");

@@ -55,6 +55,42 @@ export function evictionPolicyConformance(
       },
     },
     {
+      name: "gives the same order for the same calls, whatever was untracked and forgotten between",
+      run: async () => {
+        const [one, other] = [await make(), await make()];
+        const random = seededRandom(2);
+        const tracked = new Set<number>();
+        const both = (call: (policy: EvictionPolicy) => void) => {
+          call(one);
+          call(other);
+        };
+        for (let step = 0; step < 1000; step++) {
+          const index = random.uint32() % 60;
+          const action = random.uint32() % 5;
+          if (action === 0) {
+            both((policy) => policy.forget(index));
+            tracked.delete(index);
+          } else if (!tracked.has(index)) {
+            both((policy) => policy.track({ index, bytes: 1 + (index % 7) }));
+            tracked.add(index);
+          } else if (action === 1) {
+            both((policy) => policy.untrack(index));
+            tracked.delete(index);
+          } else if (action === 2) {
+            const chain = [...tracked].filter((at) => (at + step) % 3 === 0);
+            both((policy) => policy.touchChain(chain, { turn: 1 + (step % 9), newBlocks: step }));
+          } else {
+            both((policy) => policy.touch(index));
+          }
+          if (step % 25 > 0) continue;
+          assertEqual(order(one), order(other), "candidates");
+          assertEqual([...one.candidates()].length, tracked.size, "number of candidates");
+        }
+        for (const index of tracked) both((policy) => policy.forget(index));
+        assertEqual(order(one), "", "candidates when all is forgotten");
+      },
+    },
+    {
       name: "lets the caller untrack the candidate that it was given last",
       run: async () => {
         const policy = await make();

@@ -92,7 +92,14 @@ describe("the limit", () => {
       largestFreeBlockBytes: 0,
       pinnedBytes: 0,
       budgetBytes: 16 * MIB,
-      remediesTried: ["add-arena", "release-idle", "evict-clean", "compact"],
+      remediesTried: [
+        "add-arena",
+        "release-idle",
+        "drop-guesses",
+        "evict-clean",
+        "compact",
+        "drop-disposable",
+      ],
     });
     expect(memory.tryAllocate({ kind: "KV_CACHE", byteLength: 100 * MIB })).toBeNull();
   });

@@ -108,6 +108,26 @@ describe("the default policy", () => {
     }
   });
 
+  it("replays the same trace to the same hits and statistics", () => {
+    expect(percents(requests, 300)).toEqual(percents(requests, 300));
+  });
+
+  it("takes the turn and the new blocks from who tells them", () => {
+    // Each use has new numbers, so that the chain itself tells nothing.
+    const told = (hasHints: boolean) => {
+      let unique = 0;
+      return Array.from({ length: 4000 }, (_, at): ChainRequest => {
+        const isBack = at % 4 === 3;
+        const chain = isBack ? [unique - 12, unique - 11, unique - 10, unique - 9] : [];
+        while (chain.length < 4) chain.push(unique++);
+        return { afterMs: 100, chain, hints: hasHints ? { turn: 1 + (at % 4) } : {} };
+      });
+    };
+    const hinted = percents(told(true), 20);
+    expect(hinted.stats.classCount).toBeGreaterThan(percents(told(false), 20).stats.classCount);
+    expect(hinted.learnt).toBeGreaterThan(hinted.lru - 0.3);
+  });
+
   it("keeps its order when time stands still", () => {
     const still = requests.map((request) => ({ ...request, afterMs: 0 }));
     const { learnt, lru } = percents(still, 300);

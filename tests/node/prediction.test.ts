@@ -1,6 +1,6 @@
 // Predictors beyond their seam, and the window that bounds and counts what they lead to.
 import { describe, expect, it } from "vitest";
-import { PrefetchWindow } from "../../src/predictor/prefetch-window.js";
+import { PrefetchWindow } from "../../src/cache/prefetch-window.js";
 import { schedulePredictor } from "../../src/predictor/schedule.js";
 import { successorPredictor } from "../../src/predictor/successor.js";
 import { seededRandom } from "../../src/random.js";

@@ -2,7 +2,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { BuddyAllocator } from "../../src/index.js";
-import { admitAll } from "../../src/policy/admit-all.js";
 import { fifoPolicy } from "../../src/policy/fifo.js";
 import { manualClock, memoryFileSystem, memoryTier } from "../../src/testing/index.js";
 import { allocateFilled, expectFilled } from "../support/filled.js";
@@ -58,16 +57,6 @@ describe("policies", () => {
     await memory.reserve({ kind: "KV_CACHE", bytes: MIB, count: 8 });
     expect(memory.tensor("t0")?.isResident).toBe(false);
     expect(memory.stats().policy).toBe("fifo");
-  });
-
-  it("may refuse that anything is demoted", async () => {
-    const admissionPolicy = { ...admitAll, name: "nothing", admit: () => false };
-    const memory = await openMemory({ seams: { tier: memoryTier(), admissionPolicy } });
-    for (let index = 0; index < 8; index++) allocateFilled(memory, `t${index}`, MIB, index);
-    await expect(memory.reserve({ kind: "KV_CACHE", bytes: MIB, count: 12 })).rejects.toMatchObject(
-      { code: "out-of-memory" },
-    );
-    expect(memory.stats().transfers.swapOutCount).toBe(0);
   });
 });
 

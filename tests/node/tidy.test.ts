@@ -122,10 +122,10 @@ const SOURCE_LAYERS: readonly Layer[] = [
     files: /^src\/(cache|kv)\//,
     sees: ["base", "core", "record", "seam", "residency", "memory", "cache"],
   },
-  // The codecs by themselves, a subpath of the package.
+  // The codecs, and the parts that callers may choose, by themselves: subpaths of the package.
   {
     name: "codecs",
-    files: /^src\/codecs\.ts$/,
+    files: /^src\/(codecs|policies)\.ts$/,
     sees: ["base", "core", "seam", "implementation"],
   },
   {
@@ -328,7 +328,7 @@ const RULES: readonly Rule[] = [
         tree,
         "src/",
         /^export (\*|(type )?\{.*\} from)|^\} from "[^"]*";? *\/\/ export/,
-        /^src\/(index|node|browser|codecs|testing\/index)\.ts$/,
+        /^src\/(index|node|browser|codecs|policies|testing\/index)\.ts$/,
       ),
     canary: { "src/tier/index.ts": 'export * from "./tier.js";' },
   },

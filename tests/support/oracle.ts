@@ -78,7 +78,7 @@ export function checkQuiet(memory: TensorMemory): void {
   // What debug mode holds in quarantine belongs to no tensor.
   if (memory.stats().guards !== null) memory.trim();
   expect(memory.verify()).toMatchObject({ isSound: true, brokenInvariant: null, problems: [] });
-  const { budget, pools, lookups, tensors, guards } = memory.stats();
+  const { budget, pools, lookups, tensors, guards, prefetch } = memory.stats();
   const canaryBytes = guards === null ? 0 : tensors.hotCount * CANARY_BYTES;
   for (const pool of pools) {
     expect(pool.pinnedCount, `pins left in ${pool.kind}`).toBe(0);
@@ -98,6 +98,8 @@ export function checkQuiet(memory: TensorMemory): void {
     "bytes without a tensor",
   ).toBe(tensors.hotBytes + canaryBytes);
   expect(lookups.hits + lookups.joins + lookups.misses).toBe(lookups.lookups);
+  const { usedCount, wastedCount, lateCount, outstandingCount, issuedCount } = prefetch;
+  expect(usedCount + wastedCount + lateCount + outstandingCount).toBe(issuedCount);
   expect(budget.usedBytesPeak).toBeLessThanOrEqual(budget.limitBytes);
 }
 

@@ -1,10 +1,13 @@
-// What is being prefetched: bounded, so that wrong guesses cannot take the room of what is in use; as
-// deep as the time of a transfer needs; and counted, each guess as used, wasted or late.
+// What is being prefetched: guesses, bounded in number and as deep as the time of a transfer needs; and
+// what a caller has declared, as much as it asks for. Each is counted as used, wasted or late.
 //
 // INV: issued = used + wasted + late + outstanding.
 
 export interface PrefetchCounters {
+  /** Prefetches begun: guesses, and what was declared. */
   readonly issuedCount: number;
+  /** Of these, what a caller has declared. */
+  readonly declaredCount: number;
   /** Wanted after it had arrived. */
   readonly usedCount: number;
   /** Given up without having been wanted. */
@@ -23,6 +26,7 @@ export interface PrefetchWindowOptions {
 
 interface Guess {
   readonly issuedMs: number;
+  readonly isDeclared: boolean;
   hasArrived: boolean;
 }
 
@@ -34,10 +38,14 @@ export class PrefetchWindow {
   readonly #depthMax: number;
   /** Oldest first. */
   readonly #guesses = new Map<string, Guess>();
+  /** When those were issued that are wanted, and still on their way. */
+  readonly #lateMs = new Map<string, number>();
   readonly #latestMs = new Map<string, number>();
+  #declaredOutstanding = 0;
   #gapMs = 0;
   #transferMs = 0;
   #issued = 0;
+  #declared = 0;
   #used = 0;
   #wasted = 0;
   #late = 0;
@@ -65,13 +73,29 @@ export class PrefetchWindow {
     if (this.#latestMs.size > 1024) {
       this.#latestMs.delete(this.#latestMs.keys().next().value as string);
     }
-    if (latestMs !== undefined) this.#gapMs += (nowMs - latestMs - this.#gapMs) * NEWEST_SHARE;
-    const guess = this.#guesses.get(id);
+    if (latestMs !== undefined) this.#gapMs = mean(this.#gapMs, nowMs - latestMs);
+    const guess = this.#take(id);
     if (guess === undefined) return "none";
-    this.#guesses.delete(id);
-    if (guess.hasArrived) this.#used += 1;
-    else this.#late += 1;
-    return guess.hasArrived ? "used" : "late";
+    if (guess.hasArrived) {
+      this.#used += 1;
+      return "used";
+    }
+    this.#late += 1;
+    this.#lateMs.set(id, guess.issuedMs);
+    return "late";
+  }
+
+  /** Whether an id is outstanding. */
+  has(id: string): boolean {
+    return this.#guesses.has(id);
+  }
+
+  /** Takes in what a caller has declared, whatever the budget and the depth. */
+  declare(id: string, nowMs: number): void {
+    if (this.#guesses.has(id)) return;
+    this.#add(id, nowMs, true);
+    this.#declared += 1;
+    this.#declaredOutstanding += 1;
   }
 
   /**
@@ -90,13 +114,12 @@ export class PrefetchWindow {
     const issued: string[] = [];
     for (const id of predicted.slice(0, this.depth)) {
       if (this.#guesses.has(id) || !isWanted(id)) continue;
-      if (this.#guesses.size >= this.#budgetCount) {
-        const oldest = this.#guesses.keys().next().value as string;
+      if (this.#guesses.size - this.#declaredOutstanding >= this.#budgetCount) {
+        const oldest = this.#oldestGuess();
         this.waste(oldest);
         giveUp(oldest);
       }
-      this.#guesses.set(id, { issuedMs: nowMs, hasArrived: false });
-      this.#issued += 1;
+      this.#add(id, nowMs, false);
       issued.push(id);
     }
     return issued;
@@ -105,23 +128,50 @@ export class PrefetchWindow {
   /** What was issued has arrived. */
   arrive(id: string, nowMs: number): void {
     const guess = this.#guesses.get(id);
-    if (guess === undefined || guess.hasArrived) return;
-    guess.hasArrived = true;
-    this.#transferMs += (nowMs - guess.issuedMs - this.#transferMs) * NEWEST_SHARE;
+    const issuedMs = this.#lateMs.get(id) ?? (guess?.hasArrived === false ? guess.issuedMs : null);
+    if (guess !== undefined) guess.hasArrived = true;
+    this.#lateMs.delete(id);
+    if (issuedMs !== null) this.#transferMs = mean(this.#transferMs, nowMs - issuedMs);
   }
 
   /** What was issued failed, or left before it was wanted. */
   waste(id: string): void {
-    if (this.#guesses.delete(id)) this.#wasted += 1;
+    this.#lateMs.delete(id);
+    if (this.#take(id) !== undefined) this.#wasted += 1;
   }
 
   counters(): PrefetchCounters {
     return {
       issuedCount: this.#issued,
+      declaredCount: this.#declared,
       usedCount: this.#used,
       wastedCount: this.#wasted,
       lateCount: this.#late,
       outstandingCount: this.#guesses.size,
     };
   }
+
+  #add(id: string, issuedMs: number, isDeclared: boolean): void {
+    this.#lateMs.delete(id);
+    this.#guesses.set(id, { issuedMs, isDeclared, hasArrived: false });
+    this.#issued += 1;
+  }
+
+  #take(id: string): Guess | undefined {
+    const guess = this.#guesses.get(id);
+    if (guess === undefined) return undefined;
+    this.#guesses.delete(id);
+    if (guess.isDeclared) this.#declaredOutstanding -= 1;
+    return guess;
+  }
+
+  #oldestGuess(): string {
+    for (const [id, { isDeclared }] of this.#guesses) if (!isDeclared) return id;
+    return "";
+  }
+}
+
+/** A running mean; the first sample is taken as it is. */
+function mean(before: number, sample: number): number {
+  return before === 0 ? sample : before + (sample - before) * NEWEST_SHARE;
 }

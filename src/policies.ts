@@ -1,0 +1,20 @@
+// The subpath `tierheap/policies`: the parts that decide, for whoever wants another one than the
+// default. Give them to `createTensorMemory` as `seams`; each serves one memory.
+//
+//   seams: { predictor: schedulePredictor(layerIds), evictionPolicy: loopPolicy() }
+export type { AdmissionPolicy } from "./policy/admission-policy.js";
+export { admitAll } from "./policy/admit-all.js";
+export { type AdmitReusedOptions, admitReused } from "./policy/admit-reused.js";
+export { arcPolicy } from "./policy/arc.js";
+export type { ChainHints, EvictionPolicy, PolicyEntry } from "./policy/eviction-policy.js";
+export { gdsfPolicy } from "./policy/gdsf.js";
+export { type LearntOptions, type LearntPolicy, learntPolicy } from "./policy/learnt.js";
+export { lfuPolicy } from "./policy/lfu.js";
+export { lirsPolicy } from "./policy/lirs.js";
+export { loopPolicy } from "./policy/loop.js";
+export { lruPolicy } from "./policy/lru.js";
+export { s3FifoPolicy } from "./policy/s3-fifo.js";
+export { noPredictor } from "./predictor/none.js";
+export type { Predictor } from "./predictor/predictor.js";
+export { schedulePredictor } from "./predictor/schedule.js";
+export { type SuccessorOptions, successorPredictor } from "./predictor/successor.js";
