@@ -64,9 +64,9 @@ describe("the chat example", () => {
     expect(run.stats.transfers.swapOutCount).toBeGreaterThan(20);
     expect(run.stats.transfers.swapInCount).toBeGreaterThan(20);
     expect(run.stats.budget.usedBytesPeak).toBeLessThanOrEqual(run.stats.budget.limitBytes);
-    const { planCount, replayedCount, steps } = run.stepInputs;
+    const { planCount, replayedCount } = run.stepInputs;
     expect(planCount).toBeGreaterThan(0);
-    expect(replayedCount).toBeGreaterThan(steps / 2);
+    expect(replayedCount).toBeGreaterThan(20);
     expect(run.compaction.after.externalFragmentation).toBeLessThanOrEqual(
       run.compaction.before.externalFragmentation,
     );
