@@ -76,6 +76,7 @@ async function proveModel(operationCount) {
     atLeast("model-at-exhaustion", exhausted, 1, "%", `${sums.noSlot} for want of a slot`),
     atLeast("model-compactions", sums.plans, 20 * perMillion, "plans"),
     atLeast("model-moves", sums.moves, 200 * perMillion, "moves", `${sums.vetoes} more vetoed`),
+    atLeast("model-moves-across", sums.crossed, 20 * perMillion, "moves into another arena"),
     atLeast("model-bad-uses", sums.bad, 10_000 * perMillion, "refusals"),
     atLeast("model-slots-retired", sums.retired, 20 * perMillion, "slots"),
     atLeast("model-resized", sums.resized, 5000 * perMillion, "blocks in place"),

@@ -66,7 +66,7 @@ const DTYPES = { int64: "i64", int32: "i32" } as const;
 /** In the arenas of the KV: one of their own would cost a small budget too much. */
 const KIND = "KV_CACHE";
 /** Masks are as long as a multiple of this. */
-const MASK_TOKENS = 1024;
+const MASK_TOKENS = 256;
 
 type Integers = BigInt64Array | Int32Array;
 type IntegerTensor = Tensor<"i64" | "i32">;
@@ -123,7 +123,8 @@ export class HeapStepInputs implements StepInputs {
       this.#plans.set(roundUp(this.#length.total), this.#recorder.finish());
     }
     this.#recorder = null;
-    // Not ended: an idle plan would lose its block whenever the KV of a chat needs room.
+    // Between steps the KV of a chat may have the block; the step then takes plain arrays if all is full.
+    this.#plan?.end();
     this.#plan = null;
     this.#scope?.[Symbol.dispose]();
     this.#scope = null;

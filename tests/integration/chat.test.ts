@@ -64,6 +64,12 @@ describe("the chat example", () => {
     expect(run.stats.transfers.swapOutCount).toBeGreaterThan(20);
     expect(run.stats.transfers.swapInCount).toBeGreaterThan(20);
     expect(run.stats.budget.usedBytesPeak).toBeLessThanOrEqual(run.stats.budget.limitBytes);
+    const { planCount, replayedCount } = run.stepInputs;
+    expect(planCount).toBeGreaterThan(0);
+    expect(replayedCount).toBeGreaterThan(20);
+    expect(run.compaction.after.externalFragmentation).toBeLessThanOrEqual(
+      run.compaction.before.externalFragmentation,
+    );
     const { lookups, hits, joins, misses } = run.stats.lookups;
     expect(hits + joins + misses).toBe(lookups);
     expect(figures.map(({ id }: { id: string }) => id)).toContain("chat/recompute-over-restore");

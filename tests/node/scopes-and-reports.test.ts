@@ -157,8 +157,8 @@ describe("reports", () => {
   });
 
   it.each([
-    ["plain", 16],
-    ["slab", 64],
+    ["short", 16],
+    ["long", 64],
   ])("count free and cached blocks of %s arenas by length", (_name, mib) =>
     withSeed("block counts", async (seed) => {
       const random = seededRandom(seed);
@@ -174,12 +174,10 @@ describe("reports", () => {
       }
       const { freeBlocks, cachedBlocks, freeBytes, claimedBytes, grantedBytes } = poolStats();
       expect(sum(cachedBlocks)).toBe(claimedBytes - grantedBytes);
-      if (mib === 16) expect(sum(freeBlocks)).toBe(freeBytes);
-      else {
-        // The rest is free in slabs.
-        expect(cachedBlocks.length).toBeGreaterThan(3);
-        expect(sum(freeBlocks) + sum(cachedBlocks)).toBeLessThanOrEqual(freeBytes);
-      }
+      expect(cachedBlocks.length).toBeGreaterThan(1);
+      // The rest is free in slabs.
+      expect(sum(freeBlocks)).toBeGreaterThan(freeBytes / 8);
+      expect(sum(freeBlocks) + sum(cachedBlocks)).toBeLessThanOrEqual(freeBytes);
       const lengths = freeBlocks.map(({ blockBytes }) => blockBytes);
       expect(lengths).toEqual([...lengths].sort((left, right) => left - right));
       expect(lengths.at(-1)).toBe(poolStats().largestFreeBlockBytes);

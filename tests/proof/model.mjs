@@ -85,10 +85,21 @@ export class Model {
     if (this.pins[place] === (change > 0 ? 1 : 0)) arena.pinned += change;
   }
 
-  /** The block has moved inside its arena, or become longer or shorter. */
-  rebind(place, offset, granted, requested) {
-    const arena = this.arenas[this.arenaOf[place]];
-    arena.map.turn(this.offsets[place], this.granted[place], 1);
+  /** The block has moved, also into another arena of its pool, or become longer or shorter. */
+  rebind(place, offset, granted, requested, into = this.arenaOf[place]) {
+    const source = this.arenas[this.arenaOf[place]];
+    const arena = this.arenas[into];
+    must(source.pool === arena.pool, "a move into another pool", into);
+    source.map.turn(this.offsets[place], this.granted[place], 1);
+    for (const [each, sign] of [
+      [source, -1],
+      [arena, 1],
+    ]) {
+      each.granted += sign * this.granted[place];
+      each.requested += sign * this.requested[place];
+      each.live += sign;
+    }
+    this.arenaOf[place] = into;
     arena.map.turn(offset, granted, 0);
     must(granted >= requested, "shorter than asked", granted, requested);
     const growth = requested - this.requested[place];

@@ -14,6 +14,7 @@ export const WEIGHTS = {
   compactBegin: 0.3,
   compactStep: 30,
   compactAll: 0.1,
+  evacuateBegin: 0.3,
   reopen: 0.5,
   age: 1,
   recover: 0.05,

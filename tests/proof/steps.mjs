@@ -25,6 +25,7 @@ const COUNTS = [
   "noSlot",
   "bad",
   "moves",
+  "crossed",
   "vetoes",
   "plans",
   "retired",
@@ -40,6 +41,8 @@ export class Run {
   #pending = null;
   #hasPlan = false;
   #planArena = 0;
+  /** Arena that the blocks move into. */
+  #planInto = 0;
   #stale = [];
   #staleCount = 0;
   #arenaIds = [];
@@ -182,6 +185,20 @@ export class Run {
     this.#beginPlan(a);
   }
 
+  evacuateBegin(a, b) {
+    const [arena, into] = [a, b].map((word) => this.#arenaIds[word % this.#arenaIds.length]);
+    this.#dropPlan();
+    this.#plane.beginEvacuation(arena, into);
+    const { arenas } = this.#model;
+    if (arena === into || arenas[arena].pool !== arenas[into].pool) {
+      must(this.#plane.nextMove() === null, "a plan between arenas that have nothing in common");
+      return;
+    }
+    this.#planArena = arena;
+    this.#planInto = into;
+    this.#hasPlan = true;
+  }
+
   compactStep(a, b, c) {
     if (!this.#hasPlan) this.look(a);
     else if (this.#pending !== null && b % 8 !== 0) this.#endMove(c);
@@ -203,10 +220,10 @@ export class Run {
     if (this.#model.arenas[arena].live > 0) {
       this.#refuses("bad-option", () => this.#plane.closeArena(arena));
       // A refused close has ended the plan of its arena all the same.
-      if (this.#planArena === arena) this.#dropPlan();
+      if (this.#concerns(arena)) this.#dropPlan();
       return;
     }
-    if (this.#planArena === arena) this.#dropPlan();
+    if (this.#concerns(arena)) this.#dropPlan();
     this.#plane.closeArena(arena);
     this.#model.close(arena);
     this.#arenaIds[index] = this.#open(index, b % POOL_COUNT);
@@ -354,8 +371,7 @@ export class Run {
   /** A refusal must have a reason: no slot, or no free block that is surely long enough. */
   #mayRefuse(index, bytes, alignment) {
     this.counts[this.#hasSlot ? "noRoom" : "noSlot"] += 1;
-    // An arena that is empty but for the target of a move counts as wholly free.
-    if (!this.#hasSlot || this.#pending?.arena === this.#arenaIds[index]) return;
+    if (!this.#hasSlot) return;
     const { capacityBytes, granuleShift } = this.#shape.arenas[index];
     const { largestFreeBlockBytes: largest } = this.#plane.arenaCounters(this.#arenaIds[index]);
     const isSlabArena = granuleShift === UNIT_SHIFT && capacityBytes >= SLAB_ARENA_BYTES_MIN;
@@ -394,6 +410,7 @@ export class Run {
   #beginPlan(a) {
     this.#dropPlan();
     this.#planArena = this.#arenaIds[a % this.#arenaIds.length];
+    this.#planInto = this.#planArena;
     this.#plane.beginCompaction(this.#planArena);
     this.#hasPlan = true;
   }
@@ -407,18 +424,26 @@ export class Run {
       this.counts.plans += 1;
       return;
     }
-    const { slot, sourceOffset, targetOffset, byteLength } = move;
+    const { slot, into, sourceOffset, targetOffset, byteLength } = move;
+    must(into === this.#planInto, "a move into some other arena", slot, into);
     const model = this.#model;
     const place = model.places[slot];
     must(place >= 0 && model.pins[place] === 0, "what must stay is moved", slot);
     must(model.arenaOf[place] === this.#planArena, "a block of another arena", slot);
     must(model.offsets[place] === sourceOffset, "a move from elsewhere", slot, sourceOffset);
     must(model.requested[place] === byteLength, "a move of other bytes", slot, byteLength);
-    const { map } = model.arenas[this.#planArena];
+    const { map } = model.arenas[into];
     map.turn(targetOffset, byteLength, 0);
     const generation = model.generations[place];
-    const arena = this.#planArena;
-    this.#pending = { slot, generation, arena, map, targetOffset, byteLength, isPinned: false };
+    this.#pending = {
+      slot,
+      generation,
+      arena: into,
+      map,
+      targetOffset,
+      byteLength,
+      isPinned: false,
+    };
   }
 
   /** Commits the pending move, or gives it up. */
@@ -438,9 +463,16 @@ export class Run {
     this.#giveUp();
     if (!isMoved) return;
     // At its new place a block may be rounded up to another length.
-    model.rebind(place, targetOffset, this.#plane.grantedBytesOf(slot), model.requested[place]);
+    const granted = this.#plane.grantedBytesOf(slot);
+    if (this.#planInto !== this.#planArena) this.counts.crossed += 1;
+    model.rebind(place, targetOffset, granted, model.requested[place], this.#planInto);
     this.counts.moves += 1;
     this.#look(place);
+  }
+
+  /** Whether the plan is about an arena, or moves into it. */
+  #concerns(arena) {
+    return this.#planArena === arena || this.#planInto === arena;
   }
 
   #giveUp() {
@@ -454,6 +486,7 @@ export class Run {
     this.#giveUp();
     this.#hasPlan = false;
     this.#planArena = 0;
+    this.#planInto = 0;
   }
 
   #endPlan() {
