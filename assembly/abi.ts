@@ -46,8 +46,12 @@ export const CACHE_TOTAL_SHIFT = 5;
 /** The same in parts of what the tree has free: the larger number counts. */
 export const CACHE_FREE_SHARE_SHIFT = 3;
 export const CACHE_FREE_TOTAL_SHIFT = 2;
+/** While at most this part of the arena, as log2, is requested, both parts of what is free double. */
+export const CACHE_AMPLE_SHIFT = 2;
 /** A share is at most this many blocks, and at least one. */
 export const CACHE_SHARE_BLOCKS = 32;
+/** The first share of a class is at most this many; each further one doubles its budget at most. */
+export const CACHE_FIRST_BLOCKS = 4;
 /** A request that finds its cache empty claims at most this many pages at once. */
 export const CACHE_REFILL_PAGES = 16;
 /** Bitmap levels of one order: 64^5 exceeds the largest block count. */

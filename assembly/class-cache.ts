@@ -9,18 +9,26 @@
 //                                               │ credit │ taken │
 //                                               └────────┴───────┘
 //
-// A class has no budget (limit 0) until a block of it is freed; then it takes a share, and another
-// one whenever that is used up, as long as the budgets stay below a part of what the tree has free:
-// in an empty arena nearly everything is cached, in a full one little. When there is nothing left for
-// a class that has no budget, all caches are drained and every class starts again.
+// A class has no budget (limit 0) until a block of it is freed or a second page of it is asked for;
+// then it takes a share, and another one whenever that is used up, as long as the budgets stay below
+// a part of what the tree has free: in an empty arena nearly everything is cached, in a full one
+// little. When there is nothing left for a class that has no budget, all caches are drained and every
+// class starts again.
 //
-// Pages come from their slab several at a time, because who asks for one asks for more.
+// Pages come from their slab several at a time, because who asks for two asks for more.
 //
 // INV-CACHE-1  A list visits limit - credit cached slots of its class and arena, and the lists of
 //              an arena visit all of them.
 // INV-CACHE-2  cacheBudget is the sum of the limits, in bytes.
 import * as abi from "./abi";
-import { ArenaRow, arenaCapacityBytes, arenaHasSlabs, arenaRow, arenaTree } from "./arena-row";
+import {
+  ArenaRow,
+  arenaCapacityBytes,
+  arenaHasSlabs,
+  arenaRequested,
+  arenaRow,
+  arenaTree,
+} from "./arena-row";
 import { bindingAdd, bindingRemove } from "./binding";
 import { blockBytes } from "./block";
 import { controlAt } from "./control";
@@ -61,10 +69,11 @@ export function classCacheCredit(cache: ClassCache): u32 {
   return <u32>(cache.tally & TALLY_CREDIT_MASK);
 }
 
-/** Blocks of `granted` bytes by which the budget of a class grows. */
-export function classCacheShare(row: ArenaRow, granted: u32): u32 {
+/** Blocks of `granted` bytes by which the budget of a class that is `limit` blocks grows. */
+export function classCacheShare(row: ArenaRow, granted: u32, limit: u32): u32 {
   const blockCount = <u32>(arenaCapacityBytes(row) >> abi.CACHE_SHARE_SHIFT) / granted;
-  return min(max(blockCount, 1), <u32>abi.CACHE_SHARE_BLOCKS);
+  const most = min(<u32>abi.CACHE_SHARE_BLOCKS, max(limit, <u32>abi.CACHE_FIRST_BLOCKS));
+  return min(max(blockCount, 1), most);
 }
 
 /** Counts what was ever taken from the caches of an arena with its pool, before they are formatted. */
@@ -112,7 +121,7 @@ export function classCacheHasCredit(
   cache: ClassCache,
   sizeClass: u32,
 ): bool {
-  return classCacheCredit(cache) != 0 || hasGrown(base, row, cache, sizeClass);
+  return classCacheCredit(cache) != 0 || hasGrown(base, row, cache, sizeClass, true);
 }
 
 /**
@@ -122,6 +131,11 @@ export function classCacheHasCredit(
 export function classCacheRefill(base: usize, arena: u32, cache: ClassCache, sizeClass: u32): bool {
   if (sizeClass >= <u32>abi.SLAB_CLASS_COUNT) return false;
   const row = arenaRow(base, arena);
+  if (cache.limit == 0) {
+    // The first page of a class comes alone: many classes never need another.
+    if (!slabHasPage(base, row, sizeClass)) return false;
+    if (!hasGrown(base, row, cache, sizeClass, false)) return false;
+  }
   const credit = min(classCacheCredit(cache), slotsRoom(base));
   let last: u32 = 0;
   for (let rest = min(credit, <u32>abi.CACHE_REFILL_PAGES); rest != 0; rest--) {
@@ -167,20 +181,29 @@ export function classCacheDrainAll(base: usize): void {
 
 /**
  * Raises the budget of `cache`, the one of `sizeClass`, by a share, if there is enough. For a class
- * that has none, the others give theirs back.
+ * that has none, the others give theirs back if `mayDrain`.
  */
-function hasGrown(base: usize, row: ArenaRow, cache: ClassCache, sizeClass: u32): bool {
+function hasGrown(
+  base: usize,
+  row: ArenaRow,
+  cache: ClassCache,
+  sizeClass: u32,
+  mayDrain: bool,
+): bool {
   const granted = <u32>blockBytes(row, sizeClass, 0);
-  const blockCount = classCacheShare(row, granted);
+  const blockCount = classCacheShare(row, granted, cache.limit);
   const bytes = <u64>blockCount * granted;
   const capacity = arenaCapacityBytes(row);
   const free = (<u64>arenaTree(base, row).free) << row.granuleShift;
-  const total = max(capacity >> abi.CACHE_TOTAL_SHIFT, free >> abi.CACHE_FREE_TOTAL_SHIFT);
+  // What is cached counts as not free, so in a large arena it would be what keeps the rest out.
+  const part = free << <u32>(arenaRequested(row) <= capacity >> abi.CACHE_AMPLE_SHIFT);
+  const total = max(capacity >> abi.CACHE_TOTAL_SHIFT, part >> abi.CACHE_FREE_TOTAL_SHIFT);
   const isOver = row.cacheBudget + bytes > total;
   if (cache.limit != 0) {
-    const most = max(capacity >> abi.CACHE_SHARE_SHIFT, free >> abi.CACHE_FREE_SHARE_SHIFT);
+    const most = max(capacity >> abi.CACHE_SHARE_SHIFT, part >> abi.CACHE_FREE_SHARE_SHIFT);
     if (isOver || <u64>cache.limit * granted + bytes > most) return false;
   } else if (isOver) {
+    if (!mayDrain) return false;
     classCacheDrain(base, row);
   }
   row.cacheBudget += <u32>bytes;
