@@ -196,7 +196,7 @@ function hasGrown(
   const capacity = arenaCapacityBytes(row);
   const free = (<u64>arenaTree(base, row).free) << row.granuleShift;
   // What is cached counts as not free, so in a large arena it would be what keeps the rest out.
-  const part = free << <u32>(arenaRequested(row) <= capacity >> abi.CACHE_AMPLE_SHIFT);
+  const part = free << (<u32>(arenaRequested(row) <= capacity >> abi.CACHE_AMPLE_SHIFT));
   const total = max(capacity >> abi.CACHE_TOTAL_SHIFT, part >> abi.CACHE_FREE_TOTAL_SHIFT);
   const isOver = row.cacheBudget + bytes > total;
   if (cache.limit != 0) {

@@ -135,8 +135,10 @@ export function arenaAllocate(base: u32, arena: u32, requestedBytes: u32, alignm
   if (ASC_FEATURE_THREADS || isUnusual != 0) {
     return allocateGuarded(base, arena, requestedBytes, alignment);
   }
-  if (arena >= control.arenaCapacity) return allocateGuarded(base, arena, requestedBytes, alignment);
-  if (sizeClass >= row.cacheClassCount) return allocateGuarded(base, arena, requestedBytes, alignment);
+  if (arena >= control.arenaCapacity)
+    return allocateGuarded(base, arena, requestedBytes, alignment);
+  if (sizeClass >= row.cacheClassCount)
+    return allocateGuarded(base, arena, requestedBytes, alignment);
   const cache = changetype<ClassCache>(base + row.caches + sizeClass * abi.CACHE_BYTES);
   const slot = cache.head;
   if (slot == 0) return allocateGuarded(base, arena, requestedBytes, alignment);
