@@ -9,26 +9,22 @@
 //                                               │ credit │ taken │
 //                                               └────────┴───────┘
 //
-// A class has no budget (limit 0) until a block of it is freed or a second page of it is asked for;
-// then it takes a share, and another one whenever that is used up, as long as the budgets stay below
-// a part of what the tree has free: in an empty arena nearly everything is cached, in a full one
-// little. When there is nothing left for a class that has no budget, all caches are drained and every
-// class starts again.
+// A class has no budget (limit 0) until a block of it is freed; then it takes a share, and another
+// one whenever that is used up, as long as the budgets stay below a part of what the tree has free:
+// in an empty arena nearly everything is cached, in a full one little. When there is nothing left for
+// a class that has no budget, all caches are drained and every class starts again.
 //
-// Pages come from their slab several at a time, because who asks for two asks for more.
+// An arena is ample when that happens although its pool never needed more than a small part of it.
+// Then budgets are larger parts, shares start small and double, so that many classes find some, and
+// a class has budget from its second page on. It ends when the pool needs more.
+//
+// Pages come from their slab several at a time, because who asks for one asks for more.
 //
 // INV-CACHE-1  A list visits limit - credit cached slots of its class and arena, and the lists of
 //              an arena visit all of them.
 // INV-CACHE-2  cacheBudget is the sum of the limits, in bytes.
 import * as abi from "./abi";
-import {
-  ArenaRow,
-  arenaCapacityBytes,
-  arenaHasSlabs,
-  arenaRequested,
-  arenaRow,
-  arenaTree,
-} from "./arena-row";
+import { ArenaRow, arenaCapacityBytes, arenaHasSlabs, arenaRow, arenaTree } from "./arena-row";
 import { bindingAdd, bindingRemove } from "./binding";
 import { blockBytes } from "./block";
 import { controlAt } from "./control";
@@ -72,8 +68,8 @@ export function classCacheCredit(cache: ClassCache): u32 {
 /** Blocks of `granted` bytes by which the budget of a class that is `limit` blocks grows. */
 export function classCacheShare(row: ArenaRow, granted: u32, limit: u32): u32 {
   const blockCount = <u32>(arenaCapacityBytes(row) >> abi.CACHE_SHARE_SHIFT) / granted;
-  const most = min(<u32>abi.CACHE_SHARE_BLOCKS, max(limit, <u32>abi.CACHE_FIRST_BLOCKS));
-  return min(max(blockCount, 1), most);
+  const share = min(max(blockCount, 1), <u32>abi.CACHE_SHARE_BLOCKS);
+  return row.isAmple != 0 ? min(share, max(limit, <u32>abi.CACHE_FIRST_BLOCKS)) : share;
 }
 
 /** Counts what was ever taken from the caches of an arena with its pool, before they are formatted. */
@@ -133,7 +129,7 @@ export function classCacheRefill(base: usize, arena: u32, cache: ClassCache, siz
   const row = arenaRow(base, arena);
   if (cache.limit == 0) {
     // The first page of a class comes alone: many classes never need another.
-    if (!slabHasPage(base, row, sizeClass)) return false;
+    if (row.isAmple == 0 || !slabHasPage(base, row, sizeClass)) return false;
     if (!hasGrown(base, row, cache, sizeClass, false)) return false;
   }
   const credit = min(classCacheCredit(cache), slotsRoom(base));
@@ -191,12 +187,12 @@ function hasGrown(
   mayDrain: bool,
 ): bool {
   const granted = <u32>blockBytes(row, sizeClass, 0);
+  if (row.isAmple != 0) row.isAmple = <u32>needsLittle(base, row);
   const blockCount = classCacheShare(row, granted, cache.limit);
   const bytes = <u64>blockCount * granted;
   const capacity = arenaCapacityBytes(row);
   const free = (<u64>arenaTree(base, row).free) << row.granuleShift;
-  // What is cached counts as not free, so in a large arena it would be what keeps the rest out.
-  const part = free << (<u32>(arenaRequested(row) <= capacity >> abi.CACHE_AMPLE_SHIFT));
+  const part = free << row.isAmple;
   const total = max(capacity >> abi.CACHE_TOTAL_SHIFT, part >> abi.CACHE_FREE_TOTAL_SHIFT);
   const isOver = row.cacheBudget + bytes > total;
   if (cache.limit != 0) {
@@ -205,11 +201,18 @@ function hasGrown(
   } else if (isOver) {
     if (!mayDrain) return false;
     classCacheDrain(base, row);
+    row.isAmple = <u32>needsLittle(base, row);
   }
   row.cacheBudget += <u32>bytes;
   cache.limit += blockCount;
   cache.tally += blockCount;
   return true;
+}
+
+/** Whether the pool of an arena never needed more than a small part of what the arena has. */
+function needsLittle(base: usize, row: ArenaRow): bool {
+  const peak = statsPool(base, row.pool).requestedPeak;
+  return peak <= arenaCapacityBytes(row) >> abi.CACHE_AMPLE_SHIFT;
 }
 
 /** Gives the block freed last back to its slab or tree. */
