@@ -48,8 +48,12 @@ export const CACHE_TOTAL_SHIFT = 5;
 /** The same in parts of what the tree has free: the larger number counts. */
 export const CACHE_FREE_SHARE_SHIFT = 3;
 export const CACHE_FREE_TOTAL_SHIFT = 2;
+/** An arena is ample, and both parts of what is free double, while its pool needs at most this part. */
+export const CACHE_AMPLE_SHIFT = 2;
 /** A share is at most this many blocks, and at least one. */
 export const CACHE_SHARE_BLOCKS = 32;
+/** In an ample arena the first share is at most this many; each further one doubles the budget. */
+export const CACHE_FIRST_BLOCKS = 4;
 /** A request that finds its cache empty claims at most this many pages at once. */
 export const CACHE_REFILL_PAGES = 16;
 /** Bitmap levels of one order: 64^5 exceeds the largest block count. */
@@ -291,6 +295,8 @@ export const ARENA_OFF_SUPERBLOCKS = 68;
 export const ARENA_OFF_PAGE_MAPS = 72;
 export const ARENA_OFF_SUPERBLOCK_COUNT = 76;
 export const ARENA_OFF_SLAB_COUNT = 80;
+/** 1 while its class caches may hold more than in others. */
+export const ARENA_OFF_IS_AMPLE = 84;
 
 export const ARENA_STATE_CLOSED = 0;
 export const ARENA_STATE_OPEN = 1;

@@ -12,10 +12,10 @@
 //        ┌─────────────┬─────────────┬───────────┬────────┬─────────────────┬───────────┐
 //        │ pinnedCount │ cacheBudget │ wholeSlot │ caches │ cacheClassCount │ unitShift │
 //        └─────────────┴─────────────┴───────────┴────────┴─────────────────┴───────────┘
-//   byte 64         68            72         76                80          84         128
-//        ┌──────────┬─────────────┬──────────┬─────────────────┬───────────┬──────────┐
-//        │ partials │ superblocks │ pageMaps │ superblockCount │ slabCount │ reserved │
-//        └──────────┴─────────────┴──────────┴─────────────────┴───────────┴──────────┘
+//   byte 64         68            72         76                80          84        88         128
+//        ┌──────────┬─────────────┬──────────┬─────────────────┬───────────┬─────────┬──────────┐
+//        │ partials │ superblocks │ pageMaps │ superblockCount │ slabCount │ isAmple │ reserved │
+//        └──────────┴─────────────┴──────────┴─────────────────┴───────────┴─────────┴──────────┘
 //
 //   usage   bit 0                40          64     one word, so that the short way of allocation
 //           ┌────────────────────┬───────────┐      and free counts both at once
@@ -65,6 +65,8 @@ export class ArenaRow {
   pageMaps: u32;
   superblockCount: u32;
   slabCount: u32;
+  /** Belongs to class-cache.ts. */
+  isAmple: u32;
 }
 
 if (offsetof<ArenaRow>("state") != abi.ARENA_OFF_STATE) ERROR("ArenaRow.state");
@@ -88,6 +90,7 @@ if (offsetof<ArenaRow>("pageMaps") != abi.ARENA_OFF_PAGE_MAPS) ERROR("ArenaRow.p
 if (offsetof<ArenaRow>("superblockCount") != abi.ARENA_OFF_SUPERBLOCK_COUNT)
   ERROR("ArenaRow.superblockCount");
 if (offsetof<ArenaRow>("slabCount") != abi.ARENA_OFF_SLAB_COUNT) ERROR("ArenaRow.slabCount");
+if (offsetof<ArenaRow>("isAmple") != abi.ARENA_OFF_IS_AMPLE) ERROR("ArenaRow.isAmple");
 if (offsetof<ArenaRow>() > <usize>abi.ARENA_BYTES) ERROR("ArenaRow size");
 
 /** log2 of the units of a slab arena's granule. */

@@ -14,6 +14,10 @@
 // in an empty arena nearly everything is cached, in a full one little. When there is nothing left for
 // a class that has no budget, all caches are drained and every class starts again.
 //
+// An arena is ample when that happens although its pool never needed more than a small part of it.
+// Then budgets are larger parts, shares start small and double, so that many classes find some, and
+// a class has budget from its second page on. It ends when the pool needs more.
+//
 // Pages come from their slab several at a time, because who asks for one asks for more.
 //
 // INV-CACHE-1  A list visits limit - credit cached slots of its class and arena, and the lists of
@@ -68,10 +72,11 @@ export function classCacheCredit(cache: ClassCache): u32 {
   return <u32>(cache.tally & TALLY_CREDIT_MASK);
 }
 
-/** Blocks of `granted` bytes by which the budget of a class grows. */
-export function classCacheShare(row: ArenaRow, granted: u32): u32 {
+/** Blocks of `granted` bytes by which the budget of a class that is `limit` blocks grows. */
+export function classCacheShare(row: ArenaRow, granted: u32, limit: u32): u32 {
   const blockCount = <u32>(arenaCapacityBytes(row) >> abi.CACHE_SHARE_SHIFT) / granted;
-  return min(max(blockCount, 1), <u32>abi.CACHE_SHARE_BLOCKS);
+  const share = min(max(blockCount, 1), <u32>abi.CACHE_SHARE_BLOCKS);
+  return row.isAmple != 0 ? min(share, max(limit, <u32>abi.CACHE_FIRST_BLOCKS)) : share;
 }
 
 /** Counts what was ever taken from the caches of an arena with its pool, before they are formatted. */
@@ -119,7 +124,7 @@ export function classCacheHasCredit(
   cache: ClassCache,
   sizeClass: u32,
 ): bool {
-  return classCacheCredit(cache) != 0 || hasGrown(base, row, cache, sizeClass);
+  return classCacheCredit(cache) != 0 || hasGrown(base, row, cache, sizeClass, true);
 }
 
 /**
@@ -130,6 +135,11 @@ export function classCacheRefill(base: usize, arena: u32, cache: ClassCache, siz
   if (sizeClass >= <u32>abi.SLAB_CLASS_COUNT) return false;
   const row = arenaRow(base, arena);
   if (arenaSharesSlabs(row)) return false;
+  if (cache.limit == 0) {
+    // The first page of a class comes alone: many classes never need another.
+    if (row.isAmple == 0 || !slabHasPage(base, row, sizeClass)) return false;
+    if (!hasGrown(base, row, cache, sizeClass, false)) return false;
+  }
   const credit = min(classCacheCredit(cache), slotsRoom(base));
   let last: u32 = 0;
   for (let rest = min(credit, <u32>abi.CACHE_REFILL_PAGES); rest != 0; rest--) {
@@ -175,26 +185,42 @@ export function classCacheDrainAll(base: usize): void {
 
 /**
  * Raises the budget of `cache`, the one of `sizeClass`, by a share, if there is enough. For a class
- * that has none, the others give theirs back.
+ * that has none, the others give theirs back if `mayDrain`.
  */
-function hasGrown(base: usize, row: ArenaRow, cache: ClassCache, sizeClass: u32): bool {
+function hasGrown(
+  base: usize,
+  row: ArenaRow,
+  cache: ClassCache,
+  sizeClass: u32,
+  mayDrain: bool,
+): bool {
   const granted = <u32>blockBytes(row, sizeClass, 0);
-  const blockCount = classCacheShare(row, granted);
+  if (row.isAmple != 0) row.isAmple = <u32>needsLittle(base, row);
+  const blockCount = classCacheShare(row, granted, cache.limit);
   const bytes = <u64>blockCount * granted;
   const capacity = arenaCapacityBytes(row);
   const free = (<u64>arenaTree(base, row).free) << row.granuleShift;
-  const total = max(capacity >> abi.CACHE_TOTAL_SHIFT, free >> abi.CACHE_FREE_TOTAL_SHIFT);
+  const part = free << row.isAmple;
+  const total = max(capacity >> abi.CACHE_TOTAL_SHIFT, part >> abi.CACHE_FREE_TOTAL_SHIFT);
   const isOver = row.cacheBudget + bytes > total;
   if (cache.limit != 0) {
-    const most = max(capacity >> abi.CACHE_SHARE_SHIFT, free >> abi.CACHE_FREE_SHARE_SHIFT);
+    const most = max(capacity >> abi.CACHE_SHARE_SHIFT, part >> abi.CACHE_FREE_SHARE_SHIFT);
     if (isOver || <u64>cache.limit * granted + bytes > most) return false;
   } else if (isOver) {
+    if (!mayDrain) return false;
     classCacheDrain(base, row);
+    row.isAmple = <u32>needsLittle(base, row);
   }
   row.cacheBudget += <u32>bytes;
   cache.limit += blockCount;
   cache.tally += blockCount;
   return true;
+}
+
+/** Whether the pool of an arena never needed more than a small part of what the arena has. */
+function needsLittle(base: usize, row: ArenaRow): bool {
+  const peak = statsPool(base, row.pool).requestedPeak;
+  return peak <= arenaCapacityBytes(row) >> abi.CACHE_AMPLE_SHIFT;
 }
 
 /** Gives the block freed last back to its slab or tree. */

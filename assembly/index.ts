@@ -120,7 +120,9 @@ export function arenaClose(base: u32, arena: u32): u32 {
  * This and slotFree have a short way: a block only moves between its owner and the cache of its
  * class. It takes no guard and leaves anything unusual to the module behind. It calls nothing and
  * reads and writes the rows of other modules itself, because a call would cost as much as the rest;
- * each step names the function that it stands for, and a spec compares the two.
+ * each step names the function that it stands for, and a spec compares the two. Every condition has a
+ * branch of its own: of conditions that are joined the compiler makes a number and tests that, and
+ * what it has worked out so far it works out again behind the branch.
  */
 export function arenaAllocate(base: u32, arena: u32, requestedBytes: u32, alignment: u32): u32 {
   const control = changetype<ControlHeader>(base);
@@ -135,9 +137,10 @@ export function arenaAllocate(base: u32, arena: u32, requestedBytes: u32, alignm
   if (ASC_FEATURE_THREADS || isUnusual != 0) {
     return allocateGuarded(base, arena, requestedBytes, alignment);
   }
-  if (arena >= control.arenaCapacity || sizeClass >= row.cacheClassCount) {
+  if (arena >= control.arenaCapacity)
     return allocateGuarded(base, arena, requestedBytes, alignment);
-  }
+  if (sizeClass >= row.cacheClassCount)
+    return allocateGuarded(base, arena, requestedBytes, alignment);
   const cache = changetype<ClassCache>(base + row.caches + sizeClass * abi.CACHE_BYTES);
   const slot = cache.head;
   if (slot == 0) return allocateGuarded(base, arena, requestedBytes, alignment);
@@ -198,21 +201,18 @@ export function arenaLongestFree(base: u32, arena: u32): u32 {
  */
 export function slotFree(base: u32, slot: u32, generation: u32): u32 {
   const control = changetype<ControlHeader>(base);
-  if (ASC_FEATURE_THREADS || control.guard != 0 || slot >= control.slotFresh) {
-    return freeGuarded(base, slot, generation);
-  }
+  if (ASC_FEATURE_THREADS || control.guard != 0) return freeGuarded(base, slot, generation);
+  if (slot >= control.slotFresh) return freeGuarded(base, slot, generation);
   // slotsVerify, and no pin.
   const hot = changetype<HotRow>(base + control.hot + slot * abi.HOT_BYTES);
   const state = load<u32>(changetype<usize>(hot), abi.HOT_OFF_SIZING);
-  if (hot.generation != generation || (state & 0xff00) != abi.SLOT_STATE_LIVE << 8) {
-    return freeGuarded(base, slot, generation);
-  }
+  if (hot.generation != generation) return freeGuarded(base, slot, generation);
+  if ((state & 0xff00) != abi.SLOT_STATE_LIVE << 8) return freeGuarded(base, slot, generation);
   const row = changetype<ArenaRow>(base + abi.ARENAS_OFFSET + (state >> 16) * abi.ARENA_BYTES);
   const sizeClass = state & 0xff;
   // slotsIsSpent
-  if (sizeClass >= row.cacheClassCount || generation == <u32>abi.GENERATION_MAX - 1) {
-    return freeGuarded(base, slot, generation);
-  }
+  if (sizeClass >= row.cacheClassCount) return freeGuarded(base, slot, generation);
+  if (generation == <u32>abi.GENERATION_MAX - 1) return freeGuarded(base, slot, generation);
   const cache = changetype<ClassCache>(base + row.caches + sizeClass * abi.CACHE_BYTES);
   const tally = cache.tally;
   if ((tally & TALLY_CREDIT_MASK) == 0) return freeGuarded(base, slot, generation);

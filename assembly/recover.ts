@@ -124,6 +124,7 @@ function formatArenas(base: usize): u32 {
     row.claimed = 0;
     row.pinnedCount = 0;
     row.cacheBudget = 0;
+    row.isAmple = 0;
     row.wholeSlot = 0;
     orderTreeFormat(arenaTree(base, row), row.capacity, arenaHasSlabs(row));
     if (!arenaHasSlabs(row)) continue;

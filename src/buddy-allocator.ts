@@ -26,6 +26,7 @@ export type Handle = number;
 export const NULL_HANDLE: Handle = 0;
 
 const SLOT_COUNT = SLOT_CAPACITY_MAX + 1;
+const SLOT_MASK = SLOT_COUNT - 1;
 
 export interface BuddyAllocatorOptions extends SingleArenaOptions {
   /**
@@ -335,5 +336,6 @@ function slotOf(handle: Handle): number {
   if (!Number.isSafeInteger(handle) || handle < 1) {
     throw new MisuseError("foreign-handle", "not a handle");
   }
-  return handle % SLOT_COUNT;
+  // The low bits also of a double: a remainder would be a call.
+  return handle & SLOT_MASK;
 }

@@ -32,10 +32,15 @@ export class ViewAllocator<D extends Dtype = Dtype> {
   readonly dtype: D;
   readonly capacityBytes: number;
   readonly #core: ControlPlane;
-  readonly #arena: number;
+  readonly #arena: number = 0;
   readonly #memory: LinearMemory;
-  readonly #elementBytes: number;
-  readonly #lengthMax: number;
+  readonly #elementBytes: number = 0;
+  readonly #lengthMax: number = 0;
+  /**
+   * @internal A block that was never handed out. As long as there is one, the engine keeps the layout
+   * of such objects and the code that it compiled for them; a collection that finds none drops both.
+   */
+  readonly layoutKeeper: ViewBlock<D>;
   /** By slot: the last view of its block, and where that was. */
   readonly #kept: (KeptView<D> | undefined)[] = [];
 
@@ -51,6 +56,7 @@ export class ViewAllocator<D extends Dtype = Dtype> {
     this.#memory = memory;
     this.#elementBytes = dtypeTraits(dtype).elementBytes;
     this.#lengthMax = Math.floor((2 ** 32 - 1) / this.#elementBytes);
+    this.layoutKeeper = new ViewBlock(this, 0, 0, null);
   }
 
   /**
@@ -147,7 +153,12 @@ export class ViewBlock<D extends Dtype = Dtype> {
   #kept: KeptView<D> | null;
 
   /** @internal Made by {@link ViewAllocator.tryAllocate}. */
-  constructor(allocator: ViewAllocator<D>, slot: number, generation: number, kept: KeptView<D>) {
+  constructor(
+    allocator: ViewAllocator<D>,
+    slot: number,
+    generation: number,
+    kept: KeptView<D> | null,
+  ) {
     this.#allocator = allocator;
     this.#slot = slot;
     this.#generation = generation;

@@ -69,6 +69,11 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
   readonly #parts: FixedShapeParts;
   readonly #allocator: { readonly isClosed: boolean };
   readonly #idle: Cell<D>[] = [];
+  /**
+   * @internal A tensor that was never lent. As long as there is one, the engine keeps the layout of
+   * such objects and the code that it compiled for them; a collection that finds none drops both.
+   */
+  readonly layoutKeeper: FixedShapeTensor<D>;
   #liveCount = 0;
   #allocationCount = 0;
   #newCount = 0;
@@ -82,6 +87,7 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
     this.byteLength = parts.byteLength;
     this.#parts = parts;
     this.#allocator = parts.allocator;
+    this.layoutKeeper = new FixedShapeTensor<D>(this, null);
     parts.held.addHolder(this);
   }
 
@@ -205,7 +211,7 @@ export class FixedShapeTensor<D extends Dtype = Dtype> {
   #loan: Loan<D> | null;
 
   /** @internal Made by {@link FixedShapePool.allocate}. */
-  constructor(pool: FixedShapePool<D>, loan: Loan<D>) {
+  constructor(pool: FixedShapePool<D>, loan: Loan<D> | null) {
     this.#pool = pool;
     this.#loan = loan;
   }

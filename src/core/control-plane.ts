@@ -41,6 +41,8 @@ export interface ControlPlaneOptions {
 /** Handles of one batch: enough that the calls cost next to nothing, few enough to be no burden. */
 const BATCH_HANDLES_MAX = 1024;
 
+const NO_WORDS = new Int32Array(0);
+
 export class ControlPlane {
   readonly byteLength: number;
   readonly slotCapacity: number;
@@ -50,13 +52,18 @@ export class ControlPlane {
   readonly lanes: Lanes | null;
   readonly #core: CoreExports;
   /** The exports themselves, for calls that find the guard taken almost never. */
-  readonly #hot: CoreExports;
+  readonly #tryAllocate: CoreExports["arenaAllocate"];
+  readonly #tryFree: CoreExports["slotFree"];
   /** Address of the status of the last refusal. */
   readonly #statusAddress: number;
-  readonly #base: number;
+  // Numbers start as numbers and arrays as arrays: of a field that was undefined once, the engine
+  // looks up at every use what it holds.
+  readonly #base: number = 0;
   readonly #words: Uint32Array;
-  readonly #signedWords: Int32Array;
-  readonly #hotWord: number;
+  readonly #signedWords: Int32Array = NO_WORDS;
+  readonly #hotWord: number = 0;
+  /** Word of the generation in the row of slot 0. */
+  readonly #generationWord: number = 0;
   readonly #coldWord: number;
   /** The batch lies behind the control plane, at the end of its memory. */
   readonly #batchAddress: number;
@@ -75,11 +82,13 @@ export class ControlPlane {
     this.lanes = isSharedMemory(memory.wasm)
       ? new Lanes(core, { memory: memory.wasm, module, base, lane }, (code) => this.refuse(code))
       : null;
-    this.#hot = core;
+    this.#tryAllocate = core.arenaAllocate;
+    this.#tryFree = core.slotFree;
     this.#core = this.lanes?.core ?? core;
     this.#statusAddress = this.lanes?.statusAddress ?? base + abi.CONTROL_OFF_STATUS;
     this.slotCapacity = this.#header(abi.CONTROL_OFF_SLOT_CAPACITY);
     this.#hotWord = (base + this.#header(abi.CONTROL_OFF_HOT)) / 4;
+    this.#generationWord = this.#hotWord + abi.HOT_OFF_GENERATION / 4;
     this.#coldWord = (base + this.#header(abi.CONTROL_OFF_COLD)) / 4;
     this.#batchAddress = memory.byteLength - batchBytes;
   }
@@ -150,7 +159,8 @@ export class ControlPlane {
    * @returns A slot, or 0.
    */
   allocate(arena: number, requestedBytes: number, alignment: number): number {
-    const slot = this.#hot.arenaAllocate(this.#base, arena, requestedBytes, alignment);
+    const allocate = this.#tryAllocate;
+    const slot = allocate(this.#base, arena, requestedBytes, alignment);
     if (slot !== 0) return slot;
     if (this.lanes === null) return this.#zeroOrThrow(0);
     return this.#zeroOrThrow(
@@ -165,8 +175,10 @@ export class ControlPlane {
 
   /** @throws {MisuseError} `stale-handle`, `foreign-handle`, `pinned`. */
   free(slot: number, generation: number): void {
-    const status = this.#hot.slotFree(this.#base, slot, generation);
-    if (status === abi.STATUS_OK) return;
+    const free = this.#tryFree;
+    const status = free(this.#base, slot, generation);
+    // STATUS_OK; an imported constant would be loaded.
+    if (status === 0) return;
     this.refuse(
       status === abi.STATUS_BUSY ? this.#core.slotFree(this.#base, slot, generation) : status,
     );
@@ -252,7 +264,7 @@ export class ControlPlane {
   // Rows are read straight from the table: a call costs more than the load. The slot must be live.
 
   generationOf(slot: number): number {
-    return this.#signedWords[this.#hotWord + slot * 4 + abi.HOT_OFF_GENERATION / 4] as number;
+    return this.#signedWords[this.#generationWord + slot * 4] as number;
   }
 
   arenaOf(slot: number): number {

@@ -28,7 +28,7 @@ export function checkAlignment(alignment: unknown): number {
     Number.isSafeInteger(alignment) &&
     (alignment as number) >= 1 &&
     (alignment as number) <= ALIGNMENT_MAX &&
-    Math.log2(alignment as number) % 1 === 0;
+    ((alignment as number) & ((alignment as number) - 1)) === 0;
   if (!isPower) {
     throw new MisuseError("bad-alignment", `alignment is a power of two up to ${ALIGNMENT_MAX}`);
   }

@@ -41,6 +41,10 @@ function isCached(slot: u32): bool {
   return stateOf(base, slot) == abi.SLOT_STATE_CACHED;
 }
 
+function isAmple(): bool {
+  return load<u32>(arenaAddress(base, 1), abi.ARENA_OFF_IS_AMPLE) != 0;
+}
+
 /** Allocates and frees as many pages. Returns how many of them are cached then. */
 function cachedAfterFreeing(count: i32): i32 {
   const slots = new Array<u32>();
@@ -85,9 +89,9 @@ describe("class cache", () => {
   });
 
   test("keeps what is freed while much of the arena is free, and a share when little is", () => {
-    const share = classCacheShare(arenaRow(base, 1), PAGE_BYTES);
+    const share = classCacheShare(arenaRow(base, 1), PAGE_BYTES, 0);
     expect<u32>(share).toBe(5);
-    expect<u32>(classCacheShare(arenaRow(base, 1), 64)).toBe(abi.CACHE_SHARE_BLOCKS);
+    expect<u32>(classCacheShare(arenaRow(base, 1), 64, 0)).toBe(abi.CACHE_SHARE_BLOCKS);
     expect<i32>(cachedAfterFreeing(20)).toBe(20);
     expect<bool>(classCacheDrain(base, arenaRow(base, 1))).toBe(true);
     allocate(7 << 20);
@@ -120,6 +124,41 @@ describe("class cache", () => {
       page = offsetOf(base, next);
     }
     expect<u32>(slotResolve(base, load<u32>(cache, abi.CACHE_OFF_HEAD), 1)).toBe(abi.STATUS_STALE);
+  });
+
+  describe("of an ample arena", () => {
+    beforeEach(() => {
+      // Budgets run out, though little was ever requested.
+      for (let i: u32 = 1; !isAmple() && i < 200; i++) free(allocate(i * 320));
+      expect<bool>(isAmple()).toBe(true);
+      classCacheDrain(base, arenaRow(base, 1));
+    });
+
+    test("claims pages ahead from the second page of a class on, though none was freed", () => {
+      const cache = cacheAddress(base, PAGE);
+      allocate(PAGE_BYTES);
+      expect<u32>(load<u32>(cache, abi.CACHE_OFF_HEAD)).toBe(0, "the first page comes alone");
+      allocate(PAGE_BYTES);
+      const next = load<u32>(cache, abi.CACHE_OFF_HEAD);
+      expect<u32>(next).not.toBe(0);
+      expect<u32>(allocate(PAGE_BYTES)).toBe(next);
+    });
+
+    test("doubles its shares", () => {
+      const row = arenaRow(base, 1);
+      expect<u32>(classCacheShare(row, PAGE_BYTES, 0)).toBe(abi.CACHE_FIRST_BLOCKS);
+      expect<u32>(classCacheShare(row, PAGE_BYTES, 32)).toBe(5);
+      expect<u32>(classCacheShare(row, 64, 7)).toBe(7);
+      expect<u32>(classCacheShare(row, 64, 99)).toBe(abi.CACHE_SHARE_BLOCKS);
+    });
+
+    test("keeps twice as much, until the pool needs more", () => {
+      expect<i32>(cachedAfterFreeing(120)).toBe(120);
+      free(allocate(3 << 20));
+      classCacheDrain(base, arenaRow(base, 1));
+      expect<i32>(cachedAfterFreeing(120)).toBeLessThan(90, "an eighth of what is free");
+      expect<bool>(isAmple()).toBe(false);
+    });
   });
 
   test("counts what is taken from it with the pool, also when the arena is closed", () => {
