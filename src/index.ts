@@ -11,6 +11,7 @@ export {
   type Handle,
   NULL_HANDLE,
 } from "./buddy-allocator.js";
+export type { CodecStats } from "./cache/codec-meter.js";
 export {
   FIXED_SHAPES,
   type FixedShapePool,
@@ -51,6 +52,7 @@ export type {
   WorkerTensorOptions,
 } from "./memory/attached-memory.js";
 export type { BudgetCategory, BudgetStats } from "./memory/budget.js";
+export type { CodecOptions, CodecRule } from "./memory/codec-options.js";
 export type { CompactionResult } from "./memory/compactor.js";
 export type { MemoryEvent } from "./memory/events.js";
 export type { LeakStats } from "./memory/leak-watch.js";
@@ -65,7 +67,16 @@ export type { MemoryStats } from "./stats/memory-stats.js";
 export { formatBytes, formatPercent, formatTable } from "./stats/report.js";
 export type { TensorMemory } from "./tensor-memory.js";
 export type { Tier, TierKey, TierReader, TierStats, TierWriter } from "./tier/tier.js";
-export type { ByteSize, Dtype, Layout, Shape, TensorKind, TensorView } from "./types.js";
+export type {
+  ByteSize,
+  Dtype,
+  ErrorLimit,
+  Layout,
+  Shape,
+  TensorErrorBudget,
+  TensorKind,
+  TensorView,
+} from "./types.js";
 export { ViewAllocator, type ViewAllocatorOptions, type ViewBlock } from "./view-allocator.js";
 
 /**

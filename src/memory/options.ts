@@ -27,9 +27,16 @@ import {
   type Shape,
   shapeBytes,
   TENSOR_KINDS,
+  type TensorErrorBudget,
   type TensorKind,
 } from "../types.js";
 import { checkAlignment, checkFlag, checkId, checkObject, checkSignal } from "./checks.js";
+import {
+  type CodecOptions,
+  type CodecRules,
+  checkCodecOptions,
+  checkErrorBudget,
+} from "./codec-options.js";
 
 /** The size of a tensor: its shape, or a plain number of bytes. */
 export type TensorExtent<D extends Dtype> =
@@ -59,8 +66,13 @@ export type TensorOptions<D extends Dtype = Dtype> = TensorExtent<D> & {
   readonly alignment?: number | undefined;
   /** Default: false. Fresh bytes are otherwise whatever their last owner left. */
   readonly zero?: boolean | undefined;
-  /** A label for leak reports and statistics. Default: empty. */
+  /** A label for leak reports, statistics and `codecs.tags`. Default: empty. */
   readonly tag?: string | undefined;
+  /**
+   * How much its values may change when it leaves RAM, also by `save`; `"exact"`: not at all, whatever
+   * `codecs` says. Each time it was written in RAM, it may change anew. Default: what `codecs` says.
+   */
+  readonly budget?: TensorErrorBudget | undefined;
 };
 
 export interface TensorMemoryOptions {
@@ -76,6 +88,12 @@ export interface TensorMemoryOptions {
         readonly gpu?: "auto" | undefined;
       }
     | undefined;
+  /**
+   * In how many bytes tensors are written when they leave RAM, and how much they may change by that.
+   * Default: lossless, where that is measured to be faster, or the tier is nearly full. With
+   * `budgets.ram` below 32 MiB everything is written as it is.
+   */
+  readonly codecs?: CodecOptions | undefined;
   /** Budgets per kind, inside `budgets.ram`. Default: all kinds share it. */
   readonly pools?: Partial<Record<TensorKind, { readonly budget: ByteSize }>> | undefined;
   readonly ssd?:
@@ -141,6 +159,7 @@ export interface CheckedTensor {
   readonly alignment: number;
   readonly isZeroed: boolean;
   readonly tag: string;
+  readonly errorBudget: TensorErrorBudget | null;
 }
 
 /** A block's length is 32 bits wide in the core. */
@@ -179,6 +198,7 @@ export function checkTensorOptions(options: TensorOptions): CheckedTensor {
     alignment,
     isZeroed: checkFlag(given["zero"], "zero"),
     tag,
+    errorBudget: checkErrorBudget(given["budget"]),
   };
 }
 
@@ -192,6 +212,7 @@ export const TENSOR_OPTION_NAMES = [
   "alignment",
   "zero",
   "tag",
+  "budget",
 ];
 
 /** A shape that was checked, and the bytes of a dense tensor of it. Frozen, so that all may share it. */
@@ -242,6 +263,7 @@ export interface CheckedOptions {
   /** 0: off. */
   readonly ssdBytes: number;
   readonly poolBytes: ReadonlyMap<TensorKind, number>;
+  readonly codecRules: CodecRules;
   readonly directory: string;
   readonly isDurable: boolean;
   readonly tenant: string;
@@ -253,6 +275,7 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
   checkObject(options, "createTensorMemory", [
     "profile",
     "budgets",
+    "codecs",
     "pools",
     "ssd",
     "namespace",
@@ -303,6 +326,7 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     ramBytes: ram === undefined || ram === "auto" ? null : parseByteSize(ram, "budgets.ram"),
     ssdBytes: budgets["ssd"] === undefined ? 0 : parseByteSize(budgets["ssd"], "budgets.ssd"),
     poolBytes,
+    codecRules: checkCodecOptions(options.codecs),
     directory,
     isDurable: mode === "durable",
     tenant: checkNamespacePart(namespace["tenant"] ?? "", "tenant"),

@@ -1,4 +1,5 @@
 // One snapshot of everything a memory counts. The counters are kept by their owners.
+import type { CodecStats } from "../cache/codec-meter.js";
 import type { GuardStats } from "../cache/guards.js";
 import type { LookupStats } from "../cache/hierarchical-cache.js";
 import type { SwapperStats } from "../cache/memory-swapper.js";
@@ -22,6 +23,8 @@ export interface MemoryStats {
   readonly lookups: LookupStats;
   readonly transfers: SwapperStats;
   readonly tier: TierStats & { readonly name: string };
+  /** What was written in which codec, most bytes first; nothing without codecs. */
+  readonly codecs: readonly CodecStats[];
   readonly policy: string;
   readonly leaks: LeakStats;
   /** null without debug mode. */
@@ -39,6 +42,7 @@ export interface StatsSources {
   readonly cache: { lookupStats(): LookupStats };
   readonly swapper: { stats(): SwapperStats };
   readonly tier: { readonly name: string; stats(): TierStats };
+  readonly engine: { codecStats(): CodecStats[] };
   readonly policy: { readonly name: string };
   readonly leaks: { stats(): LeakStats };
   readonly guards: { stats(): GuardStats } | null;
@@ -59,6 +63,7 @@ export function collectStats(sources: StatsSources): MemoryStats {
     lookups: sources.cache.lookupStats(),
     transfers,
     tier: { name: sources.tier.name, ...sources.tier.stats() },
+    codecs: sources.engine.codecStats(),
     policy: sources.policy.name,
     leaks: sources.leaks.stats(),
     guards: sources.guards?.stats() ?? null,
