@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { environment, printFigures } from "../support.mjs";
 
-const SECTIONS = ["exact", "kernels", "attend", "svd", "plane", "quality", "adaptive"];
+const SECTIONS = ["exact", "kernels", "attend", "svd", "plane", "quality", "adaptive", "spill"];
 
 const { values: options } = parseArgs({
   options: {

@@ -28,6 +28,15 @@ export function formatRun(result: RunResult): string {
       `${result.chatsFound} chats found, ${result.chatsRecomputed} recomputed`,
     ]);
   }
+  const { rawBytes, storedBytes } = codedBytes(result);
+  if (storedBytes > 0) {
+    const ratio = (rawBytes / storedBytes).toFixed(2);
+    const codecs = stats.codecs.filter((each) => each.storedBytes > 0).map(({ codec }) => codec);
+    rows.push([
+      "written to disk",
+      `${formatBytes(rawBytes)} as ${formatBytes(storedBytes)}, ${ratio} × fewer bytes: ${codecs.join(", ")}`,
+    ]);
+  }
   if (restore !== null) {
     rows.push(
       [
@@ -48,6 +57,17 @@ export function formatRun(result: RunResult): string {
     `${formatBytes(result.rssBareBytes)} bare runtime, grew by at most ${formatBytes(result.rssGrowthBytesPeak)}`,
   ]);
   return `${result.report}\n\n${formatTable(rows)}\n\n${verdict(result)}`;
+}
+
+/** What all records were, and became. */
+function codedBytes({ stats }: RunResult): { rawBytes: number; storedBytes: number } {
+  let rawBytes = 0;
+  let storedBytes = 0;
+  for (const each of stats.codecs) {
+    rawBytes += each.rawBytes;
+    storedBytes += each.storedBytes;
+  }
+  return { rawBytes, storedBytes };
 }
 
 function verdict(result: RunResult): string {
@@ -98,6 +118,11 @@ export function figuresOf(result: RunResult): Figure[] {
     {
       id: "chat/fixed-shape-reuse",
       value: result.stepInputs.reuseCount / Math.max(1, result.stepInputs.fixedCount),
+      unit: "ratio",
+    },
+    {
+      id: "chat/stored-over-raw",
+      value: codedBytes(result).storedBytes / Math.max(1, codedBytes(result).rawBytes),
       unit: "ratio",
     },
     { id: "chat/rss-growth", value: result.rssGrowthBytesPeak, unit: "bytes" },

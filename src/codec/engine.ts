@@ -37,7 +37,7 @@ const EXPONENT_LOW = -2;
 const EXPONENT_HIGH = 14;
 /** Bytes of workspace per byte of f32 values that the greediest codec takes, and what is fixed. */
 const WORKSPACE_SHARE = 8;
-const WORKSPACE_FIXED_BYTES = 2 ** 20;
+const WORKSPACE_FIXED_BYTES = 2 ** 17;
 
 /** A tensor in the workspace. */
 export interface Loaded {

@@ -11,7 +11,7 @@ const PART_BYTES_MAX = 65536;
 /** Header, chunk table and code tables of a unit whose part does not get shorter. */
 const UNIT_OVERHEAD_BYTES = 1024;
 /** Enough for a part of every element type; see `unit-coder.ts`. */
-const WORKSPACE_BYTES = 2 * 2 ** 20;
+const WORKSPACE_BYTES = 2 ** 20;
 
 export interface UnitCodecOptions {
   readonly createMemory: MemoryFactory;

@@ -91,7 +91,7 @@ export interface TensorMemoryOptions {
   /**
    * In how many bytes tensors are written when they leave RAM, and how much they may change by that.
    * Default: lossless, where that is measured to be faster, or the tier is nearly full. With
-   * `budgets.ram` below 32 MiB everything is written as it is.
+   * `budgets.ram` below 16 MiB everything is written as it is.
    */
   readonly codecs?: CodecOptions | undefined;
   /** Budgets per kind, inside `budgets.ram`. Default: all kinds share it. */

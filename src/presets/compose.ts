@@ -64,7 +64,7 @@ export interface Platform {
 const RAM_BYTES_MIN = 4 * 2 ** 20;
 const ARENA_BYTES_MIN = 2 ** 20;
 /** Below this, a codec's workspace would take too large a part. */
-const CODEC_RAM_BYTES_MIN = 32 * 2 ** 20;
+const CODEC_RAM_BYTES_MIN = 16 * 2 ** 20;
 /** Chunks that the SSD tier may hold while it writes them. */
 const TIER_CHUNK_COUNT = 4;
 
@@ -90,7 +90,7 @@ function planSizes(profile: HardwareProfile, checked: CheckedOptions) {
   }
   const chunkBytes = Math.max(
     CHUNK_BYTES_MIN,
-    Math.min(profile.chunkBytes, floorPowerOfTwo(ramBytes / 32)),
+    Math.min(profile.chunkBytes, floorPowerOfTwo(ramBytes / 64)),
   );
   for (const [kind, poolBytes] of checked.poolBytes) {
     if (poolBytes < ARENA_BYTES_MIN || poolBytes > ramBytes) {

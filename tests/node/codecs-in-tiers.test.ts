@@ -374,7 +374,7 @@ describe("a coded record", () => {
 
   it("is left alone by a memory that is too small for codecs", async () => {
     const { tier, values } = await stored();
-    expect(await verdictOf(tier, values, "16MiB")).toBe("incompatible");
+    expect(await verdictOf(tier, values, "8MiB")).toBe("incompatible");
     expect(await verdictOf(tier, values)).toBe("intact");
   });
 
