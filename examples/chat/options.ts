@@ -27,7 +27,7 @@ export const USAGE = `npm start -- [options]
   --directory DIR    where cold chats go               (.tierheap/chat)
   --ram SIZE         the memory budget                  (16MiB)
   --ssd SIZE         the disk budget                    (1GiB)
-  --codecs RULE      lossless, raw, or auto: as is faster (lossless)
+  --codecs RULE      raw, lossless, or as is faster     (auto)
   --chats N          number of chats, 2 to 99           (20)
   --visits N         turns after the three rounds       (120)
   --seed N           of prompts, visits and model       (1)
@@ -82,7 +82,7 @@ export function parseOptions(args: readonly string[]): ChatOptions {
     directory: text("directory", ".tierheap/chat"),
     ram: text("ram", "16MiB"),
     ssd: text("ssd", "1GiB"),
-    codecs: codecRule(text("codecs", "lossless")),
+    codecs: codecRule(text("codecs", "auto")),
     chats: integer(text("chats", "20"), "chats", 2, 99),
     visits: integer(text("visits", "120"), "visits", 0, 100_000),
     seed: integer(text("seed", "1"), "seed", 0, 2 ** 31),

@@ -34,7 +34,7 @@ export function formatRun(result: RunResult): string {
     const codecs = stats.codecs.filter((each) => each.storedBytes > 0).map(({ codec }) => codec);
     rows.push([
       "written to disk",
-      `${formatBytes(rawBytes)} as ${formatBytes(storedBytes)}, ${ratio} × fewer bytes: ${codecs.join(", ")}`,
+      `${formatBytes(rawBytes)} as ${formatBytes(storedBytes)}: ${ratio} × fewer bytes, in ${codecs.join(" and ")}`,
     ]);
   }
   if (restore !== null) {
