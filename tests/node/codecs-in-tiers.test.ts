@@ -2,7 +2,8 @@
 // that was given, and damage never gets through.
 import { describe, expect, it } from "vitest";
 import { CodecGate } from "../../src/cache/codec-gate.js";
-import { UnitStream } from "../../src/cache/record-coder.js";
+import { RecordCoder, UnitStream } from "../../src/cache/record-coder.js";
+import type { UnitCoder } from "../../src/codec/codec.js";
 import { plainCodec } from "../../src/codec/plain.js";
 import { Hasher } from "../../src/core/hash-stream.js";
 import { createUnsharedMemory } from "../../src/core/linear-memory.js";
@@ -204,6 +205,80 @@ describe("a lossless tensor", () => {
     await memory.swapOut("b");
     expect(memoryCount, "the second is tried in codecs").toBe(before + 1);
     expect(memory.stats().budget.byCategory.staging).toBe(byCategory.staging);
+  });
+});
+
+describe("without room for the codec", () => {
+  /** The platform refuses the workspace, and nothing else. */
+  const createMemory = (pages: number) => {
+    if (pages === 16) throw new RangeError("no room");
+    return createUnsharedMemory(pages);
+  };
+
+  it("tensors are written as they are", async () => {
+    const seams = { tier: memoryTier(), createMemory };
+    const codecs = { default: "lossless" } as const;
+    const memory = await openMemory({ budgets: { ram: "64MiB" }, codecs, seams });
+    const values = valuesLike(6400, 14);
+    allocate(memory, "a", values);
+    expect(await memory.swapOut("a")).toBe("stored");
+    expectSame(await read(memory, "a"), values);
+    expect(memory.stats().codecs).toMatchObject([{ codec: "raw", tensorCount: 1 }]);
+  });
+
+  it("coded records cannot be read, and stay where they are", async () => {
+    const tier = keptTier();
+    const memory = await open({ default: "lossless" }, tier);
+    const values = valuesLike(6400, 15);
+    allocate(memory, "a", values);
+    await memory.save("a");
+    await closeMemory(memory);
+    await tier.open();
+    const seams = { tier, createMemory };
+    const later = await openMemory({ budgets: { ram: "64MiB" }, seams });
+    await expect(later.acquire("a")).rejects.toMatchObject({ code: "out-of-memory" });
+    await closeMemory(later);
+    await tier.open();
+    expectSame(await read(await open({}, tier), "a"), values);
+  });
+
+  it("an encoder that fails leaves the tensor where it is, and the buffer to the next one", async () => {
+    let isFailing = true;
+    const plain = await plainCodec.load();
+    const coder: UnitCoder = {
+      ...plain,
+      encode: (part) => {
+        if (isFailing) throw new RangeError("injected");
+        // Half of each unit, so that it gets shorter.
+        return plain.encode({ ...part, bytes: part.bytes.subarray(0, part.bytes.byteLength / 2) });
+      },
+    };
+    const clock = manualClock({ sleeping: "skip" });
+    const codec = { ...plainCodec, load: async () => coder };
+    const records = new RecordCoder({ codec, clock, aheadBytes: 10_000 });
+    const bytes = new Uint8Array(40_000).fill(7);
+    const source = (offset: number, byteLength: number) =>
+      bytes.subarray(offset, offset + byteLength);
+    const shape = [100, 100];
+    const header: RecordHeader = {
+      ...{ tenant: "", fingerprint: "", id: "a", kind: "PARAMETERS", layout: "row-major" },
+      ...{ dtype: "f32", shape, codecId: 0, isDurable: false, isSaved: false, generation: 1 },
+      ...{ rawBytes: 40_000, storedBytes: 40_000 },
+    };
+    const coding = { isAlways: true, limit: null };
+    await expect(records.encode(header, source, coding)).rejects.toThrow("injected");
+    isFailing = false;
+    // The second one at the same time has no buffer, and gives the same bytes.
+    const [first, second] = await Promise.all([
+      records.encode(header, source, coding),
+      records.encode(header, source, coding),
+    ]);
+    const joined = [first, second].map((each) => Buffer.concat([...(each?.pieces() ?? [])]));
+    expect(joined[0]?.byteLength).toBe(first?.storedBytes);
+    expect(joined[0]?.byteLength).toBe(20_000 + 10 * 8);
+    expect(joined[1]).toEqual(joined[0]);
+    first?.release();
+    second?.release();
   });
 });
 
