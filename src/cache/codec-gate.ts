@@ -8,16 +8,21 @@ import type { TensorKind } from "../types.js";
 const CODED_BYTES_MIN = 16_384;
 /** A way is left only for one that costs less than this share of it. */
 const HYSTERESIS = 0.9;
-/** Share of a new duration in what is remembered. */
-const WEIGHT = 0.25;
+/** Share of a new duration in what is remembered: noise makes durations longer, never shorter. */
+const WEIGHT_SHORTER = 0.5;
+const WEIGHT_LONGER = 0.125;
 /** One stall of a device counts as at most so many times what is remembered. */
 const STALL = 4;
 const TRIAL_INTERVAL_MIN = 32;
+/** Writes of each way before one is preferred, unless coding costs this many times as much. */
+const FIRST_COUNT = 3;
+const HOPELESS = 2;
 /** Part of the time that trials may cost. */
 const TRIAL_SHARE = 1 / 50;
 
 /** Milliseconds per byte; NaN until it was measured. */
 interface Way {
+  writeCount: number;
   writeCost: number;
   readCost: number;
 }
@@ -38,9 +43,9 @@ export class CodecGate {
     if (rawBytes < CODED_BYTES_MIN) return false;
     const scale = this.#scaleOf(kind, rawBytes);
     const { plain, coded } = scale;
-    // One of each first.
-    if (Number.isNaN(plain.writeCost)) return false;
-    if (Number.isNaN(coded.writeCost)) return true;
+    if (plain.writeCount === 0) return false;
+    const isHopeless = coded.writeCost > HOPELESS * plain.writeCost;
+    if (coded.writeCount < FIRST_COUNT && !isHopeless) return coded.writeCount < plain.writeCount;
     const [used, other] = scale.isCoded ? [coded, plain] : [plain, coded];
     const [usedCost, otherCost] = costsOf(used, other);
     if (otherCost < HYSTERESIS * usedCost) scale.isCoded = !scale.isCoded;
@@ -54,25 +59,28 @@ export class CodecGate {
   }
 
   noteWrite(kind: TensorKind, rawBytes: number, isCoded: boolean, durationMs: number): void {
-    const way = this.#wayOf(kind, rawBytes, isCoded);
-    way.writeCost = mixed(way.writeCost, durationMs / rawBytes);
+    const scale = this.#scaleOf(kind, rawBytes);
+    const [way, other] = isCoded ? [scale.coded, scale.plain] : [scale.plain, scale.coded];
+    const cost = durationMs / rawBytes;
+    // A trial that did better than what is used is repeated at once: what is remembered may be stale.
+    if (isCoded !== scale.isCoded && cost < HYSTERESIS * other.writeCost) {
+      scale.sinceTrial = Number.POSITIVE_INFINITY;
+    }
+    way.writeCost = mixed(way.writeCost, cost);
+    way.writeCount += 1;
   }
 
   noteRead(kind: TensorKind, rawBytes: number, isCoded: boolean, durationMs: number): void {
-    const way = this.#wayOf(kind, rawBytes, isCoded);
-    way.readCost = mixed(way.readCost, durationMs / rawBytes);
-  }
-
-  #wayOf(kind: TensorKind, rawBytes: number, isCoded: boolean): Way {
     const { plain, coded } = this.#scaleOf(kind, rawBytes);
-    return isCoded ? coded : plain;
+    const way = isCoded ? coded : plain;
+    way.readCost = mixed(way.readCost, durationMs / rawBytes);
   }
 
   #scaleOf(kind: TensorKind, rawBytes: number): Scale {
     const name = `${kind} ${Math.floor(Math.log2(rawBytes) / 2)}`;
     let scale = this.#scales.get(name);
     if (scale === undefined) {
-      const unknown = { writeCost: Number.NaN, readCost: Number.NaN };
+      const unknown = { writeCount: 0, writeCost: Number.NaN, readCost: Number.NaN };
       scale = { plain: { ...unknown }, coded: { ...unknown }, isCoded: false, sinceTrial: 0 };
       this.#scales.set(name, scale);
     }
@@ -90,5 +98,5 @@ function costsOf(left: Way, right: Way): [number, number] {
 function mixed(before: number, cost: number): number {
   if (Number.isNaN(before)) return cost;
   const clipped = before > 0 ? Math.min(cost, STALL * before) : cost;
-  return before + WEIGHT * (clipped - before);
+  return before + (clipped < before ? WEIGHT_SHORTER : WEIGHT_LONGER) * (clipped - before);
 }

@@ -313,8 +313,16 @@ describe("an error budget", () => {
       await memory.swapOut("a");
       expectSame(await read(memory, "a"), once);
     }
-    // Another record of the same values: not coarser than they are.
+    // Another record of the same values is not coarser than they are: no inexact codec writes it.
+    const inexactCounts = () =>
+      memory
+        .stats()
+        .codecs.filter(({ relativeErrorMax }) => relativeErrorMax > 0)
+        .map(({ codec, tensorCount }) => [codec, tensorCount]);
+    const before = inexactCounts();
+    expect(before).not.toEqual([]);
     await memory.save("a");
+    expect(inexactCounts()).toEqual(before);
     memory.free("a");
     expectSame(await read(memory, "a"), once);
     await closeMemory(memory);
@@ -592,6 +600,33 @@ describe("the gate", () => {
     expect(run(gate, 500, { plain: 40, coded: 15 }).codedShare).toBeGreaterThan(0.9);
   });
 
+  it("forgets a first write that took long, and finds out in noise", async () => {
+    const gate = new CodecGate();
+    gate.noteWrite("KV_CACHE", 2 ** 20, false, 500);
+    const { overRaw } = run(gate, 300, { plain: 10, coded: 14 });
+    expect(overRaw).toBeLessThan(1.05);
+    await withSeed("noise", (seed) => {
+      const random = seededRandom(seed);
+      // A third of all writes takes up to five times as long.
+      const noisy = (cost: number) =>
+        random.uint32() % 3 === 0 ? cost * (1 + (random.uint32() % 5)) : cost;
+      for (const [plain, coded] of [
+        [10, 14],
+        [10, 7],
+      ] as const) {
+        const other = new CodecGate();
+        let codedCount = 0;
+        for (let index = 0; index < 2000; index++) {
+          const isCoded = other.asksCoded("KV_CACHE", 2 ** 20);
+          other.noteWrite("KV_CACHE", 2 ** 20, isCoded, noisy(isCoded ? coded : plain));
+          codedCount += isCoded ? 1 : 0;
+        }
+        if (coded > plain) expect(codedCount / 2000).toBeLessThan(0.25);
+        else expect(codedCount / 2000).toBeGreaterThan(0.8);
+      }
+    });
+  });
+
   it("is not impressed by one stall, nor by a clock that stands still", () => {
     const gate = new CodecGate();
     run(gate, 200, { plain: 10, coded: 8 });
@@ -633,7 +668,7 @@ describe("the gate", () => {
       await memory.swapOut(`${index}`);
     }
     const counts = new Map(memory.stats().codecs.map((each) => [each.codec, each.tensorCount]));
-    expect(counts.get("plane")).toBeGreaterThan(17);
-    expect(counts.get("raw")).toBeLessThan(3);
+    expect(counts.get("plane")).toBeGreaterThan(15);
+    expect(counts.get("raw")).toBeLessThan(5);
   });
 });
