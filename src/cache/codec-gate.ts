@@ -1,6 +1,7 @@
 // Whether coding pays, measured: what a byte costs on its way out and back, coded and as it is. Kept
 // apart by kind and by size, since a record costs something whatever its length.
 //
+// Of the last durations the least counts: whatever else a machine does makes them longer, never shorter.
 // The dearer way is tried again now and then, so seldom that it costs at most a fiftieth of the time.
 import type { TensorKind } from "../types.js";
 
@@ -8,23 +9,38 @@ import type { TensorKind } from "../types.js";
 const CODED_BYTES_MIN = 16_384;
 /** A way is left only for one that costs less than this share of it. */
 const HYSTERESIS = 0.9;
-/** Share of a new duration in what is remembered: noise makes durations longer, never shorter. */
-const WEIGHT_SHORTER = 0.5;
-const WEIGHT_LONGER = 0.125;
-/** One stall of a device counts as at most so many times what is remembered. */
-const STALL = 4;
+/** Durations that are remembered. */
+const RECENT = 8;
 const TRIAL_INTERVAL_MIN = 32;
+/** Part of the time that trials may cost. */
+const TRIAL_SHARE = 1 / 50;
 /** Writes of each way before one is preferred, unless coding costs this many times as much. */
 const FIRST_COUNT = 3;
 const HOPELESS = 2;
-/** Part of the time that trials may cost. */
-const TRIAL_SHARE = 1 / 50;
 
-/** Milliseconds per byte; NaN until it was measured. */
+/** Milliseconds per byte, the last ones, in no order. */
+class Durations {
+  readonly #recent: number[] = [];
+  #next = 0;
+
+  get count(): number {
+    return this.#recent.length;
+  }
+
+  /** Infinity when there are none. */
+  get least(): number {
+    return Math.min(...this.#recent);
+  }
+
+  note(duration: number): void {
+    this.#recent[this.#next] = duration;
+    this.#next = (this.#next + 1) % RECENT;
+  }
+}
+
 interface Way {
-  writeCount: number;
-  writeCost: number;
-  readCost: number;
+  readonly writes: Durations;
+  readonly reads: Durations;
 }
 
 interface Scale {
@@ -43,9 +59,10 @@ export class CodecGate {
     if (rawBytes < CODED_BYTES_MIN) return false;
     const scale = this.#scaleOf(kind, rawBytes);
     const { plain, coded } = scale;
-    if (plain.writeCount === 0) return false;
-    const isHopeless = coded.writeCost > HOPELESS * plain.writeCost;
-    if (coded.writeCount < FIRST_COUNT && !isHopeless) return coded.writeCount < plain.writeCount;
+    const isHopeless = coded.writes.count > 0 && coded.writes.least > HOPELESS * plain.writes.least;
+    if (coded.writes.count < FIRST_COUNT && !isHopeless) {
+      return coded.writes.count < plain.writes.count;
+    }
     const [used, other] = scale.isCoded ? [coded, plain] : [plain, coded];
     const [usedCost, otherCost] = costsOf(used, other);
     if (otherCost < HYSTERESIS * usedCost) scale.isCoded = !scale.isCoded;
@@ -59,29 +76,24 @@ export class CodecGate {
   }
 
   noteWrite(kind: TensorKind, rawBytes: number, isCoded: boolean, durationMs: number): void {
-    const scale = this.#scaleOf(kind, rawBytes);
-    const [way, other] = isCoded ? [scale.coded, scale.plain] : [scale.plain, scale.coded];
-    const cost = durationMs / rawBytes;
-    // A trial that did better than what is used is repeated at once: what is remembered may be stale.
-    if (isCoded !== scale.isCoded && cost < HYSTERESIS * other.writeCost) {
-      scale.sinceTrial = Number.POSITIVE_INFINITY;
-    }
-    way.writeCost = mixed(way.writeCost, cost);
-    way.writeCount += 1;
+    this.#wayOf(kind, rawBytes, isCoded).writes.note(durationMs / rawBytes);
   }
 
   noteRead(kind: TensorKind, rawBytes: number, isCoded: boolean, durationMs: number): void {
+    this.#wayOf(kind, rawBytes, isCoded).reads.note(durationMs / rawBytes);
+  }
+
+  #wayOf(kind: TensorKind, rawBytes: number, isCoded: boolean): Way {
     const { plain, coded } = this.#scaleOf(kind, rawBytes);
-    const way = isCoded ? coded : plain;
-    way.readCost = mixed(way.readCost, durationMs / rawBytes);
+    return isCoded ? coded : plain;
   }
 
   #scaleOf(kind: TensorKind, rawBytes: number): Scale {
     const name = `${kind} ${Math.floor(Math.log2(rawBytes) / 2)}`;
     let scale = this.#scales.get(name);
     if (scale === undefined) {
-      const unknown = { writeCount: 0, writeCost: Number.NaN, readCost: Number.NaN };
-      scale = { plain: { ...unknown }, coded: { ...unknown }, isCoded: false, sinceTrial: 0 };
+      const way = () => ({ writes: new Durations(), reads: new Durations() });
+      scale = { plain: way(), coded: way(), isCoded: false, sinceTrial: 0 };
       this.#scales.set(name, scale);
     }
     return scale;
@@ -90,13 +102,7 @@ export class CodecGate {
 
 /** What both ways cost, reads included as soon as both are known. */
 function costsOf(left: Way, right: Way): [number, number] {
-  const hasReads = !Number.isNaN(left.readCost + right.readCost);
-  const costOf = ({ writeCost, readCost }: Way) => writeCost + (hasReads ? readCost : 0);
+  const hasReads = left.reads.count > 0 && right.reads.count > 0;
+  const costOf = ({ writes, reads }: Way) => writes.least + (hasReads ? reads.least : 0);
   return [costOf(left), costOf(right)];
-}
-
-function mixed(before: number, cost: number): number {
-  if (Number.isNaN(before)) return cost;
-  const clipped = before > 0 ? Math.min(cost, STALL * before) : cost;
-  return before + (clipped < before ? WEIGHT_SHORTER : WEIGHT_LONGER) * (clipped - before);
 }
