@@ -11,6 +11,7 @@ export {
   type Handle,
   NULL_HANDLE,
 } from "./buddy-allocator.js";
+export type { CodecStats } from "./cache/codec-meter.js";
 export type { DisposableStats } from "./cache/disposables.js";
 export {
   FIXED_SHAPES,
@@ -56,6 +57,7 @@ export type {
 } from "./memory/attached-memory.js";
 export type { CompactionOptions } from "./memory/auto-compaction.js";
 export type { BudgetCategory, BudgetStats } from "./memory/budget.js";
+export type { CodecOptions, CodecRule } from "./memory/codec-options.js";
 export type { CompactionResult } from "./memory/compactor.js";
 export type { MemoryEvent } from "./memory/events.js";
 export type { FragmentationLevel } from "./memory/fragmentation.js";
@@ -72,7 +74,16 @@ export type { MemoryStats } from "./stats/memory-stats.js";
 export { formatBytes, formatPercent, formatTable } from "./stats/report.js";
 export type { TensorMemory } from "./tensor-memory.js";
 export type { Tier, TierKey, TierReader, TierStats, TierWriter } from "./tier/tier.js";
-export type { ByteSize, Dtype, Layout, Shape, TensorKind, TensorView } from "./types.js";
+export type {
+  ByteSize,
+  Dtype,
+  ErrorLimit,
+  Layout,
+  Shape,
+  TensorErrorBudget,
+  TensorKind,
+  TensorView,
+} from "./types.js";
 export { ViewAllocator, type ViewAllocatorOptions, type ViewBlock } from "./view-allocator.js";
 
 /**

@@ -57,6 +57,20 @@ export type TensorView<D extends Dtype = Dtype> = D extends "f32"
                   ? BigInt64Array
                   : BigUint64Array;
 
+/** How much the values of a tensor may change when it leaves RAM. */
+export interface ErrorLimit {
+  /**
+   * `relative`: root of the squared error's share of the squares. `max`: largest absolute error as a share
+   * of the largest magnitude. Either holds for every part, and so for the whole.
+   */
+  readonly metric: "relative" | "max";
+  /** Largest error, from 0 to 1; 0 is exact. */
+  readonly epsilon: number;
+}
+
+/** The error budget of one tensor; `"exact"`: none, whatever is said about its kind. */
+export type TensorErrorBudget = ErrorLimit | "exact";
+
 /** Lengths of the dimensions, outermost first; 1 to {@link RANK_MAX} integers of at least 1. */
 export type Shape = readonly number[];
 

@@ -1,7 +1,7 @@
 // What the codecs cost and keep: speed beside copies, plain JavaScript and other packages; errors beside
 // the budget.
 //
-//   node --expose-gc bench/codecs/run.mjs [--json FILE] [--quick] [--only SECTION]
+//   node --expose-gc bench/codecs/run.mjs [--json FILE] [--svg FILE] [--quick] [--only SECTION]
 //
 // Each section has a process of its own. Contestants take turns; ratios are medians over rounds of short
 // runs. Never fails on time; exits with 1 when a section breaks.
@@ -10,12 +10,24 @@ import { writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { environment, printFigures } from "../support.mjs";
+import { ratePlot } from "./rate-plot.mjs";
 
-const SECTIONS = ["exact", "kernels", "attend", "svd", "plane", "quality", "adaptive"];
+const SECTIONS = [
+  "exact",
+  "kernels",
+  "attend",
+  "svd",
+  "plane",
+  "quality",
+  "rate",
+  "adaptive",
+  "spill",
+];
 
 const { values: options } = parseArgs({
   options: {
     json: { type: "string" },
+    svg: { type: "string" },
     quick: { type: "boolean" },
     only: { type: "string" },
   },
@@ -49,6 +61,9 @@ for (const name of SECTIONS) {
   for (const table of result.tables ?? []) console.table(table);
   printFigures(result.figures);
   figures.push(...result.figures);
+  if (result.panels !== undefined && options.svg !== undefined) {
+    writeFileSync(options.svg, ratePlot(result.panels));
+  }
 }
 if (options.json !== undefined) {
   const text = JSON.stringify({ environment: environment(), figures }, null, 2);

@@ -10,6 +10,7 @@ export interface ChatOptions {
   readonly directory: string;
   readonly ram: string;
   readonly ssd: string;
+  readonly codecs: "auto" | "raw" | "lossless";
   readonly chats: number;
   readonly visits: number;
   readonly seed: number;
@@ -26,6 +27,7 @@ export const USAGE = `npm start -- [options]
   --directory DIR    where cold chats go               (.tierheap/chat)
   --ram SIZE         the memory budget                  (16MiB)
   --ssd SIZE         the disk budget                    (1GiB)
+  --codecs RULE      raw, lossless, or as is faster     (auto)
   --chats N          number of chats, 2 to 99           (20)
   --visits N         turns after the three rounds       (120)
   --seed N           of prompts, visits and model       (1)
@@ -38,6 +40,11 @@ function integer(text: string, name: string, least: number, most: number): numbe
     throw new UsageError(`--${name} is a whole number from ${least} to ${most}, not "${text}"`);
   }
   return value;
+}
+
+function codecRule(text: string): ChatOptions["codecs"] {
+  if (text === "auto" || text === "raw" || text === "lossless") return text;
+  throw new UsageError(`--codecs is auto, raw or lossless, not "${text}"`);
 }
 
 /** @throws {UsageError} An unknown option, or a value out of range. */
@@ -55,6 +62,7 @@ export function parseOptions(args: readonly string[]): ChatOptions {
         directory: { type: "string" },
         ram: { type: "string" },
         ssd: { type: "string" },
+        codecs: { type: "string" },
         chats: { type: "string" },
         visits: { type: "string" },
         seed: { type: "string" },
@@ -74,6 +82,7 @@ export function parseOptions(args: readonly string[]): ChatOptions {
     directory: text("directory", ".tierheap/chat"),
     ram: text("ram", "16MiB"),
     ssd: text("ssd", "1GiB"),
+    codecs: codecRule(text("codecs", "auto")),
     chats: integer(text("chats", "20"), "chats", 2, 99),
     visits: integer(text("visits", "120"), "visits", 0, 100_000),
     seed: integer(text("seed", "1"), "seed", 0, 2 ** 31),

@@ -28,6 +28,15 @@ export function formatRun(result: RunResult): string {
       `${result.chatsFound} chats found, ${result.chatsRecomputed} recomputed`,
     ]);
   }
+  const { rawBytes, storedBytes } = codedBytes(result);
+  if (storedBytes > 0) {
+    const ratio = (rawBytes / storedBytes).toFixed(2);
+    const codecs = stats.codecs.filter((each) => each.storedBytes > 0).map(({ codec }) => codec);
+    rows.push([
+      "written to disk",
+      `${formatBytes(rawBytes)} as ${formatBytes(storedBytes)}: ${ratio} × fewer bytes, in ${codecs.join(" and ")}`,
+    ]);
+  }
   if (restore !== null) {
     rows.push(
       [
@@ -73,6 +82,17 @@ function compactionText({ compaction }: RunResult): string {
       `${formatPercent(state.externalFragmentation)} fragmented, ${state.arenaCount} arenas`,
   );
   return `${moved}; at the end ${states.join(" → ")}`;
+}
+
+/** What all records were, and became. */
+function codedBytes({ stats }: RunResult): { rawBytes: number; storedBytes: number } {
+  let rawBytes = 0;
+  let storedBytes = 0;
+  for (const each of stats.codecs) {
+    rawBytes += each.rawBytes;
+    storedBytes += each.storedBytes;
+  }
+  return { rawBytes, storedBytes };
 }
 
 function verdict(result: RunResult): string {
@@ -128,6 +148,11 @@ export function figuresOf(result: RunResult): Figure[] {
     {
       id: "chat/steps-replayed",
       value: result.stepInputs.replayedCount / Math.max(1, result.stepInputs.steps),
+      unit: "ratio",
+    },
+    {
+      id: "chat/stored-over-raw",
+      value: codedBytes(result).storedBytes / Math.max(1, codedBytes(result).rawBytes),
       unit: "ratio",
     },
     { id: "chat/prefetch-issued", value: result.stats.prefetch.issuedCount, unit: "tensors" },

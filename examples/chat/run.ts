@@ -270,6 +270,7 @@ export async function runChats(
   const memory = await createTensorMemory({
     budgets: { ram: options.ram, ssd: options.ssd },
     ssd: { directory: options.directory },
+    codecs: { default: options.codecs },
     namespace: { fingerprint },
   });
   let progress: Progress | null = null;

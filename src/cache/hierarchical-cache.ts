@@ -210,12 +210,16 @@ export class HierarchicalCache {
       alignment: 1,
       tag: "",
       isDisposable: false,
+      // Whoever allocated it may have wanted it so.
+      errorBudget: "exact" as const,
     };
     const pool = this.#pools.get(header.kind) as MemoryPool;
     const record = this.#directory.add(options, pool, this.#clock.monotonicMs());
     const { generation, codecId, storedBytes, isDurable, isSaved } = header;
     const { version } = record;
-    record.cold = { generation, codecId, storedBytes, isDurable, isSaved, version };
+    const place = { generation, codecId, storedBytes, isDurable, isSaved };
+    // As exact as it ever was.
+    record.cold = { ...place, version, isInexact: false };
     record.hasSwapCopy = !isSaved;
     record.hasSavedRecord = isSaved;
     return record;

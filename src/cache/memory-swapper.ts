@@ -5,14 +5,18 @@ import type { Clock } from "../clock.js";
 import type { ControlPlane } from "../core/control-plane.js";
 import { CorruptionError, MisuseError, TierError } from "../errors.js";
 import type { ArenaShelf } from "../memory/arena-shelf.js";
+import type { CodecRules } from "../memory/codec-options.js";
 import type { EventHub } from "../memory/events.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
-import type { RecordHeader } from "../record/record.js";
+import { CODEC_RAW, type RecordHeader } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
+import { type Coding, codingOf } from "./coding.js";
 import type { Directory } from "./directory.js";
 import type { Guards } from "./guards.js";
+import { headerOf } from "./record-headers.js";
+import type { BytesAt } from "./staging.js";
 import { type ColdCopy, hasSaved, nameOf, type TensorRecord } from "./tensor-record.js";
-import type { BytesAt, TransferEngine, WriteOutcome } from "./transfer-engine.js";
+import type { TransferEngine, WriteOutcome } from "./transfer-engine.js";
 import { Transfers } from "./transfers.js";
 
 export interface MemorySwapperOptions {
@@ -24,6 +28,7 @@ export interface MemorySwapperOptions {
   readonly events: EventHub;
   readonly clock: Clock;
   readonly sink: StatsSink;
+  readonly codecRules: CodecRules;
   /** Only in debug mode. */
   readonly guards: Guards | null;
   /** Called when a named tensor leaves the heap: evicted, demoted or freed. */
@@ -63,6 +68,7 @@ export class MemorySwapper {
   readonly #events: EventHub;
   readonly #clock: Clock;
   readonly #sink: StatsSink;
+  readonly #codecRules: CodecRules;
   readonly #guards: Guards | null;
   readonly #onLeaving: (record: TensorRecord) => void;
   /** Bytes of resident tensors, at this moment. */
@@ -93,6 +99,7 @@ export class MemorySwapper {
     this.#events = options.events;
     this.#clock = options.clock;
     this.#sink = options.sink;
+    this.#codecRules = options.codecRules;
     this.#guards = options.guards;
     this.#onLeaving = options.onLeaving;
   }
@@ -289,6 +296,7 @@ export class MemorySwapper {
       // From here to the end of the transfer nothing waits, so nobody finds the tensor halfway.
       if (slot !== 0 && isIntact && !record.isFreed) {
         this.attach(record, slot);
+        if (record.cold?.isInexact === true) record.inexactVersion = record.version;
         this.#counters.swapInCount += 1;
         this.#counters.rawBytesIn += record.byteLength;
         this.#sink.count("swap.in", 1);
@@ -304,27 +312,6 @@ export class MemorySwapper {
 
   stats(): SwapperStats {
     return { ...this.#counters };
-  }
-
-  headerOf(
-    record: TensorRecord,
-    copy: Pick<RecordHeader, "generation" | "isDurable" | "isSaved">,
-  ): RecordHeader {
-    const { codec, namespace } = this.#engine;
-    return {
-      ...namespace,
-      id: nameOf(record),
-      kind: record.kind,
-      dtype: record.dtype,
-      shape: record.shape,
-      layout: record.layout,
-      codecId: codec.id,
-      isDurable: copy.isDurable,
-      isSaved: copy.isSaved,
-      generation: copy.generation,
-      rawBytes: record.byteLength,
-      storedBytes: codec.storedBytes(record.byteLength, record.dtype),
-    };
   }
 
   /**
@@ -369,7 +356,15 @@ export class MemorySwapper {
     if (isStale()) return "vetoed";
     const startMs = this.#clock.monotonicMs();
     const generation = this.#nextGeneration(record);
-    const header = this.headerOf(record, { generation, isDurable: options.durable, isSaved });
+    const asItIs = { codecId: CODEC_RAW, storedBytes: record.byteLength };
+    const isDurable = options.durable;
+    const header = headerOf(this.#engine.namespace, record, {
+      generation,
+      isDurable,
+      isSaved,
+      ...asItIs,
+    });
+    const coding = codingOf(this.#codecRules, record, isSaved);
     const source: BytesAt = (offset, byteLength) =>
       this.#bytesOf(slot, record).subarray(offset, offset + byteLength);
     const before = record.cold;
@@ -379,12 +374,14 @@ export class MemorySwapper {
     };
     if (!isSaved) record.hasSwapCopy = true;
     try {
-      const written = await this.#writeOrSweep(record, header, source, isStale);
+      const written = await this.#writeOrSweep(record, header, source, isStale, coding);
       if (written === "no-space") this.#counters.noSpaceCount += 1;
       if (written === "vetoed") this.#counters.vetoCount += 1;
       if (typeof written === "string") return written;
-      const { codecId, storedBytes, isDurable } = written;
-      const cold: ColdCopy = { generation, codecId, storedBytes, isDurable, version, isSaved };
+      const { codecId, storedBytes } = written;
+      const isInexact = codecId !== CODEC_RAW && (coding?.limit ?? null) !== null;
+      const place = { generation, isDurable: written.isDurable, isSaved, codecId, storedBytes };
+      const cold: ColdCopy = { ...place, version, isInexact };
       // Freed meanwhile: nobody will ask for it.
       if (record.isFreed) return cold;
       distrust();
@@ -409,12 +406,15 @@ export class MemorySwapper {
     header: RecordHeader,
     source: BytesAt,
     isStale: () => boolean,
+    coding: Coding | null,
   ): Promise<WriteOutcome> {
-    const written = await this.#engine.write(header, source, isStale);
+    const written = await this.#engine.write(header, source, isStale, coding);
     if (written !== "no-space") return written;
     const hasRoom = await this.#engine.sweepSwapCopies((other) => this.#isNeeded(other));
     // Freed meanwhile: what is written now would outlive its deletion.
-    return hasRoom && !record.isFreed ? this.#engine.write(header, source, isStale) : written;
+    return hasRoom && !record.isFreed
+      ? this.#engine.write(header, source, isStale, coding)
+      : written;
   }
 
   /**
@@ -432,7 +432,7 @@ export class MemorySwapper {
 
   async #read(record: TensorRecord, slot: number): Promise<boolean> {
     const startMs = this.#clock.monotonicMs();
-    const header = this.headerOf(record, record.cold as ColdCopy);
+    const header = headerOf(this.#engine.namespace, record, record.cold as ColdCopy);
     const bytes = this.#bytesOf(slot, record);
     const outcome = await this.#engine.read(header, (offset, byteLength) =>
       bytes.subarray(offset, offset + byteLength),

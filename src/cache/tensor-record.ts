@@ -2,7 +2,7 @@
 // dirty, pinned, in flight. Cache, swapper and collector are policies over this record.
 
 import type { MemoryPool } from "../memory/memory-pool.js";
-import type { Dtype, Layout, TensorKind, TensorView } from "../types.js";
+import type { Dtype, Layout, TensorErrorBudget, TensorKind, TensorView } from "../types.js";
 
 /** The copy in the colder tier. */
 export interface ColdCopy {
@@ -13,6 +13,8 @@ export interface ColdCopy {
   readonly isDurable: boolean;
   /** Value of {@link TensorRecord.version} whose bytes it holds. */
   readonly version: number;
+  /** Its values are not exactly those that the tensor had. */
+  readonly isInexact: boolean;
   /** The saved record, which outlives the tensor; otherwise the swapped-out copy. */
   readonly isSaved: boolean;
 }
@@ -33,6 +35,8 @@ export interface TensorRecordOptions {
   readonly alignment: number;
   readonly tag: string;
   readonly isDisposable: boolean;
+  /** null: what is said about its tag or kind. */
+  readonly errorBudget: TensorErrorBudget | null;
 }
 
 export class TensorRecord {
@@ -50,6 +54,7 @@ export class TensorRecord {
   readonly tag: string;
   /** May be dropped under pressure instead of written. */
   readonly isDisposable: boolean;
+  readonly errorBudget: TensorErrorBudget | null;
   readonly pool: MemoryPool;
   /** By the memory's clock; 0 when nobody measures lifetimes. */
   readonly allocatedMs: number;
@@ -66,6 +71,8 @@ export class TensorRecord {
   /** Pins through which a caller may be writing. */
   writePinCount = 0;
   cold: ColdCopy | null = null;
+  /** The {@link version} that came back from a copy that was not exact; 0 if none did. */
+  inexactVersion = 0;
   /** There may be a swapped-out copy in the tier, valid or not; it goes with the tensor. */
   hasSwapCopy = false;
   /** There is a saved record in the tier, of these bytes or of older ones. */
@@ -94,6 +101,7 @@ export class TensorRecord {
     this.alignment = options.alignment;
     this.tag = options.tag;
     this.isDisposable = options.isDisposable;
+    this.errorBudget = options.errorBudget;
     this.pool = pool;
     this.allocatedMs = allocatedMs;
   }

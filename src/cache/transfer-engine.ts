@@ -4,10 +4,11 @@
 // Writes: header, encoded bytes, digest, through one staging buffer, of which one half is filled and
 // hashed while the tier has the other. Reads: the same, and the caller publishes nothing until `read`
 // has said "intact".
-import type { Codec } from "../codec/codec.js";
+import type { Clock } from "../clock.js";
 import type { Hasher } from "../core/hash-stream.js";
 import { TierError } from "../errors.js";
 import {
+  CODEC_RAW,
   decodeHeader,
   encodeHeader,
   HEADER_BYTES_MAX,
@@ -19,15 +20,21 @@ import {
   TRAILER_BYTES,
 } from "../record/record.js";
 import type { Tier, TierKey, TierReader, TierWriter } from "../tier/tier.js";
-import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
-import type { Staging } from "./staging.js";
+import { privateBytes, privatePart } from "../util/private-bytes.js";
+import { CodecGate } from "./codec-gate.js";
+import type { CodecStats } from "./codec-meter.js";
+import type { Coding } from "./coding.js";
+import type { EncodedRecord, RecordCoder } from "./record-coder.js";
+import type { BytesAt, Staging, StagingBuffer } from "./staging.js";
 
 export interface TransferEngineOptions {
   /** Open. */
   readonly tier: Tier;
-  readonly codec: Codec;
+  /** Null: records are written as they are, and coded ones are left alone. */
+  readonly coder: RecordCoder | null;
   readonly hasher: Hasher;
   readonly staging: Staging;
+  readonly clock: Clock;
   readonly namespace: Omit<RecordName, "id">;
 }
 
@@ -36,9 +43,6 @@ export interface CopyName {
   readonly id: string;
   readonly isSaved: boolean;
 }
-
-/** A view on part of the bytes of a block that stays where it is. */
-export type BytesAt = (offset: number, byteLength: number) => Uint8Array;
 
 export type WriteOutcome =
   /** The header of the record as it was written. */
@@ -59,17 +63,23 @@ export type PeekOutcome =
   | { readonly verdict: "damaged"; readonly reason: string }
   | { readonly verdict: "incompatible"; readonly reason: string };
 
+/** Bytes of a block that are looked at together. */
+const PIECE_BYTES = 2 ** 18;
+/** A tier that is fuller than this share takes coded records, whatever they cost. */
+const FULLNESS_MAX = 0.9;
 const KEY_COUNT_MAX = 1024;
 const KEY_NAME_LENGTH_MAX = 256;
 
 export class TransferEngine {
   readonly tier: Tier;
-  readonly codec: Codec;
   readonly namespace: Omit<RecordName, "id">;
   /** The tier held something when it was opened: a killed process may have left swapped-out copies. */
   readonly mayHaveOrphans: boolean;
   readonly #hasher: Hasher;
   readonly #staging: Staging;
+  readonly #coder: RecordCoder | null;
+  readonly #clock: Clock;
+  readonly #gate = new CodecGate();
   /** The last operation on each key that has one under way: a tier wants them one at a time. */
   readonly #tails = new Map<TierKey, Promise<unknown>>();
   #lastKey: Promise<unknown> = Promise.resolve();
@@ -78,31 +88,51 @@ export class TransferEngine {
 
   constructor(options: TransferEngineOptions) {
     this.tier = options.tier;
-    this.codec = options.codec;
+    this.#coder = options.coder;
+    this.#clock = options.clock;
     this.namespace = options.namespace;
     this.mayHaveOrphans = options.tier.stats().objectCount > 0;
     this.#hasher = options.hasher;
     this.#staging = options.staging;
   }
 
+  codecStats(): CodecStats[] {
+    return this.#coder?.stats() ?? [];
+  }
+
   /**
    * Writes a record, replacing the one of that name.
    *
-   * @param header Durable if its flag says so, or if the saved record that it replaces was: nothing
+   * @param header As of a raw record. Durable if its flag says so, or if the saved record that it replaces was: nothing
    *   less may take its place, or a power cut could take both.
    * @param source The tensor's bytes; they must stay where they are until the promise settles.
    * @param isStale Asked once all bytes are copied; true vetoes the commit.
+   * @param coding Null: the bytes are stored as they are.
    * @throws {TierError} `io`, `busy`, `closed`; the old record is then what a reader finds.
    */
   async write(
     header: RecordHeader,
     source: BytesAt,
     isStale: () => boolean,
+    coding: Coding | null,
   ): Promise<WriteOutcome> {
     const key = await this.#keyOf(header);
     return this.#serially(key, async () => {
       const isDurable = header.isDurable || (header.isSaved && (await this.#isDurable(key)));
-      return this.#writeRecord(key, { ...header, isDurable }, source, isStale);
+      const wanted = { ...header, isDurable };
+      const isCoded = coding !== null && this.#mayCode(header, coding);
+      const outcome = await this.#writeRecord(
+        key,
+        wanted,
+        source,
+        isStale,
+        isCoded ? coding : null,
+      );
+      // What does not fit as it is may fit in fewer bytes.
+      if (outcome !== "no-space" || coding === null || isCoded || this.#coder === null) {
+        return outcome;
+      }
+      return this.#writeRecord(key, wanted, source, isStale, coding);
     });
   }
 
@@ -117,13 +147,21 @@ export class TransferEngine {
     const key = await this.#keyOf(header);
     return this.#serially(key, () =>
       this.#staging.use(async (buffer) => {
+        const startMs = this.#clock.monotonicMs();
         const reader = await this.tier.openRead(key);
         if (reader === null) return "missing";
+        let outcome: ReadOutcome;
         try {
-          return await this.#readBytes(reader, buffer, header, target);
+          outcome = await this.#readBytes(reader, buffer, header, target);
         } finally {
           await reader.close();
         }
+        if (outcome === "intact" && target !== null) {
+          const isCoded = header.codecId !== CODEC_RAW;
+          const durationMs = this.#clock.monotonicMs() - startMs;
+          this.#gate.noteRead(header.kind, header.rawBytes, isCoded, durationMs);
+        }
+        return outcome;
       }),
     );
   }
@@ -179,17 +217,58 @@ export class TransferEngine {
     return this.#serially(key, () => this.tier.quarantine(key));
   }
 
+  /** Whether a tensor is coded, if that makes it shorter. */
+  #mayCode({ kind, rawBytes }: RecordHeader, { isAlways }: Coding): boolean {
+    if (this.#coder === null) return false;
+    if (isAlways) return true;
+    const { physicalBytes, capacityBytes } = this.tier.stats();
+    if (physicalBytes + rawBytes > FULLNESS_MAX * capacityBytes) return true;
+    return this.#gate.asksCoded(kind, rawBytes);
+  }
+
   async #writeRecord(
     key: TierKey,
     header: RecordHeader,
     source: BytesAt,
     isStale: () => boolean,
+    coding: Coding | null,
+  ): Promise<WriteOutcome> {
+    const coder = coding === null ? null : this.#coder;
+    // What a codec takes to load is no part of what coding costs.
+    await coder?.codec.load().catch(() => null);
+    const startMs = this.#clock.monotonicMs();
+    const encoded =
+      coder === null || coding === null ? null : await coder.encode(header, source, coding);
+    try {
+      const written =
+        encoded === null || coder === null
+          ? header
+          : { ...header, codecId: coder.codec.id, storedBytes: encoded.storedBytes };
+      const outcome = await this.#writeStored(key, written, source, encoded, isStale);
+      if (typeof outcome === "string") return outcome;
+      if (encoded === null) this.#coder?.countPlain(header.rawBytes);
+      else encoded.count();
+      const durationMs = this.#clock.monotonicMs() - startMs;
+      this.#gate.noteWrite(header.kind, header.rawBytes, coder !== null, durationMs);
+      return outcome;
+    } finally {
+      encoded?.release();
+    }
+  }
+
+  async #writeStored(
+    key: TierKey,
+    header: RecordHeader,
+    source: BytesAt,
+    encoded: EncodedRecord | null,
+    isStale: () => boolean,
   ): Promise<WriteOutcome> {
     const writer = await this.tier.begin(key, recordBytesOf(header));
     if (writer === "no-space") return "no-space";
     try {
+      const pieces = encoded?.pieces() ?? piecesOf(source, header.rawBytes);
       const outcome = await this.#staging.use((buffer) =>
-        this.#writeBytes(writer, buffer, header, source, isStale),
+        this.#writeBytes(writer, buffer, header, pieces, isStale),
       );
       if (outcome !== "stored") return outcome;
       // Without the buffer: a tier commits many at once, if as many wait for it.
@@ -208,13 +287,13 @@ export class TransferEngine {
 
   async #writeBytes(
     writer: TierWriter,
-    buffer: PrivateBytes,
+    buffer: StagingBuffer,
     header: RecordHeader,
-    source: BytesAt,
+    pieces: Iterable<Uint8Array>,
     isStale: () => boolean,
   ): Promise<"stored" | "no-space" | "vetoed"> {
     const hash = this.#hasher.open();
-    let [half, otherHalf] = halvesOf(buffer);
+    let [half, otherHalf] = buffer.halves;
     let filled = 0;
     let writing: Promise<"written" | "no-space"> = Promise.resolve("written");
     /** Gives the tier what is filled. @returns false when it has refused what it got before. */
@@ -233,16 +312,22 @@ export class TransferEngine {
       half.set(headerBytes);
       filled = headerBytes.byteLength;
       hash.update(headerBytes);
-      for (let offset = 0; offset < header.rawBytes; ) {
-        if (filled === half.byteLength && !(await flush())) return "no-space";
-        const rawBytes = Math.min(half.byteLength - filled, header.rawBytes - offset);
-        const target = half.subarray(filled);
-        const count = this.codec.encode(source(offset, rawBytes), target);
-        hash.update(target.subarray(0, count));
-        filled += count;
-        offset += rawBytes;
+      let leftBytes = header.storedBytes;
+      for (const piece of pieces) {
+        leftBytes -= piece.byteLength;
+        // Parts that are encoded again become longer or shorter only if they were written meanwhile.
+        if (leftBytes < 0) return "vetoed";
+        for (let offset = 0; offset < piece.byteLength; ) {
+          if (filled === half.byteLength && !(await flush())) return "no-space";
+          const count = Math.min(half.byteLength - filled, piece.byteLength - offset);
+          const target = half.subarray(filled, filled + count);
+          target.set(piece.subarray(offset, offset + count));
+          hash.update(target);
+          filled += count;
+          offset += count;
+        }
       }
-      if (isStale()) return "vetoed";
+      if (leftBytes > 0 || isStale()) return "vetoed";
       if (half.byteLength - filled < TRAILER_BYTES && !(await flush())) return "no-space";
       half.set(hash.end(), filled);
       filled += TRAILER_BYTES;
@@ -256,17 +341,18 @@ export class TransferEngine {
 
   async #readBytes(
     reader: TierReader,
-    buffer: PrivateBytes,
+    buffer: StagingBuffer,
     header: RecordHeader,
     target: BytesAt | null,
   ): Promise<ReadOutcome> {
     const totalBytes = recordBytesOf(header);
     if (reader.byteLength !== totalBytes) return "damaged";
+    const sink = target === null ? null : await this.#sinkOf(header, buffer.unit, target);
     const expected = encodeHeader(header);
     const endOffset = totalBytes - TRAILER_BYTES;
     const trailer = new Uint8Array(TRAILER_BYTES);
     const hash = this.#hasher.open();
-    let [half, otherHalf] = halvesOf(buffer);
+    let [half, otherHalf] = buffer.halves;
     /** Starts to read what lies at an offset; null past the end. */
     const startRead = (offset: number) => {
       if (offset >= totalBytes) return null;
@@ -279,7 +365,6 @@ export class TransferEngine {
     };
     let next = startRead(0);
     try {
-      let rawOffset = 0;
       for (let offset = 0; next !== null; ) {
         const { chunk, reading } = next;
         if ((await reading) !== chunk.byteLength) return "damaged";
@@ -291,15 +376,13 @@ export class TransferEngine {
           if (chunk[index] !== expected[index]) return "damaged";
         }
         hash.update(chunk.subarray(0, storedEnd));
-        if (target !== null && storedEnd > headerEnd) {
-          const stored = chunk.subarray(headerEnd, storedEnd);
-          rawOffset += this.codec.decode(stored, target(rawOffset, stored.byteLength));
-        }
+        if (sink?.push(chunk.subarray(headerEnd, storedEnd)) === false) return "damaged";
         if (storedEnd < chunk.byteLength) {
           trailer.set(chunk.subarray(storedEnd), offset + storedEnd - endOffset);
         }
         offset += chunk.byteLength;
       }
+      if (sink?.isWhole === false) return "damaged";
       const digest = hash.end();
       return digest.every((byte, index) => byte === trailer[index]) ? "intact" : "damaged";
     } finally {
@@ -307,6 +390,22 @@ export class TransferEngine {
       // The buffer is the tier's until then.
       await next?.reading.catch(() => {});
     }
+  }
+
+  /** Where stored bytes go, as they come. @throws {OutOfMemoryError} No room for the codec. */
+  async #sinkOf(header: RecordHeader, room: Uint8Array, target: BytesAt): Promise<Sink> {
+    if (header.codecId !== CODEC_RAW && this.#coder !== null) {
+      return this.#coder.decode(header, room, target);
+    }
+    let offset = 0;
+    return {
+      push: (bytes) => {
+        target(offset, bytes.byteLength).set(bytes);
+        offset += bytes.byteLength;
+        return true;
+      },
+      isWhole: true,
+    };
   }
 
   async #peekKey(key: TierKey, copy: CopyName | null): Promise<PeekOutcome> {
@@ -333,10 +432,12 @@ export class TransferEngine {
       if (reader.byteLength !== recordBytesOf(header)) {
         return { verdict: "damaged", reason: "the length is not that of the header" };
       }
-      if (header.codecId !== this.codec.id) {
-        return { verdict: "incompatible", reason: `codec ${header.codecId}` };
+      const { codecId, storedBytes, rawBytes } = header;
+      const isRaw = codecId === CODEC_RAW;
+      if (!isRaw && codecId !== this.#coder?.codec.id) {
+        return { verdict: "incompatible", reason: `codec ${codecId}` };
       }
-      if (header.storedBytes !== this.codec.storedBytes(header.rawBytes, header.dtype)) {
+      if (isRaw ? storedBytes !== rawBytes : storedBytes < 1 || storedBytes >= rawBytes) {
         return { verdict: "damaged", reason: "stored length" };
       }
       return { verdict: "found", header };
@@ -383,9 +484,19 @@ export class TransferEngine {
 /** Least length of a staging buffer: the longest header fits into a half. */
 export const CHUNK_BYTES_MIN = 2 * HEADER_BYTES_MAX;
 
-function halvesOf(buffer: PrivateBytes): [PrivateBytes, PrivateBytes] {
-  const middle = buffer.byteLength >> 1;
-  return [privatePart(buffer, 0, middle), privatePart(buffer, middle, 2 * middle)];
+/** Takes stored bytes in order. */
+interface Sink {
+  /** @returns false when the bytes are malformed. */
+  push(bytes: Uint8Array): boolean;
+  /** Whether the bytes made the whole tensor. */
+  readonly isWhole: boolean;
+}
+
+/** A tensor's bytes as they are. */
+function* piecesOf(source: BytesAt, byteLength: number): Generator<Uint8Array> {
+  for (let offset = 0; offset < byteLength; offset += PIECE_BYTES) {
+    yield source(offset, Math.min(PIECE_BYTES, byteLength - offset));
+  }
 }
 
 /** Turns the refusal of an incompatible record into the error that a caller sees. */

@@ -37,7 +37,7 @@ const EXPONENT_LOW = -2;
 const EXPONENT_HIGH = 14;
 /** Bytes of workspace per byte of f32 values that the greediest codec takes, and what is fixed. */
 const WORKSPACE_SHARE = 8;
-const WORKSPACE_FIXED_BYTES = 2 ** 20;
+const WORKSPACE_FIXED_BYTES = 2 ** 17;
 
 /** A tensor in the workspace. */
 export interface Loaded {
@@ -297,7 +297,9 @@ export class CodecEngine {
     const lengths = chunkLengths(bytes.byteLength);
     const header = { ...plainHeader(matrix, { codec: "plane" }), count: lengths.length };
     const room = lengths.reduce((sum, length) => sum + planeBytesMax(length), 0);
-    const address = workspace.take(HEADER_BYTES + room + CHUNK_BYTES + lengths.length * 4 + 256);
+    // Behind the last chunk, wide stores need as much room as it has.
+    const spare = Math.min(CHUNK_BYTES, bytes.byteLength);
+    const address = workspace.take(HEADER_BYTES + room + spare + lengths.length * 4 + 256);
     const offsets = [0];
     let offset = 0;
     lengths.forEach((length, chunk) => {

@@ -243,6 +243,13 @@ function contradiction(header: UnitHeader): string | null {
   return count === 0 ? null : "count";
 }
 
+/** Bytes of the unit that begins with this header, or null if it is none. Checks nothing else. */
+export function unitBytesOf(head: Uint8Array): number | null {
+  const view = new DataView(head.buffer, head.byteOffset, HEADER_BYTES);
+  const isUnit = view.getUint32(0, true) === MAGIC && view.getUint8(4) === VERSION;
+  return isUnit ? HEADER_BYTES + view.getUint32(56, true) : null;
+}
+
 /**
  * Reads a header and checks that everything in it fits, and that the unit has its length.
  *

@@ -158,11 +158,16 @@ async function kernelsBase64(): Promise<string> {
   return KERNELS_WASM_BASE64;
 }
 
+/** Compiles the kernels once, for several instances. @throws {MisuseError} `bad-option`. */
+export async function compileKernels(source?: WasmSource): Promise<WebAssembly.Module> {
+  return source === undefined ? compile(await kernelsBase64()) : compile("", source);
+}
+
 export async function instantiateKernels(
   memory: WebAssembly.Memory,
   source?: WasmSource,
 ): Promise<KernelExports> {
-  const base64 = source === undefined ? await kernelsBase64() : "";
-  const exports = await instantiateWith(memory, base64, source, "kernelsHeapBase");
+  const module = await compileKernels(source);
+  const exports = await instantiateWith(memory, "", module, "kernelsHeapBase");
   return exports as KernelExports;
 }

@@ -27,6 +27,7 @@ import {
   type Shape,
   shapeBytes,
   TENSOR_KINDS,
+  type TensorErrorBudget,
   type TensorKind,
 } from "../types.js";
 import {
@@ -35,6 +36,12 @@ import {
   checkCompaction,
 } from "./auto-compaction.js";
 import { checkAlignment, checkFlag, checkId, checkObject, checkSignal } from "./checks.js";
+import {
+  type CodecOptions,
+  type CodecRules,
+  checkCodecOptions,
+  checkErrorBudget,
+} from "./codec-options.js";
 
 /** The size of a tensor: its shape, or a plain number of bytes. */
 export type TensorExtent<D extends Dtype> =
@@ -70,8 +77,13 @@ export type TensorOptions<D extends Dtype = Dtype> = TensorExtent<D> & {
    * any more. Needs an id. Default: false.
    */
   readonly disposable?: boolean | undefined;
-  /** A label for leak reports and statistics. Default: empty. */
+  /** A label for leak reports, statistics and `codecs.tags`. Default: empty. */
   readonly tag?: string | undefined;
+  /**
+   * How much its values may change when it leaves RAM, also by `save`; `"exact"`: not at all, whatever
+   * `codecs` says. Each time it was written in RAM, it may change anew. Default: what `codecs` says.
+   */
+  readonly budget?: TensorErrorBudget | undefined;
 };
 
 export interface TensorMemoryOptions {
@@ -87,6 +99,12 @@ export interface TensorMemoryOptions {
         readonly gpu?: "auto" | undefined;
       }
     | undefined;
+  /**
+   * In how many bytes tensors are written when they leave RAM, and how much they may change by that.
+   * Default: lossless, where that is measured to be faster, or the tier is nearly full. With
+   * `budgets.ram` below 16 MiB everything is written as it is.
+   */
+  readonly codecs?: CodecOptions | undefined;
   /** Budgets per kind, inside `budgets.ram`. Default: all kinds share it. */
   readonly pools?: Partial<Record<TensorKind, { readonly budget: ByteSize }>> | undefined;
   readonly ssd?:
@@ -179,6 +197,7 @@ export interface CheckedTensor {
   readonly isZeroed: boolean;
   readonly isDisposable: boolean;
   readonly tag: string;
+  readonly errorBudget: TensorErrorBudget | null;
 }
 
 /** A block's length is 32 bits wide in the core. */
@@ -223,6 +242,7 @@ export function checkTensorOptions(options: TensorOptions): CheckedTensor {
     isZeroed: checkFlag(given["zero"], "zero"),
     isDisposable,
     tag,
+    errorBudget: checkErrorBudget(given["budget"]),
   };
 }
 
@@ -237,6 +257,7 @@ export const TENSOR_OPTION_NAMES = [
   "zero",
   "disposable",
   "tag",
+  "budget",
 ];
 
 /** A shape that was checked, and the bytes of a dense tensor of it. Frozen, so that all may share it. */
@@ -287,6 +308,7 @@ export interface CheckedOptions {
   /** 0: off. */
   readonly ssdBytes: number;
   readonly poolBytes: ReadonlyMap<TensorKind, number>;
+  readonly codecRules: CodecRules;
   readonly directory: string;
   readonly isDurable: boolean;
   readonly watermarks: { readonly high: number; readonly low: number };
@@ -305,6 +327,7 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
   checkObject(options, "createTensorMemory", [
     "profile",
     "budgets",
+    "codecs",
     "pools",
     "ssd",
     "namespace",
@@ -359,6 +382,7 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     ramBytes: ram === undefined || ram === "auto" ? null : parseByteSize(ram, "budgets.ram"),
     ssdBytes: budgets["ssd"] === undefined ? 0 : parseByteSize(budgets["ssd"], "budgets.ssd"),
     poolBytes,
+    codecRules: checkCodecOptions(options.codecs),
     directory,
     isDurable: mode === "durable",
     watermarks: checkWatermarks(options.watermarks),

@@ -11,6 +11,7 @@ import { PrefetchWindow } from "../cache/prefetch-window.js";
 import { Prefetcher } from "../cache/prefetcher.js";
 import { PressureWatch } from "../cache/pressure-watch.js";
 import { Reclaimer } from "../cache/reclaimer.js";
+import { RecordCoder } from "../cache/record-coder.js";
 import { RepeatedTensors } from "../cache/repeated-tensors.js";
 import { Staging } from "../cache/staging.js";
 import { TensorAllocator } from "../cache/tensor-allocator.js";
@@ -18,11 +19,13 @@ import type { TensorRecord } from "../cache/tensor-record.js";
 import { CHUNK_BYTES_MIN, TransferEngine } from "../cache/transfer-engine.js";
 import { Workers } from "../cache/workers.js";
 import { systemClock } from "../clock.js";
-import { rawCodec } from "../codec/raw.js";
+import type { Codec } from "../codec/codec.js";
+import { unitCodec } from "../codec/unit-codec.js";
 import { ARENA_CAPACITY_MAX, ControlPlane, SLOT_CAPACITY_MAX } from "../core/control-plane.js";
 import { Hasher } from "../core/hash-stream.js";
 import { createSharedMemory, createUnsharedMemory } from "../core/linear-memory.js";
 import { arenaMetadataBytesMax } from "../core/metadata-bytes.js";
+import { compileKernels } from "../core/wasm-modules.js";
 import { MisuseError, throwIfAborted } from "../errors.js";
 import { HARDWARE_PROFILES, type HardwareProfile } from "../hardware/hardware-profile.js";
 import { unknownLifetime } from "../lifetime/unknown-lifetime.js";
@@ -68,6 +71,8 @@ export interface Platform {
 
 const RAM_BYTES_MIN = 4 * 2 ** 20;
 const ARENA_BYTES_MIN = 2 ** 20;
+/** Below this, a codec's workspace would take too large a part. */
+const CODEC_RAM_BYTES_MIN = 16 * 2 ** 20;
 /** Chunks that the SSD tier may hold while it writes them. */
 const TIER_CHUNK_COUNT = 4;
 /** Share of what arenas may take that guesses may hold. */
@@ -95,7 +100,7 @@ function planSizes(profile: HardwareProfile, checked: CheckedOptions) {
   }
   const chunkBytes = Math.max(
     CHUNK_BYTES_MIN,
-    Math.min(profile.chunkBytes, floorPowerOfTwo(ramBytes / 32)),
+    Math.min(profile.chunkBytes, floorPowerOfTwo(ramBytes / 64)),
   );
   for (const [kind, poolBytes] of checked.poolBytes) {
     if (poolBytes < ARENA_BYTES_MIN || poolBytes > ramBytes) {
@@ -155,18 +160,24 @@ export async function composeTensorMemory(
   const isShared = checkShared(options.shared);
   const createMemory = seams.createMemory ?? (isShared ? createSharedMemory : createUnsharedMemory);
   const core = await ControlPlane.create({ ...sizes, createMemory, wasm: options.wasm?.core });
-  // Hashing reads copies, so its memory is nobody else's.
-  const hasher = await Hasher.create(
-    profile.queueDepth,
-    isShared ? createUnsharedMemory : createMemory,
-    options.wasm?.kernels,
-  );
+  // Hashing and coding read copies, so their memories are nobody else's.
+  const createPrivateMemory = isShared ? createUnsharedMemory : createMemory;
+  const kernels = await compileKernels(options.wasm?.kernels);
+  const hasher = await Hasher.create(profile.queueDepth, createPrivateMemory, kernels);
+  const hasTier = seams.tier !== undefined || checked.ssdBytes > 0;
+  const codec: Codec | null =
+    hasTier && sizes.ramBytes >= CODEC_RAM_BYTES_MIN
+      ? unitCodec({ createMemory: createPrivateMemory, wasm: kernels })
+      : null;
+  const unitBytes = codec?.unitBytesMax ?? 0;
+  const codecBytes = codec === null ? 0 : codec.workspaceBytes + chunkBytes;
+  const stagingBytes = profile.queueDepth * (chunkBytes + unitBytes) + codecBytes;
   const budget = new Budget(sizes.ramBytes);
   const hasOwnTier = seams.tier === undefined && checked.ssdBytes > 0;
   const bufferBytes = hasOwnTier ? TIER_CHUNK_COUNT * chunkBytes : 0;
   if (
     !budget.tryCharge("control", core.byteLength + hasher.byteLength) ||
-    !budget.tryCharge("staging", profile.queueDepth * chunkBytes + bufferBytes)
+    !budget.tryCharge("staging", stagingBytes + bufferBytes)
   ) {
     throw new MisuseError("bad-size", "budgets.ram is too small for its own bookkeeping");
   }
@@ -183,9 +194,10 @@ export async function composeTensorMemory(
     const isDebug = options.debug === true;
     const events = new EventHub();
     const directory = new Directory();
-    const staging = new Staging(profile.queueDepth, chunkBytes);
+    const staging = new Staging(profile.queueDepth, chunkBytes, unitBytes);
     const namespace = { tenant, fingerprint };
-    const engine = new TransferEngine({ tier, codec: rawCodec, hasher, staging, namespace });
+    const coder = codec === null ? null : new RecordCoder({ codec, clock, aheadBytes: chunkBytes });
+    const engine = new TransferEngine({ tier, coder, hasher, staging, clock, namespace });
     const createArena = linearArenas(createMemory);
     const onDrop = (anchor: object) => directory.forgetViews(anchor);
     const shelf = new ArenaShelf({ core, budget, createArena, granuleShift, onDrop });
@@ -222,7 +234,13 @@ export async function composeTensorMemory(
       disposables.left(record);
     };
     const giveUpGuess = (helps: (record: TensorRecord) => boolean) => prefetcher.giveUp(helps);
-    const swapper = new MemorySwapper({ ...parts, sink, guards, onLeaving });
+    const swapper = new MemorySwapper({
+      ...parts,
+      sink,
+      guards,
+      codecRules: checked.codecRules,
+      onLeaving,
+    });
     const { capacityBytes } = tier.stats();
     const admission = seams.admissionPolicy ?? admitReused({ capacityBytes });
     const disposables = new Disposables({

@@ -24,6 +24,8 @@ export const HEADER_BYTES_MAX = 65536;
 const HEADER_UNIT_BYTES = 256;
 const FIXED_BYTES = 128;
 export const TRAILER_BYTES = 16;
+/** Codec of a record whose stored bytes are the tensor's. Others are of `codec/codec.ts`. */
+export const CODEC_RAW = 0;
 const HASH_XXH3_128 = 1;
 const FLAG_DURABLE = 1;
 const FLAG_SAVED = 2;

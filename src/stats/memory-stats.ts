@@ -1,4 +1,6 @@
 // One snapshot of everything a memory counts. The counters are kept by their owners.
+
+import type { CodecStats } from "../cache/codec-meter.js";
 import type { DisposableStats } from "../cache/disposables.js";
 import type { GuardStats } from "../cache/guards.js";
 import type { LookupStats } from "../cache/hierarchical-cache.js";
@@ -29,6 +31,8 @@ export interface MemoryStats {
   readonly disposables: DisposableStats;
   readonly background: PressureWatchStats;
   readonly tier: TierStats & { readonly name: string };
+  /** What was written in which codec, most bytes first; nothing without codecs. */
+  readonly codecs: readonly CodecStats[];
   readonly policy: string;
   readonly leaks: LeakStats;
   /** null without debug mode. */
@@ -51,6 +55,7 @@ export interface StatsSources {
   readonly disposables: { stats(): DisposableStats };
   readonly watch: { stats(): PressureWatchStats };
   readonly tier: { readonly name: string; stats(): TierStats };
+  readonly engine: { codecStats(): CodecStats[] };
   readonly policy: { readonly name: string };
   readonly leaks: readonly { stats(): LeakStats }[];
   readonly guards: { stats(): GuardStats } | null;
@@ -75,6 +80,7 @@ export function collectStats(sources: StatsSources): MemoryStats {
     disposables: sources.disposables.stats(),
     background: sources.watch.stats(),
     tier: { name: sources.tier.name, ...sources.tier.stats() },
+    codecs: sources.engine.codecStats(),
     policy: sources.policy.name,
     leaks: sources.leaks
       .map((watch) => watch.stats())

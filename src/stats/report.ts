@@ -152,5 +152,22 @@ export function formatReport(stats: MemoryStats): string {
       ],
     ]),
   );
+  if (stats.codecs.length > 0) {
+    sections.push(
+      formatTable([
+        ["codec", "tensors", "bytes", "stored", "ratio", "encoding", "decoding", "rel. error"],
+        ...stats.codecs.map((each) => [
+          each.codec,
+          `${each.tensorCount}`,
+          formatBytes(each.rawBytes),
+          formatBytes(each.storedBytes),
+          each.storedBytes === 0 ? "" : (each.rawBytes / each.storedBytes).toFixed(2),
+          `${each.encodeMs.toFixed(0)} ms`,
+          `${each.decodeMs.toFixed(0)} ms`,
+          each.relativeErrorMax === 0 ? "exact" : formatPercent(each.relativeErrorMax),
+        ]),
+      ]),
+    );
+  }
   return sections.join("\n\n");
 }

@@ -6,7 +6,8 @@ import { describe, it } from "vitest";
 import { bufferArenas } from "../../src/arena/buffer-arena.js";
 import { linearArenas } from "../../src/arena/linear-arena.js";
 import { systemClock } from "../../src/clock.js";
-import { rawCodec } from "../../src/codec/raw.js";
+import { plainCodec } from "../../src/codec/plain.js";
+import { unitCodec } from "../../src/codec/unit-codec.js";
 import { createUnsharedMemory } from "../../src/core/linear-memory.js";
 import { detectHardware } from "../../src/hardware/detect-node.js";
 import { HARDWARE_PROFILES, type HardwareProfile } from "../../src/hardware/hardware-profile.js";
@@ -117,8 +118,12 @@ suite(
 );
 
 suite(
-  "Codec: raw",
-  codecConformance(async () => rawCodec),
+  "Codec: plain",
+  codecConformance(async () => plainCodec),
+);
+suite(
+  "Codec: units",
+  codecConformance(async () => unitCodec({ createMemory: createUnsharedMemory })),
 );
 const OTHER_ORDERS: Readonly<Record<string, string>> = {
   loop: "the newest leaves first",

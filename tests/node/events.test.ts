@@ -19,7 +19,8 @@ function listen(memory: TensorMemory): Promise<MemoryEvent[]> {
 
 describe("events", () => {
   it("tell of pressure, with the remedies that were needed, and of spills", async () => {
-    const memory = await openMemory({ seams: { tier: memoryTier() } });
+    const codecs = { default: "raw" } as const;
+    const memory = await openMemory({ codecs, seams: { tier: memoryTier() } });
     const heard = listen(memory);
     for (let index = 0; index < 8; index++) {
       memory.allocate({ kind: "KV_CACHE", byteLength: MIB, id: `t${index}` });

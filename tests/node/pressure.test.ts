@@ -31,7 +31,7 @@ describe("pressure", () => {
     for (const lease of leases ?? []) lease[Symbol.dispose]();
     memory.touchChain(chain);
     const gone: string[] = [];
-    for (let count = 8; gone.length < 6; count++) {
+    for (let count = 7; gone.length < 6; count++) {
       await memory.reserve({ kind: "KV_CACHE", bytes: MIB, count });
       for (const id of chain) {
         if (!memory.tensor(id)?.isResident && !gone.includes(id)) gone.push(id);

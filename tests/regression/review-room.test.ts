@@ -81,7 +81,7 @@ describe("an eviction that needs no waiting", () => {
     ) {
       ids.push(`t${ids.length}`);
     }
-    expect(ids.length).toBe(7);
+    expect(ids.length).toBe(6);
     for (const id of ids) await memory.save(id);
     for (const kind of ["KV_CACHE", "PARAMETERS"] as const) {
       const before = memory.stats().transfers.cleanEvictionCount;

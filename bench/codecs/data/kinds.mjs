@@ -105,7 +105,7 @@ export function replayError(queries, columns, keys, coded, values) {
   return errors === 0 ? 0 : Math.sqrt(errors / squares);
 }
 
-function attend(query, keys, values, rows, columns) {
+export function attend(query, keys, values, rows, columns) {
   const scores = new Float64Array(rows);
   let peak = -Infinity;
   for (let row = 0; row < rows; row++) {

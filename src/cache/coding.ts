@@ -1,0 +1,33 @@
+// Which tensors may be coded when they leave RAM, and how far their values may change. Decides nothing
+// by time: that is the gate's business.
+import type { CodecRule, CodecRules } from "../memory/codec-options.js";
+import type { ErrorLimit } from "../types.js";
+import type { TensorRecord } from "./tensor-record.js";
+
+export interface Coding {
+  /** Coded whenever it gets shorter; otherwise when it pays. */
+  readonly isAlways: boolean;
+  /** Null: exact. */
+  readonly limit: ErrorLimit | null;
+}
+
+/**
+ * How a tensor is to be written, or null: as it is.
+ *
+ * @remarks An error budget of a kind or a tag is for swapped-out copies; a saved record obeys only the
+ *   tensor's own. What came back from a copy that was not exact, and has not been written since, is
+ *   kept exactly: its error is spent.
+ */
+export function codingOf(rules: CodecRules, record: TensorRecord, isSaved: boolean): Coding | null {
+  const rule = rules.tags.get(record.tag) ?? rules.kinds.get(record.kind) ?? rules.otherwise;
+  const own = record.errorBudget;
+  const isSpent = record.inexactVersion === record.version;
+  const limit = isSpent ? null : own === null ? limitOf(isSaved ? null : rule) : limitOf(own);
+  if (limit !== null) return { isAlways: true, limit };
+  if (rule === "raw") return null;
+  return { isAlways: rule === "lossless" || typeof rule === "object", limit: null };
+}
+
+function limitOf(rule: CodecRule | "exact" | null): ErrorLimit | null {
+  return typeof rule === "object" && rule !== null && rule.epsilon > 0 ? rule : null;
+}

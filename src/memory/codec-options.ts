@@ -1,0 +1,80 @@
+// What callers may say about codecs, and its validation.
+import { MisuseError } from "../errors.js";
+import {
+  checkKind,
+  describe,
+  type ErrorLimit,
+  TENSOR_KINDS,
+  type TensorErrorBudget,
+  type TensorKind,
+} from "../types.js";
+import { checkObject } from "./checks.js";
+
+/**
+ * How tensors are written when they leave RAM: `"raw"`, as they are; `"lossless"`, in fewer bytes wherever
+ * that is possible; `"auto"`, lossless where it is measured to be faster, or where the tier is nearly
+ * full; or within an error budget.
+ */
+export type CodecRule = "auto" | "raw" | "lossless" | ErrorLimit;
+
+export interface CodecOptions {
+  /** Default: `"auto"`. */
+  readonly default?: "auto" | "raw" | "lossless" | undefined;
+  /** For all tensors of a kind. */
+  readonly kinds?: Partial<Record<TensorKind, CodecRule>> | undefined;
+  /** For all tensors with a tag, a layer's for example; before the kind's. */
+  readonly tags?: Readonly<Record<string, CodecRule>> | undefined;
+}
+
+/** The rules, checked. */
+export interface CodecRules {
+  readonly otherwise: CodecRule;
+  readonly kinds: ReadonlyMap<TensorKind, CodecRule>;
+  readonly tags: ReadonlyMap<string, CodecRule>;
+}
+
+/** @throws {MisuseError} `bad-option`, `bad-kind`. */
+export function checkCodecOptions(options: unknown): CodecRules {
+  const given = checkObject(options ?? {}, "codecs", ["default", "kinds", "tags"]);
+  const otherwise = checkRule(given["default"] ?? "auto", "codecs.default");
+  if (typeof otherwise === "object") {
+    throw new MisuseError("bad-option", "codecs.default is auto, raw or lossless");
+  }
+  const kinds = new Map<TensorKind, CodecRule>();
+  for (const [kind, rule] of Object.entries(
+    checkObject(given["kinds"] ?? {}, "codecs.kinds", TENSOR_KINDS),
+  )) {
+    if (rule !== undefined) kinds.set(checkKind(kind), checkRule(rule, `codecs.kinds.${kind}`));
+  }
+  const tags = new Map<string, CodecRule>();
+  const givenTags = given["tags"] ?? {};
+  for (const [tag, rule] of Object.entries(
+    checkObject(givenTags, "codecs.tags", Object.keys(givenTags)),
+  )) {
+    tags.set(tag, checkRule(rule, `codecs.tags.${tag}`));
+  }
+  return { otherwise, kinds, tags };
+}
+
+/** A tensor's own error budget, or null if it has none. @throws {MisuseError} `bad-option`. */
+export function checkErrorBudget(budget: unknown): TensorErrorBudget | null {
+  if (budget === undefined) return null;
+  return budget === "exact" ? budget : checkLimit(budget, "budget");
+}
+
+function checkRule(rule: unknown, name: string): CodecRule {
+  if (rule === "auto" || rule === "raw" || rule === "lossless") return rule;
+  return checkLimit(rule, name);
+}
+
+/** A copy, because a caller's object may change. */
+function checkLimit(limit: unknown, name: string): ErrorLimit {
+  const { metric, epsilon } = checkObject(limit, name, ["metric", "epsilon"]);
+  if (metric !== "relative" && metric !== "max") {
+    throw new MisuseError("bad-option", `${name}.metric is relative or max`);
+  }
+  if (typeof epsilon !== "number" || !(epsilon >= 0 && epsilon <= 1)) {
+    throw new MisuseError("bad-option", `${name}.epsilon ${describe(epsilon)} is not from 0 to 1`);
+  }
+  return Object.freeze({ metric, epsilon });
+}
