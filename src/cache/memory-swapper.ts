@@ -9,10 +9,13 @@ import type { EventHub } from "../memory/events.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import type { RecordHeader } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
+import { type CopyOptions, hasSaved } from "./cold-copies.js";
 import type { Directory } from "./directory.js";
 import type { Guards } from "./guards.js";
+import type { SwapperStats } from "./swapper-stats.js";
 import type { ColdCopy, TensorRecord } from "./tensor-record.js";
 import type { BytesAt, TransferEngine, WriteOutcome } from "./transfer-engine.js";
+import { TransferSpeed } from "./transfer-speed.js";
 import { Transfers } from "./transfers.js";
 
 export interface MemorySwapperOptions {
@@ -26,25 +29,6 @@ export interface MemorySwapperOptions {
   readonly sink: StatsSink;
   /** Only in debug mode. */
   readonly guards: Guards | null;
-}
-
-export interface SwapperStats {
-  /** Demotions that wrote: the cold copy became the only one. */
-  readonly swapOutCount: number;
-  /** Loads of a tensor whose only copy was cold. */
-  readonly swapInCount: number;
-  /** Hot blocks given up without a write, because a valid copy was there. */
-  readonly cleanEvictionCount: number;
-  /** Copies written by `save`. */
-  readonly saveCount: number;
-  /** Demotions given up because the tensor was pinned or written meanwhile. */
-  readonly vetoCount: number;
-  readonly noSpaceCount: number;
-  readonly failedCount: number;
-  readonly rawBytesOut: number;
-  readonly rawBytesIn: number;
-  readonly hotBytes: number;
-  readonly hotCount: number;
 }
 
 export type DemoteOutcome = "demoted" | "vetoed" | "no-space";
@@ -64,6 +48,8 @@ export class MemorySwapper {
   readonly #guards: Guards | null;
   /** What is under way. */
   readonly transfers = new Transfers();
+  /** Of loads, decoding included. */
+  readonly speed = new TransferSpeed();
   #lastGeneration = 0;
   #counters = {
     swapOutCount: 0,
@@ -215,17 +201,21 @@ export class MemorySwapper {
       return "demoted";
     }
     let outcome: DemoteOutcome = "vetoed";
-    const stored = await this.#store(record, { ...options, isSaved: false }, ({ storedBytes }) => {
-      if (!record.isClean || this.#core.pinCountOf(record.slot) > 0) {
-        this.#counters.vetoCount += 1;
-        return;
-      }
-      outcome = "demoted";
-      this.detach(record);
-      this.#counters.swapOutCount += 1;
-      this.#sink.count("swap.out", 1);
-      this.#spilled(record, storedBytes);
-    });
+    const stored = await this.#store(
+      record,
+      { ...options, expiresMs: 0, isSaved: false },
+      ({ storedBytes }) => {
+        if (!record.isClean || this.#core.pinCountOf(record.slot) > 0) {
+          this.#counters.vetoCount += 1;
+          return;
+        }
+        outcome = "demoted";
+        this.detach(record);
+        this.#counters.swapOutCount += 1;
+        this.#sink.count("swap.out", 1);
+        this.#spilled(record, storedBytes);
+      },
+    );
     if (record.isFreed) return "demoted";
     return typeof stored === "object" ? outcome : stored;
   }
@@ -238,9 +228,9 @@ export class MemorySwapper {
    */
   async save(
     record: TensorRecord,
-    options: { readonly durable: boolean },
+    options: Omit<CopyOptions, "isSaved">,
   ): Promise<"stored" | "no-space"> {
-    if (hasSaved(record, options.durable)) return "stored";
+    if (hasSaved(record, options)) return "stored";
     const stored = await this.#store(record, { ...options, isSaved: true });
     if (stored === "vetoed") {
       const message = "the tensor was written while it was saved";
@@ -297,12 +287,13 @@ export class MemorySwapper {
   }
 
   stats(): SwapperStats {
-    return { ...this.#counters };
+    const { latencyMs, bytesPerSecond } = this.speed;
+    return { ...this.#counters, latencyMs, bytesPerSecond };
   }
 
   headerOf(
     record: TensorRecord,
-    copy: Pick<RecordHeader, "generation" | "isDurable" | "isSaved">,
+    copy: Pick<RecordHeader, "generation" | "isDurable" | "isSaved" | "expiresMs">,
   ): RecordHeader {
     const { codec, namespace } = this.#engine;
     return {
@@ -316,6 +307,7 @@ export class MemorySwapper {
       isDurable: copy.isDurable,
       isSaved: copy.isSaved,
       generation: copy.generation,
+      expiresMs: copy.expiresMs,
       rawBytes: record.byteLength,
       storedBytes: codec.storedBytes(record.byteLength, record.dtype),
     };
@@ -328,7 +320,7 @@ export class MemorySwapper {
    */
   async #store(
     record: TensorRecord,
-    options: { readonly durable: boolean; readonly isSaved: boolean },
+    options: CopyOptions,
     finish: (cold: ColdCopy) => void = () => {},
   ): Promise<ColdCopy | "no-space" | "vetoed"> {
     const { slot, generation } = record;
@@ -355,15 +347,16 @@ export class MemorySwapper {
   async #writeCopy(
     record: TensorRecord,
     slot: number,
-    options: { readonly durable: boolean; readonly isSaved: boolean },
+    options: CopyOptions,
   ): Promise<ColdCopy | "no-space" | "vetoed"> {
     const { version } = record;
-    const { isSaved } = options;
+    const { isSaved, expiresMs } = options;
     const isStale = () => record.version !== version || record.writePinCount > 0;
     if (isStale()) return "vetoed";
     const startMs = this.#clock.monotonicMs();
     const generation = this.#nextGeneration(record);
-    const header = this.headerOf(record, { generation, isDurable: options.durable, isSaved });
+    const copy = { generation, isDurable: options.durable, isSaved, expiresMs };
+    const header = this.headerOf(record, copy);
     const source: BytesAt = (offset, byteLength) =>
       this.#bytesOf(slot, record).subarray(offset, offset + byteLength);
     const before = record.cold;
@@ -378,7 +371,8 @@ export class MemorySwapper {
       if (written === "vetoed") this.#counters.vetoCount += 1;
       if (typeof written === "string") return written;
       const { codecId, storedBytes, isDurable } = written;
-      const cold: ColdCopy = { generation, codecId, storedBytes, isDurable, version, isSaved };
+      const place = { version, isSaved, expiresMs };
+      const cold: ColdCopy = { generation, codecId, storedBytes, isDurable, ...place };
       // Freed meanwhile: nobody will ask for it.
       if (record.isFreed) return cold;
       distrust();
@@ -431,7 +425,9 @@ export class MemorySwapper {
     const outcome = await this.#engine.read(header, (offset, byteLength) =>
       bytes.subarray(offset, offset + byteLength),
     );
-    this.#sink.time("swap.load", this.#clock.monotonicMs() - startMs);
+    const durationMs = this.#clock.monotonicMs() - startMs;
+    this.speed.note(header.storedBytes, durationMs);
+    this.#sink.time("swap.load", durationMs);
     return outcome === "intact";
   }
 
@@ -510,10 +506,4 @@ export class MemorySwapper {
 /** Whatever is moved has a name: an anonymous tensor never gets this far. */
 function nameOf(record: TensorRecord): string {
   return record.id as string;
-}
-
-/** Whether the saved record holds the tensor's bytes, and is durable if that is wanted. */
-export function hasSaved({ cold, isClean }: TensorRecord, durable: boolean): boolean {
-  if (cold === null || !isClean) return false;
-  return cold.isSaved && (cold.isDurable || !durable);
 }

@@ -13,6 +13,8 @@ export interface ColdCopy {
   readonly isDurable: boolean;
   /** Value of {@link TensorRecord.version} whose bytes it holds. */
   readonly version: number;
+  /** When the record loses its worth, in milliseconds since 1970; 0: never. */
+  readonly expiresMs: number;
   /** The saved record, which outlives the tensor; otherwise the swapped-out copy. */
   readonly isSaved: boolean;
 }

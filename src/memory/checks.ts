@@ -117,6 +117,12 @@ export function checkShared(value: unknown): boolean {
   return isShared;
 }
 
+/** @throws {MisuseError} `bad-option` — not a number of milliseconds from 0 on. */
+export function checkMs(value: unknown, name: string): number {
+  if (typeof value === "number" && value >= 0) return value;
+  throw new MisuseError("bad-option", `${name} is a number of milliseconds, at least 0`);
+}
+
 /** @throws {MisuseError} `bad-option`. */
 export function checkHints(value: unknown): ChainHints {
   const { stopReason, outputTokens } = checkObject(value, "hints", ["stopReason", "outputTokens"]);

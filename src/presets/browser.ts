@@ -7,6 +7,7 @@ import { composeTensorMemory, type Platform } from "./compose.js";
 
 const browserPlatform: Platform = {
   detectHardware,
+  hasHdd: false,
   createSsdTier: ({ directory, capacityBytes }) =>
     indexedDbTier({ database: directory, capacityBytes }),
 };

@@ -31,7 +31,6 @@ import {
   type CheckedOptions,
   checkMemoryOptions,
   checkProfile,
-  type Seams,
   type TensorMemoryOptions,
 } from "../memory/options.js";
 import { admitAll } from "../policy/admit-all.js";
@@ -40,28 +39,16 @@ import { noPredictor } from "../predictor/none.js";
 import { systemRandom } from "../random.js";
 import { nullSink } from "../stats/null-sink.js";
 import { TensorMemory } from "../tensor-memory.js";
-import { nullTier } from "../tier/null.js";
-import type { Tier } from "../tier/tier.js";
 import { describe, TENSOR_KINDS, type TensorKind } from "../types.js";
+import { createTiers, planTiers, type TierPlatform } from "./tiers.js";
 
 /** What differs between Node and browsers. */
-export interface Platform {
+export interface Platform extends TierPlatform {
   detectHardware(): HardwareProfile;
-  createSsdTier(
-    options: {
-      readonly directory: string;
-      readonly capacityBytes: number;
-      /** Memory that the tier may hold objects in while it writes them. */
-      readonly bufferBytes: number;
-    },
-    seams: Partial<Seams>,
-  ): Tier;
 }
 
 const RAM_BYTES_MIN = 4 * 2 ** 20;
 const ARENA_BYTES_MIN = 2 ** 20;
-/** Chunks that the SSD tier may hold while it writes them. */
-const TIER_CHUNK_COUNT = 4;
 
 function floorPowerOfTwo(value: number): number {
   return 2 ** Math.floor(Math.log2(value));
@@ -83,6 +70,12 @@ function planSizes(profile: HardwareProfile, checked: CheckedOptions) {
   if (ramBytes < RAM_BYTES_MIN) {
     throw new MisuseError("bad-size", `budgets.ram is at least ${RAM_BYTES_MIN} bytes`);
   }
+  if (ramBytes - checked.warmBytes < RAM_BYTES_MIN) {
+    throw new MisuseError(
+      "bad-size",
+      `budgets.ram is at least ${RAM_BYTES_MIN} bytes longer than budgets.warm`,
+    );
+  }
   const chunkBytes = Math.max(
     CHUNK_BYTES_MIN,
     Math.min(profile.chunkBytes, floorPowerOfTwo(ramBytes / 32)),
@@ -97,7 +90,7 @@ function planSizes(profile: HardwareProfile, checked: CheckedOptions) {
   // of the whole goes to staging and metadata.
   const arenaBytesOf = (shareBytes: number) =>
     Math.max(ARENA_BYTES_MIN, Math.min(profile.arenaBytesMax, floorPowerOfTwo(shareBytes / 4)));
-  const arenaBytes = arenaBytesOf(ramBytes * (15 / 16));
+  const arenaBytes = arenaBytesOf(ramBytes * (15 / 16) - checked.warmBytes);
   const poolArenaBytes = (kind: TensorKind) =>
     Math.min(arenaBytes, arenaBytesOf(checked.poolBytes.get(kind) ?? ramBytes));
   let arenaCount = Math.ceil(ramBytes / arenaBytes);
@@ -112,17 +105,6 @@ function planSizes(profile: HardwareProfile, checked: CheckedOptions) {
     slotCapacity: Math.min(SLOT_CAPACITY_MAX, Math.max(4096, Math.floor(ramBytes / 4096))),
     metadataBytes: arenaMetadataBytesMax(ramBytes, profile.granuleBytes, arenaBytes),
   };
-}
-
-function createTier(
-  platform: Platform,
-  checked: CheckedOptions,
-  bufferBytes: number,
-  seams: Partial<Seams>,
-): Tier {
-  if (checked.ssdBytes === 0) return nullTier("ssd");
-  const { directory, ssdBytes } = checked;
-  return platform.createSsdTier({ directory, capacityBytes: ssdBytes, bufferBytes }, seams);
 }
 
 /** Opens everything; on failure everything opened is closed again. */
@@ -142,25 +124,29 @@ export async function composeTensorMemory(
   const profile = chooseProfile(options.profile, platform);
   const sizes = planSizes(profile, checked);
   const { granuleShift, chunkBytes } = sizes;
+  const plan = planTiers(checked, options, chunkBytes);
   const isShared = checkShared(options.shared);
   const createMemory = seams.createMemory ?? (isShared ? createSharedMemory : createUnsharedMemory);
   const core = await ControlPlane.create({ ...sizes, createMemory, wasm: options.wasm?.core });
   // Hashing reads copies, so its memory is nobody else's.
   const hasher = await Hasher.create(
-    profile.queueDepth,
+    profile.queueDepth + plan.moveCount,
     isShared ? createUnsharedMemory : createMemory,
     options.wasm?.kernels,
   );
   const budget = new Budget(sizes.ramBytes);
-  const hasOwnTier = seams.tier === undefined && checked.ssdBytes > 0;
-  const bufferBytes = hasOwnTier ? TIER_CHUNK_COUNT * chunkBytes : 0;
+  const stagingCount = profile.queueDepth + plan.moveCount;
   if (
     !budget.tryCharge("control", core.byteLength + hasher.byteLength) ||
-    !budget.tryCharge("staging", profile.queueDepth * chunkBytes + bufferBytes)
+    !budget.tryCharge("staging", stagingCount * chunkBytes + plan.bufferBytes) ||
+    !budget.tryCharge("warm", checked.warmBytes)
   ) {
     throw new MisuseError("bad-size", "budgets.ram is too small for its own bookkeeping");
   }
-  const tier = seams.tier ?? createTier(platform, checked, bufferBytes, seams);
+  const clock = seams.clock ?? systemClock;
+  const events = new EventHub();
+  const made = { platform, checked, options, plan, chunkBytes, clock, hasher, events };
+  const { tier, stack } = createTiers(made);
   if (checked.isDurable && !tier.capabilities.hasDurableCommit) {
     throw new MisuseError("unsupported", "ssd.mode durable on a tier that cannot promise it");
   }
@@ -168,10 +154,8 @@ export async function composeTensorMemory(
   try {
     throwIfAborted(options.signal, tier.name);
     const { tenant, fingerprint, isDurable } = checked;
-    const clock = seams.clock ?? systemClock;
     const policy = seams.evictionPolicy ?? learntPolicy({ clock });
     const isDebug = options.debug === true;
-    const events = new EventHub();
     const directory = new Directory();
     const staging = new Staging(profile.queueDepth, chunkBytes);
     const namespace = { tenant, fingerprint };
@@ -214,6 +198,7 @@ export async function composeTensorMemory(
     const workers = new Workers({ ...parts, reclaimer, random });
     return new TensorMemory({
       ...parts,
+      stack,
       guards,
       repeated,
       workers,

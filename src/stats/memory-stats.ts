@@ -1,7 +1,8 @@
 // One snapshot of everything a memory counts. The counters are kept by their owners.
 import type { GuardStats } from "../cache/guards.js";
 import type { LookupStats } from "../cache/hierarchical-cache.js";
-import type { SwapperStats } from "../cache/memory-swapper.js";
+import type { SwapperStats } from "../cache/swapper-stats.js";
+import type { LevelStats } from "../cache/tier-level.js";
 import type { ArenaShelfStats } from "../memory/arena-shelf.js";
 import type { BudgetStats } from "../memory/budget.js";
 import type { LeakStats } from "../memory/leak-watch.js";
@@ -21,7 +22,10 @@ export interface MemoryStats {
   };
   readonly lookups: LookupStats;
   readonly transfers: SwapperStats;
+  /** All tiers below the arenas together. */
   readonly tier: TierStats & { readonly name: string };
+  /** RAM first, then each tier below it. */
+  readonly tiers: readonly LevelStats[];
   readonly policy: string;
   readonly leaks: LeakStats;
   /** null without debug mode. */
@@ -39,6 +43,7 @@ export interface StatsSources {
   readonly cache: { lookupStats(): LookupStats };
   readonly swapper: { stats(): SwapperStats };
   readonly tier: { readonly name: string; stats(): TierStats };
+  readonly stack: { levels(): LevelStats[] } | null;
   readonly policy: { readonly name: string };
   readonly leaks: { stats(): LeakStats };
   readonly guards: { stats(): GuardStats } | null;
@@ -59,9 +64,65 @@ export function collectStats(sources: StatsSources): MemoryStats {
     lookups: sources.cache.lookupStats(),
     transfers,
     tier: { name: sources.tier.name, ...sources.tier.stats() },
+    tiers: [ramLevel(sources), ...levelsBelow(sources)],
     policy: sources.policy.name,
     leaks: sources.leaks.stats(),
     guards: sources.guards?.stats() ?? null,
     droppedEventCount: sources.events.droppedCount,
+  };
+}
+
+const NOTHING = {
+  skips: 0,
+  promotions: 0,
+  demotions: 0,
+  cleanEvictions: 0,
+  breaker: "closed",
+  failureCount: 0,
+} as const;
+
+function ramLevel({ budget, swapper, cache }: StatsSources): LevelStats {
+  const { limitBytes, usedBytes } = budget.stats();
+  const transfers = swapper.stats();
+  const { hits, joins, misses } = cache.lookupStats();
+  return {
+    ...NOTHING,
+    name: "ram",
+    priority: 0,
+    capacityBytes: limitBytes,
+    storedBytes: transfers.hotBytes,
+    physicalBytes: usedBytes,
+    objectCount: transfers.hotCount,
+    hits: hits + joins,
+    misses,
+    loads: hits + joins,
+    promotions: transfers.swapInCount,
+    demotions: transfers.swapOutCount,
+    cleanEvictions: transfers.cleanEvictionCount,
+    bytesWritten: transfers.rawBytesIn,
+    bytesRead: transfers.rawBytesOut,
+    latencyMs: null,
+    bytesPerSecond: null,
+  };
+}
+
+function levelsBelow(sources: StatsSources): LevelStats[] {
+  const levels = sources.stack?.levels() ?? [loneLevel(sources)];
+  return levels.map((level, index) => ({ ...level, priority: index + 1 }));
+}
+
+/** A tier that is no stack knows nothing of lookups: what was loaded was found there. */
+function loneLevel({ tier, swapper, cache }: StatsSources): LevelStats {
+  const { swapInCount, latencyMs, bytesPerSecond } = swapper.stats();
+  return {
+    ...NOTHING,
+    ...tier.stats(),
+    name: tier.name,
+    priority: 1,
+    hits: swapInCount,
+    misses: cache.lookupStats().misses - swapInCount,
+    loads: swapInCount,
+    latencyMs,
+    bytesPerSecond,
   };
 }
