@@ -15,6 +15,8 @@ export interface StackMovesOptions {
   readonly manager: TierManager;
   readonly mover: ObjectMover;
   readonly clock: Clock;
+  /** Told about what is no tier's failure. */
+  readonly onFailure: (error: Error) => void;
 }
 
 export class StackMoves {
@@ -24,6 +26,7 @@ export class StackMoves {
   readonly #manager: TierManager;
   readonly #mover: ObjectMover;
   readonly #clock: Clock;
+  readonly #onFailure: (error: Error) => void;
   readonly #background = new Set<Promise<unknown>>();
   readonly #emptying = new Set<TierLevel>();
 
@@ -34,6 +37,7 @@ export class StackMoves {
     this.#manager = options.manager;
     this.#mover = options.mover;
     this.#clock = options.clock;
+    this.#onFailure = options.onFailure;
   }
 
   /** Starts an object in a level; when that is full, its coldest objects go down first. */
@@ -101,7 +105,7 @@ export class StackMoves {
   tidyUp(object: StackObject, level: TierLevel): void {
     const older = this.#levels.filter((each) => each.isUsable && (object.stale & each.bit) !== 0);
     if (older.length > 0) {
-      void this.#work(object, async () => {
+      this.#inBackground(object, async () => {
         await this.deleteFrom(object, older);
         return 0;
       });
@@ -116,7 +120,7 @@ export class StackMoves {
       if (!to.isUsable || ((object.held | object.stale) & to.bit) !== 0) continue;
       const reason = this.#manager.promotion(object, from, to, nowMs);
       if (reason === null) continue;
-      void this.#work(object, async () => {
+      this.#inBackground(object, async () => {
         await this.#mover.describe(object, from);
         if (!(await this.#copy(object, from, to, reason === "pressure"))) return 0;
         to.promotions += 1;
@@ -167,6 +171,7 @@ export class StackMoves {
         }
       })
       .finally(() => this.#emptying.delete(level));
+    work.catch((error: Error) => this.#onFailure(error));
     this.#watch(work);
   }
 
@@ -179,9 +184,13 @@ export class StackMoves {
         (await this.deleteFrom(object, [level])) === null ? (object.byteLength ?? 1) : 0,
       );
     }
+    let bytesRefused = Number.POSITIVE_INFINITY;
     for (const object of this.#manager.victims(level)) {
+      // Where one finds no place, a longer one does not either.
+      if ((object.byteLength ?? 0) >= bytesRefused) continue;
       const bytes = await this.#giveUp(object, level);
       if (bytes > 0) return bytes;
+      bytesRefused = object.byteLength ?? bytesRefused;
     }
     return 0;
   }
@@ -294,6 +303,11 @@ export class StackMoves {
     this.#watch(done);
     // Those who wait for the object wait for the end of all of it.
     return done.then(() => result);
+  }
+
+  /** Nobody waits for it but who wants the object; a fault of the program is told. */
+  #inBackground(object: StackObject, work: () => Promise<number>): void {
+    this.#work(object, work).catch((error: Error) => this.#onFailure(error));
   }
 
   #watch(work: Promise<unknown>): void {

@@ -102,6 +102,7 @@ export class TierStack implements Tier {
     this.#moves = new StackMoves({
       ...{ levels: this.#levels, capabilities: this.capabilities, objects: this.#objects },
       ...{ manager, mover, clock },
+      onFailure: (error) => options.onFailure?.(this.name, error),
     });
   }
 

@@ -23,7 +23,8 @@ export class Deadlines {
     });
     const waiting = { dueMs: this.#clock.monotonicMs() + this.#durationMs, fire: () => fire() };
     this.#waiting.add(waiting);
-    if (!this.#isWatching) void this.#watch();
+    // A clock that fails ends nothing.
+    if (!this.#isWatching) this.#watch().catch(() => {});
     try {
       return await Promise.race([work, late]);
     } finally {
