@@ -10,6 +10,10 @@ export interface ChatOptions {
   readonly directory: string;
   readonly ram: string;
   readonly ssd: string;
+  /** undefined: off, as the next two. */
+  readonly warm: string | undefined;
+  readonly hdd: string | undefined;
+  readonly remote: string | undefined;
   readonly chats: number;
   readonly visits: number;
   readonly seed: number;
@@ -26,6 +30,9 @@ export const USAGE = `npm start -- [options]
   --directory DIR    where cold chats go               (.tierheap/chat)
   --ram SIZE         the memory budget                  (16MiB)
   --ssd SIZE         the disk budget                    (1GiB)
+  --warm SIZE        RAM below the arenas, inside --ram (off)
+  --hdd SIZE         a second disk budget, in DIR-hdd   (off)
+  --remote URL       a Redis server as the lowest tier  (off)
   --chats N          number of chats, 2 to 99           (20)
   --visits N         turns after the three rounds       (120)
   --seed N           of prompts, visits and model       (1)
@@ -55,6 +62,9 @@ export function parseOptions(args: readonly string[]): ChatOptions {
         directory: { type: "string" },
         ram: { type: "string" },
         ssd: { type: "string" },
+        warm: { type: "string" },
+        hdd: { type: "string" },
+        remote: { type: "string" },
         chats: { type: "string" },
         visits: { type: "string" },
         seed: { type: "string" },
@@ -74,6 +84,9 @@ export function parseOptions(args: readonly string[]): ChatOptions {
     directory: text("directory", ".tierheap/chat"),
     ram: text("ram", "16MiB"),
     ssd: text("ssd", "1GiB"),
+    warm: values["warm"] as string | undefined,
+    hdd: values["hdd"] as string | undefined,
+    remote: values["remote"] as string | undefined,
     chats: integer(text("chats", "20"), "chats", 2, 99),
     visits: integer(text("visits", "120"), "visits", 0, 100_000),
     seed: integer(text("seed", "1"), "seed", 0, 2 ** 31),

@@ -7,6 +7,7 @@ import { readFile } from "node:fs/promises";
 import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import { createTensorMemory, type MemoryStats, type TensorMemory } from "tierheap";
+import { redisTier } from "tierheap/tiers/redis";
 import { type ChatState, Conversation } from "./conversation.js";
 import { HeapKvStore, kvBytes, PlainKvStore, type Restore } from "./kv-store.js";
 import { buildDecoder } from "./model/decoder.js";
@@ -250,8 +251,10 @@ export async function runChats(
   await runtime.step(new Uint8Array(OPENING_BYTES.max).fill(32), [], 0);
   const rssBareBytes = process.memoryUsage.rss();
   const memory = await createTensorMemory({
-    budgets: { ram: options.ram, ssd: options.ssd },
+    budgets: { ram: options.ram, warm: options.warm, ssd: options.ssd, hdd: options.hdd },
     ssd: { directory: options.directory },
+    hdd: { directory: `${options.directory}-hdd` },
+    remote: options.remote === undefined ? undefined : redisTier({ url: options.remote }),
     namespace: { fingerprint },
   });
   let progress: Progress | null = null;

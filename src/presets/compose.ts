@@ -40,7 +40,7 @@ import { systemRandom } from "../random.js";
 import { nullSink } from "../stats/null-sink.js";
 import { TensorMemory } from "../tensor-memory.js";
 import { describe, TENSOR_KINDS, type TensorKind } from "../types.js";
-import { createTiers, planTiers, type TierPlatform } from "./tiers.js";
+import { createTiers, hasStack, planTiers, type TierPlatform } from "./tiers.js";
 
 /** What differs between Node and browsers. */
 export interface Platform extends TierPlatform {
@@ -65,7 +65,7 @@ function chooseProfile(asked: TensorMemoryOptions["profile"], platform: Platform
 }
 
 /** Lengths of everything that is fixed at the start. */
-function planSizes(profile: HardwareProfile, checked: CheckedOptions) {
+function planSizes(profile: HardwareProfile, checked: CheckedOptions, isStacked: boolean) {
   const ramBytes = checked.ramBytes ?? profile.ramBudgetBytes;
   if (ramBytes < RAM_BYTES_MIN) {
     throw new MisuseError("bad-size", `budgets.ram is at least ${RAM_BYTES_MIN} bytes`);
@@ -78,7 +78,8 @@ function planSizes(profile: HardwareProfile, checked: CheckedOptions) {
   }
   const chunkBytes = Math.max(
     CHUNK_BYTES_MIN,
-    Math.min(profile.chunkBytes, floorPowerOfTwo(ramBytes / 32)),
+    // A stack has more buffers: they take no more of the budget together.
+    Math.min(profile.chunkBytes, floorPowerOfTwo(ramBytes / (isStacked ? 64 : 32))),
   );
   for (const [kind, poolBytes] of checked.poolBytes) {
     if (poolBytes < ARENA_BYTES_MIN || poolBytes > ramBytes) {
@@ -122,7 +123,7 @@ export async function composeTensorMemory(
     );
   }
   const profile = chooseProfile(options.profile, platform);
-  const sizes = planSizes(profile, checked);
+  const sizes = planSizes(profile, checked, hasStack(checked, options));
   const { granuleShift, chunkBytes } = sizes;
   const plan = planTiers(checked, options, chunkBytes);
   const isShared = checkShared(options.shared);

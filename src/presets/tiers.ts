@@ -44,6 +44,11 @@ export interface TierPlan {
   readonly bufferBytes: number;
 }
 
+/** Whether there is more below the arenas than one SSD. */
+export function hasStack(checked: CheckedOptions, options: TensorMemoryOptions): boolean {
+  return checked.warmBytes > 0 || checked.hddBytes > 0 || options.remote !== undefined;
+}
+
 export function planTiers(
   checked: CheckedOptions,
   options: TensorMemoryOptions,
@@ -52,7 +57,7 @@ export function planTiers(
   const ownStoreCount =
     Number(options.seams?.tier === undefined && checked.ssdBytes > 0) +
     Number(checked.hddBytes > 0);
-  const isStacked = checked.warmBytes > 0 || checked.hddBytes > 0 || options.remote !== undefined;
+  const isStacked = hasStack(checked, options);
   return {
     isStacked,
     moveCount: isStacked ? STACK_BUFFER_COUNT : 0,
