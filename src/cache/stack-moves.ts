@@ -80,7 +80,7 @@ export class StackMoves {
 
   /**
    * Deletes what these levels hold under the key, the lowest first. What cannot be reached is never
-   * read again.
+   * read again. Where that may be something older, everything above it stays: INV-STACK-2.
    *
    * @returns The first failure, or null.
    */
@@ -94,8 +94,9 @@ export class StackMoves {
         level.drop(object);
       } catch (error) {
         if (!isTierFailure(error)) throw error;
-        level.distrust(object);
         failure ??= error;
+        if (level.isOpen && (object.stale & level.bit) !== 0) return failure;
+        level.distrust(object);
       }
     }
     return failure;

@@ -171,8 +171,9 @@ export class TierStack implements Tier {
    * Deletes an object from every level, the lowest first, so that nothing older is left on top at any
    * moment.
    *
-   * @throws {TierError} `io` — a level could not be reached. The others have deleted it, what that one
-   *   holds is not read any more, and it is deleted when the key is used again.
+   * @throws {TierError} `io` — a level could not be reached. If that one holds something older, the object
+   *   is as it was. Else the other levels have deleted it, what that one holds is not read any more, and
+   *   it is deleted when the key is used again.
    */
   async delete(key: TierKey): Promise<boolean> {
     this.#checkOpen();
@@ -346,6 +347,8 @@ export class TierStack implements Tier {
   #used(object: StackObject, level: TierLevel, byteLength: number): void {
     const nowMs = this.#clock.monotonicMs();
     this.#manager.observe(object, byteLength, nowMs);
+    // Perhaps it was only read wrongly when it was to be moved.
+    object.isDamaged = false;
     for (const each of this.#levels) each.touch(object);
     this.#moves.considerPromotion(object, level, nowMs);
   }

@@ -289,6 +289,66 @@ describe("a stack whose level fails", () => {
     await stack.close();
   });
 
+  /** Version 1 in the HDD, which could not be told of version 2 in the SSD. */
+  async function withOlderBelow(lowest: readonly Tier[] = []) {
+    const ssd = failing(store("ssd", 1000));
+    const hdd = failing(store("hdd", 20_000));
+    const tiers = [ssd.tier, hdd.tier, ...lowest];
+    const { stack, clock } = stackOf(tiers);
+    await stack.open();
+    await put(stack, 1, objectOf(1, 1, 800));
+    hdd.state.isFailing = true;
+    await put(stack, 1, objectOf(1, 2, 200));
+    await stack.settle();
+    expect(await versionAt(stack, 1)).toBe(2);
+    expect(hdd.tier.stats().objectCount).toBe(1);
+    /** What another process finds. */
+    const restarted = async () => {
+      ssd.state.isFailing = false;
+      hdd.state.isFailing = false;
+      const again = stackOf(tiers).stack;
+      await again.open();
+      return again;
+    };
+    return { stack, clock, ssd, hdd, restarted };
+  }
+
+  it("deletes what is older first, and nothing if it cannot", async () => {
+    const one = await withOlderBelow();
+    await expect(one.stack.delete(keyOf(1))).rejects.toMatchObject({ code: "io" });
+    expect(await versionAt(one.stack, 1)).toBe(2);
+    expect(await versionAt(await one.restarted(), 1)).toBe(2);
+    const other = await withOlderBelow();
+    other.hdd.state.isFailing = false;
+    other.clock.advance(100_000);
+    other.ssd.state.isFailing = true;
+    await expect(other.stack.delete(keyOf(1))).rejects.toMatchObject({ code: "io" });
+    expect(await versionAt(await other.restarted(), 1)).toBe(2);
+  });
+
+  it("takes nothing below another copy for the same after a restart", async () => {
+    const { restarted } = await withOlderBelow();
+    const stack = await restarted();
+    expect(await versionAt(stack, 1)).toBe(2);
+    // Others push it out: it must move down, not be given up for what lies there.
+    for (let key = 2; key < 8; key++) await put(stack, key, objectOf(key, 1, 200));
+    await stack.settle();
+    expect(await versionAt(stack, 1)).toBe(2);
+    const again = await (await withOlderBelow()).restarted();
+    await again.quarantine(keyOf(1));
+    expect(await versionAt(again, 1)).toBe(0);
+  });
+
+  it("moves nothing below what may be older", async () => {
+    const remote = store("remote", 20_000);
+    const { stack, restarted } = await withOlderBelow([remote]);
+    for (let key = 2; key < 8; key++) await put(stack, key, objectOf(key, 1, 200));
+    await stack.settle();
+    expect(await holds(remote)).not.toContain(1);
+    expect((await holds(remote)).length).toBeGreaterThan(0);
+    expect(await versionAt(await restarted(), 1)).toBe(2);
+  });
+
   it("opens without one that need not be there, and finds what it has later", async () => {
     const remote = failing(store("remote", 20_000));
     await remote.tier.open();
@@ -356,9 +416,9 @@ describe("a stack against a model", () => {
             if (!(error instanceof TierError)) throw error;
             faultCount += 1;
             expect(error.code).toBe("io");
-            // A failed put may have happened; a failed deletion has, as far as anybody can read.
+            // A failed put or deletion may have happened.
             if (kind < 4) model.set(key, new Set([...possible, version]));
-            else if (kind === 9) model.set(key, new Set([0]));
+            else if (kind === 9) model.set(key, new Set([...possible, 0]));
             // The level stays down for a few steps.
             if (draw(2) === 0) continue;
           }

@@ -7,6 +7,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import type { TensorMemoryOptions } from "../../src/memory/options.js";
 import type { TensorMemory } from "../../src/tensor-memory.js";
 import { manualClock, memoryTier } from "../../src/testing/index.js";
+import type { Tier } from "../../src/tier/tier.js";
 import { closeMemory, openMemory } from "../support/oracle.js";
 
 const MIB = 2 ** 20;
@@ -116,6 +117,49 @@ describe("a memory over RAM, SSD and HDD", () => {
     }
     const again = await openTiers(where);
     expect(await idsOf(again)).toEqual([]);
+  });
+
+  it("moves nothing that does not fit its digest", async () => {
+    const { hdd } = await places();
+    const inner = memoryTier({ name: "ssd", capacityBytes: 2 * MIB });
+    let isFlipping = false;
+    let flipCount = 0;
+    const tier: Tier = {
+      ...inner,
+      capabilities: { isPersistent: true, hasDurableCommit: true, needsReadBack: false },
+      openRead: async (key) => {
+        const reader = await inner.openRead(key);
+        if (reader === null) return null;
+        const read: typeof reader.read = async (offset, target) => {
+          const count = await reader.read(offset, target);
+          if (isFlipping && count > 1000) {
+            flipCount += 1;
+            target[1000] = (target[1000] as number) ^ 1;
+          }
+          return count;
+        };
+        return { ...reader, read };
+      },
+    };
+    const memory = await openMemory({
+      budgets: { ram: "16MiB", hdd: "32MiB" },
+      hdd,
+      seams: { tier },
+    });
+    const swapOut = async (from: number, to: number) => {
+      for (let index = from; index < to; index++) {
+        fill(memory, `chat/${index}`, MIB / 4, index + 1);
+        await memory.swapOut(`chat/${index}`);
+      }
+    };
+    await swapOut(0, 6);
+    isFlipping = true;
+    await swapOut(6, 16);
+    isFlipping = false;
+    expect(flipCount).toBeGreaterThan(3);
+    for (let index = 0; index < 16; index++) {
+      expect(await holds(memory, `chat/${index}`, index + 1), `chat/${index}`).toBe(true);
+    }
   });
 
   it("is what it was with an SSD alone", async () => {

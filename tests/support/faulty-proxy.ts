@@ -13,6 +13,8 @@ export type ProxyFault =
   | "partial"
   /** One bit of each reply is wrong. */
   | "flip"
+  /** One bit of each long reply is wrong: of bytes, not of what says how they lie. */
+  | "flip-long"
   /** Two replies that come together change places; else a reply is kept for the next question. */
   | "swap"
   /** Everything comes, but late. */
@@ -35,6 +37,7 @@ export async function startProxy(targetPort: number, slowMs: number): Promise<Fa
     reset: 0,
     partial: 0,
     flip: 0,
+    "flip-long": 0,
     swap: 0,
     slow: 0,
   };
@@ -67,14 +70,15 @@ export async function startProxy(targetPort: number, slowMs: number): Promise<Fa
       } else upstream.write(bytes);
     });
     upstream.on("data", (bytes) => {
-      const { fault } = proxy;
+      const isShort = proxy.fault === "flip-long" && bytes.byteLength < 1000;
+      const fault = isShort ? "none" : proxy.fault;
       counts[fault] += 1;
       if (fault === "hang") return;
       if (fault === "partial") {
         client.write(bytes.subarray(0, bytes.byteLength >> 1), end);
         return;
       }
-      if (fault === "flip") {
+      if (fault === "flip" || fault === "flip-long") {
         const at = bytes.byteLength >> 1;
         bytes[at] = (bytes[at] as number) ^ 1;
       }
