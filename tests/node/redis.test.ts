@@ -318,7 +318,7 @@ describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""
       proxy.fault = "none";
       const memory = await openMemory({
         budgets: { ram: "16MiB", warm: "1MiB" },
-        remote: redisTier({ url, prefix: nextPrefix(), timeoutMs: TIMEOUT_MS }),
+        remote: redisTier({ url, prefix: nextPrefix(), timeoutMs: 2000 }),
         seams: parts,
       });
       memory.allocate({ kind: "KV_CACHE", id: "hot", byteLength: 1000 });
@@ -326,15 +326,16 @@ describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""
       await memory.swapOut("far");
       expect(memory.stats().tiers.at(-1)?.objectCount).toBe(1);
       proxy.fault = "hang";
-      const far = expect(memory.acquire("far")).rejects.toEqual(code("timeout"));
-      const startMs = performance.now();
-      for (let round = 0; round < 1000; round++) {
+      let isSettled = false;
+      const far = expect(memory.acquire("far").finally(() => (isSettled = true))).rejects.toEqual(
+        code("timeout"),
+      );
+      for (let round = 0; round < 200; round++) {
         using lease = await memory.acquire("hot");
         expect(lease).not.toBe(null);
       }
-      const elapsedMs = performance.now() - startMs;
+      expect(isSettled).toBe(false);
       await far;
-      expect(elapsedMs).toBeLessThan(TIMEOUT_MS);
       proxy.fault = "none";
       using lease = await memory.acquire("far");
       expect(lease?.view.byteLength).toBe(MIB);

@@ -74,6 +74,9 @@ describe("a memory over RAM, SSD and HDD", () => {
     expect((ram?.hits ?? 0) + loads).toBe(lookups.lookups);
     expect(loads).toBe(transfers.swapInCount);
     expect(below.at(-1)?.loads).toBeGreaterThan(0);
+    for (const { name, demotions } of below.slice(0, -1)) {
+      expect(demotions, name).toBeGreaterThan(5);
+    }
     expect(memory.report()).toContain("hdd");
   });
 
