@@ -6,9 +6,9 @@ import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import type { TensorMemoryOptions } from "../../src/memory/options.js";
 import type { TensorMemory } from "../../src/tensor-memory.js";
-import { manualClock, memoryTier } from "../../src/testing/index.js";
+import { manualClock, memoryTier, seededRandom } from "../../src/testing/index.js";
 import type { Tier } from "../../src/tier/tier.js";
-import { closeMemory, openMemory } from "../support/oracle.js";
+import { closeMemory, openMemory, withSeed } from "../support/oracle.js";
 
 const MIB = 2 ** 20;
 const code = (name: string) => expect.objectContaining({ code: name });
@@ -120,6 +120,51 @@ describe("a memory over RAM, SSD and HDD", () => {
     }
     const again = await openTiers(where);
     expect(await idsOf(again)).toEqual([]);
+  });
+
+  it("gives the right bytes to many at once, whatever moves meanwhile", async () => {
+    const where = await places();
+    await withSeed("many at once", async (seed) => {
+      const random = seededRandom(seed);
+      const draw = (count: number) => random.uint32() % count;
+      const memory = await openTiers({ ...where, budgets: { ssd: "3MiB" } });
+      const values = new Map<string, number>();
+      const ids = Array.from({ length: 60 }, (_, index) => `chat/${index}`);
+      for (const id of ids) {
+        const byteLength = 1000 + draw(300_000);
+        await memory.reserve({ kind: "KV_CACHE", bytes: byteLength });
+        fill(memory, id, byteLength, 1);
+        values.set(id, 1);
+      }
+      const work = async (id: string) => {
+        for (let round = 0; round < 12; round++) {
+          const kind = draw(10);
+          if (kind < 5) expect(await holds(memory, id, values.get(id) ?? 0), id).toBe(true);
+          else if (kind < 7) {
+            using lease = await memory.acquire<"u8">(id);
+            const value = 1 + draw(200);
+            lease?.view.fill(value);
+            values.set(id, value);
+          } else if (kind < 8) await memory.save(id, { mode: draw(2) === 0 ? "cache" : "durable" });
+          else await memory.swapOut(id);
+        }
+      };
+      await Promise.all(ids.map(work));
+      const moved = memory.stats().tiers.map(({ demotions, promotions }) => demotions + promotions);
+      expect(moved.slice(1).reduce((sum, count) => sum + count)).toBeGreaterThan(30);
+      for (const { name, physicalBytes, capacityBytes } of memory.stats().tiers) {
+        expect(physicalBytes, name).toBeLessThanOrEqual(capacityBytes);
+      }
+      await closeMemory(memory);
+      const again = await openTiers({ ...where, budgets: { ssd: "3MiB" } });
+      let foundCount = 0;
+      for (const id of ids) {
+        // What was hot and neither saved nor swapped out is gone.
+        using lease = await again.acquire(id, { access: "read" });
+        if (lease !== null) foundCount += 1;
+      }
+      expect(foundCount).toBeGreaterThan(30);
+    });
   });
 
   it("moves nothing that does not fit its digest", async () => {
