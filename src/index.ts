@@ -22,11 +22,13 @@ export {
 export type { GuardStats } from "./cache/guards.js";
 export type { LookupStats } from "./cache/hierarchical-cache.js";
 export type { ListedTensor, VerifyResult } from "./cache/inventory.js";
-export type { SwapperStats } from "./cache/memory-swapper.js";
 export type { PrefetchStats } from "./cache/prefetcher.js";
 export type { PressureWatchStats } from "./cache/pressure-watch.js";
 export type { FixedShapeOptions } from "./cache/repeated-tensors.js";
+export type { RestoreEstimate } from "./cache/restore-estimate.js";
 export type { PlanRecorder, StepPlan } from "./cache/step-plan.js";
+export type { SwapperStats } from "./cache/swapper-stats.js";
+export type { LevelStats } from "./cache/tier-level.js";
 export type { Clock } from "./clock.js";
 export type { BlockCount } from "./core/block-counts.js";
 export type { PoolCounters } from "./core/counters.js";
@@ -69,11 +71,20 @@ export type { Scope } from "./memory/scope.js";
 export type { Tensor } from "./memory/tensor.js";
 export type { MemoryToken, TensorMessage } from "./memory/tokens.js";
 export type { Predictor } from "./predictor/predictor.js";
+export type { StoredObject, TierPredictor } from "./predictor/tier-predictor.js";
 export type { Random } from "./random.js";
 export type { MemoryStats } from "./stats/memory-stats.js";
 export { formatBytes, formatPercent, formatTable } from "./stats/report.js";
 export type { TensorMemory } from "./tensor-memory.js";
-export type { Tier, TierKey, TierReader, TierStats, TierWriter } from "./tier/tier.js";
+export type {
+  ObjectHints,
+  Tier,
+  TierFactory,
+  TierKey,
+  TierReader,
+  TierStats,
+  TierWriter,
+} from "./tier/tier.js";
 export type {
   ByteSize,
   Dtype,

@@ -1,5 +1,6 @@
 // What users hold: every public operation, checked, over the parts that presets/ has composed. Start
 // reading here; it names no implementation.
+import { hasSaved } from "./cache/cold-copies.js";
 import type { Directory } from "./cache/directory.js";
 import type { Disposables } from "./cache/disposables.js";
 import type { FixedShapePool } from "./cache/fixed-shape-pool.js";
@@ -18,9 +19,11 @@ import type { PressureWatch } from "./cache/pressure-watch.js";
 import type { Reclaimer } from "./cache/reclaimer.js";
 import { recoverMemory } from "./cache/recovery.js";
 import type { FixedShapeOptions, RepeatedTensors } from "./cache/repeated-tensors.js";
+import { estimateRestore, type RestoreEstimate } from "./cache/restore-estimate.js";
 import type { PlanRecorder } from "./cache/step-plan.js";
 import type { TensorAllocator } from "./cache/tensor-allocator.js";
-import { hasSaved, type TensorRecord } from "./cache/tensor-record.js";
+import type { TensorRecord } from "./cache/tensor-record.js";
+import type { TierStack } from "./cache/tier-stack.js";
 import type { TransferEngine } from "./cache/transfer-engine.js";
 import type { Workers } from "./cache/workers.js";
 import type { Clock } from "./clock.js";
@@ -36,6 +39,7 @@ import {
   checkHints,
   checkId,
   checkIds,
+  checkMs,
   checkObject,
   checkPinOptions,
   checkSignal,
@@ -66,6 +70,8 @@ export interface TensorMemoryParts {
   readonly pools: ReadonlyMap<TensorKind, MemoryPool>;
   readonly directory: Directory;
   readonly engine: TransferEngine;
+  /** The engine's tier, when it is several. */
+  readonly stack: TierStack | null;
   readonly swapper: MemorySwapper;
   readonly cache: HierarchicalCache;
   readonly reclaimer: Reclaimer;
@@ -83,6 +89,9 @@ export interface TensorMemoryParts {
   readonly workers: Workers;
   readonly isDurable: boolean;
 }
+
+/** A thousand years. */
+const TTL_MS_MAX = 1000 * 366 * 24 * 3_600_000;
 
 /**
  * One heap for tensors over RAM and SSD, inside budgets that hold at every moment.
@@ -222,7 +231,10 @@ export class TensorMemory {
    *   writes nothing.
    * @param options.stream Who asks: a chat, a layer loop. What came next in a stream the last time is
    *   brought in ahead, into room that nobody needs. Default: none, and nothing is learnt from it.
-   * @returns A lease, or null when no tier knows the id.
+   * @param options.recomputeMs What computing the tensor again would take, in milliseconds, at least 0.
+   *   Default: unknown, so it is loaded.
+   * @returns A lease, or null when no tier knows the id, or when bringing the tensor back is expected to
+   *   take longer than `recomputeMs`; see {@link estimateRestore}.
    * @throws {CorruptionError} Its only copy is damaged.
    * @throws {OutOfMemoryError} No room can be made for it.
    * @throws {TierError} `io`, `busy`, `closed`, `incompatible`, `aborted`.
@@ -232,18 +244,43 @@ export class TensorMemory {
     options: {
       readonly access?: PinAccess;
       readonly stream?: string;
+      readonly recomputeMs?: number | undefined;
       readonly signal?: AbortSignal | undefined;
     } = {},
   ): Promise<Pin<D> | null> {
     this.#allocator.checkOpen();
     checkId(id);
-    const known = ["access", "stream", "signal"];
+    const known = ["access", "stream", "signal", "recomputeMs"];
     const { access, stream, signal } = checkPinOptions(options, "acquire", known);
+    if (options.recomputeMs !== undefined) {
+      const recomputeMs = checkMs(options.recomputeMs, "recomputeMs");
+      const restoreMs = (await this.estimateRestore(id))?.restoreMs ?? 0;
+      this.#allocator.checkOpen();
+      if (restoreMs > recomputeMs) {
+        this.#cache.noteDeclined();
+        return null;
+      }
+    }
     const predicted = this.#prefetcher.observe(stream, id);
     const lease = this.#lease<D>(id, access, signal);
     // What is wanted now has begun to move; what may be wanted next comes after it.
     this.#prefetcher.guess(predicted);
     return lease;
+  }
+
+  /**
+   * What bringing a tensor back would take, from the latency and the bandwidth that its tier has shown.
+   * It waits for no queue: with many transfers under way it takes longer.
+   *
+   * @returns null when no tier knows the id.
+   * @throws {CorruptionError} Its only copy is damaged.
+   * @throws {TierError} `io`, `busy`, `closed`, `incompatible`.
+   * @remarks Moves nothing. Reads the header of a record that an earlier process left.
+   */
+  async estimateRestore(id: string): Promise<RestoreEstimate | null> {
+    this.#allocator.checkOpen();
+    const record = await this.#cache.find(checkId(id));
+    return record === null ? null : estimateRestore(record, this.#parts);
   }
 
   /**
@@ -335,6 +372,8 @@ export class TensorMemory {
    *
    * @param options.mode `"durable"`: it survives power loss once this resolves. Default: the
    *   memory's `ssd.mode`.
+   * @param options.ttlMs Milliseconds after which no tier gives the record back, by the wall clock; at
+   *   least 1. A tensor that is resident then stays until it leaves. Default: it does not expire.
    * @returns `"no-space"` when the tier is full or off.
    * @throws {MisuseError} `unknown-id`; `pinned` — a write pin is open; `unsupported` — durable, on a
    *   tier that cannot promise it.
@@ -342,15 +381,21 @@ export class TensorMemory {
    */
   async save(
     id: string,
-    options: { readonly mode?: "cache" | "durable" } = {},
+    options: { readonly mode?: "cache" | "durable"; readonly ttlMs?: number } = {},
   ): Promise<"stored" | "no-space"> {
     this.#allocator.checkOpen();
     checkId(id);
-    const { mode = this.#isDurable ? "durable" : "cache" } = checkObject(options, "save", ["mode"]);
+    const given = checkObject(options, "save", ["mode", "ttlMs"]);
+    const { mode = this.#isDurable ? "durable" : "cache", ttlMs } = given;
     if (mode !== "cache" && mode !== "durable") {
       throw new MisuseError("bad-option", 'mode is "cache" or "durable"');
     }
     const durable = mode === "durable";
+    const expiresMs =
+      ttlMs === undefined
+        ? 0
+        : Math.ceil(this.#parts.clock.wallMs()) + checkBytes(ttlMs, "ttlMs", TTL_MS_MAX);
+    const wanted = { durable, expiresMs };
     if (durable && !this.#engine.tier.capabilities.hasDurableCommit) {
       throw new MisuseError("unsupported", "this tier cannot promise to survive power loss");
     }
@@ -359,11 +404,11 @@ export class TensorMemory {
         if (record.writePinCount > 0) {
           throw new MisuseError("pinned", "a tensor is not saved while a write pin is open");
         }
-        if (record.isResident) return this.#swapper.save(record, { durable });
-        if (hasSaved(record, durable)) return "stored";
+        if (record.isResident) return this.#swapper.save(record, wanted);
+        if (hasSaved(record, wanted)) return "stored";
         // Saved in the turn in which it arrives, unless somebody else was quicker.
         return this.#cache.promote(id, undefined, (arrived) =>
-          arrived.transfer === null ? this.#swapper.save(arrived, { durable }) : "busy",
+          arrived.transfer === null ? this.#swapper.save(arrived, wanted) : "busy",
         );
       });
       if (outcome === null) throw new MisuseError("unknown-id", `no tensor ${describe(id)}`);
@@ -419,7 +464,8 @@ export class TensorMemory {
   list(options: { readonly prefix?: string } = {}): AsyncGenerator<ListedTensor> {
     this.#allocator.checkOpen();
     const { prefix } = checkObject(options, "list", ["prefix"]);
-    return listTensors(this.#directory, this.#engine, checkText(prefix, "prefix"));
+    const nowMs = this.#parts.clock.wallMs();
+    return listTensors(this.#directory, this.#engine, checkText(prefix, "prefix"), nowMs);
   }
 
   // --- Workers -------------------------------------------------------------------------------------

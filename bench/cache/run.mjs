@@ -39,10 +39,10 @@ const context = {
 const figures = [];
 const plots = [];
 
-function runSection(name, trace) {
+async function runSection(name, trace) {
   if (options.only !== undefined && options.only !== name) return;
   const start = performance.now();
-  const { rows, figures: found, plot } = SECTIONS[name](trace, context);
+  const { rows, figures: found, plot } = await SECTIONS[name](trace, context);
   const seconds = ((performance.now() - start) / 1000).toFixed(1);
   console.log(`\n${name}${trace === undefined ? "" : ` on ${trace.name}`}  [${seconds} s]`);
   if (rows !== undefined) console.table(rows);
@@ -61,15 +61,15 @@ for (const trace of traces) {
   console.log(
     `\n${name}: ${requests.length} requests, ${accessCount} accesses, ${uniqueCount} blocks`,
   );
-  if (requests[0]?.bytes > 1) runSection("integers", trace);
-  runSection("policies", trace);
+  if (requests[0]?.bytes > 1) await runSection("integers", trace);
+  await runSection("policies", trace);
   if (!isChained) continue;
-  for (const section of ["gaps", "tiers", "prefetch"]) runSection(section, trace);
-  if (name !== "conversation") runSection("singles", trace);
+  for (const section of ["gaps", "tiers", "levels", "prefetch"]) await runSection(section, trace);
+  if (name !== "conversation") await runSection("singles", trace);
 }
-runSection("loop", undefined);
+await runSection("loop", undefined);
 const chained = traces.find(({ isChained }) => isChained);
-if (chained !== undefined) runSection("speed", chained);
+if (chained !== undefined) await runSection("speed", chained);
 
 if (options.json !== undefined) {
   const text = JSON.stringify({ environment: environment(), figures }, null, 2);

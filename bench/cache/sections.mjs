@@ -4,8 +4,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { admitAll } from "../../dist/src/policy/admit-all.js";
 import { admitReused } from "../../dist/src/policy/admit-reused.js";
+import { reuseIntervals } from "../../dist/src/predictor/reuse-intervals.js";
+import { unknownReuse } from "../../dist/src/predictor/unknown-reuse.js";
 import { median } from "../support.mjs";
 import { DEFAULT, POLICIES } from "./contestants.mjs";
+import { replayLevels } from "./levels.mjs";
 import { CAPACITIES_MIB, MISSES } from "./libcachesim.mjs";
 import { replayPrefetch } from "./prefetch.mjs";
 import { optimum, replay, replayObjects } from "./replay.mjs";
@@ -306,5 +309,39 @@ function speed(trace, { isQuick, random }) {
   return { figures };
 }
 
+/** Shares of unique blocks in RAM, SSD and HDD. */
+const LEVEL_SHARES = [0.01, 0.05, 0.2];
+/** What a hit costs, for a block of 1 MiB: of RAM, of an SSD, of an HDD; and to compute it again. */
+const LEVEL_MS = { ram: 0.1, ssd: 1, hdd: 15, nowhere: 400 };
+
+/** Three tiers: who has what is asked for, what is written where, and what an access costs. */
+async function levels(trace) {
+  const capacities = LEVEL_SHARES.map((share) => Math.round(trace.uniqueCount * share));
+  const rows = {};
+  const figures = [];
+  for (const predictor of [reuseIntervals(), unknownReuse]) {
+    const found = await replayLevels(trace, capacities, { makeHot: DEFAULT_POLICY, predictor });
+    const counts = { ram: found.hotHitCount, nowhere: found.missCount };
+    for (const { name, hitCount } of found.levels) counts[name] = hitCount;
+    const costs = Object.entries(counts).map(([name, count]) => count * LEVEL_MS[name]);
+    const meanMs = costs.reduce((sum, ms) => sum + ms, 0) / trace.accessCount;
+    const row = { "ram hits %": percentOf(counts.ram, trace).toFixed(2) };
+    for (const { name, hitCount, writtenCount, promotions, demotions } of found.levels) {
+      row[`${name} hits %`] = percentOf(hitCount, trace).toFixed(2);
+      row[`${name} written`] = writtenCount;
+      row[`${name} up, down`] = `${promotions}, ${demotions}`;
+    }
+    rows[predictor.name] = { ...row, "mean ms": meanMs.toFixed(2) };
+    const id = `${trace.name}/levels-${predictor.name}`;
+    const sum = Object.values(counts).reduce((total, count) => total + count, 0);
+    figures.push(figure(`${id}-mean`, meanMs, "ms", undefined, JSON.stringify(LEVEL_MS)));
+    figures.push(figure(`${id}-accounted`, percentOf(sum, trace), "%", 100, "of all accesses"));
+    for (const { name, writtenCount } of found.levels) {
+      figures.push(figure(`${id}-${name}-written`, writtenCount, "blocks"));
+    }
+  }
+  return { rows, figures };
+}
+
 /** Each is called with a trace, if it needs one, and the options of the run. */
-export const SECTIONS = { integers, policies, gaps, singles, loop, tiers, prefetch, speed };
+export const SECTIONS = { integers, policies, gaps, singles, loop, tiers, levels, prefetch, speed };

@@ -11,6 +11,10 @@ export interface ChatOptions {
   readonly ram: string;
   readonly ssd: string;
   readonly codecs: "auto" | "raw" | "lossless";
+  /** undefined: off, as the next two. */
+  readonly warm: string | undefined;
+  readonly hdd: string | undefined;
+  readonly remote: string | undefined;
   readonly chats: number;
   readonly visits: number;
   readonly seed: number;
@@ -28,6 +32,9 @@ export const USAGE = `npm start -- [options]
   --ram SIZE         the memory budget                  (16MiB)
   --ssd SIZE         the disk budget                    (1GiB)
   --codecs RULE      raw, lossless, or as is faster     (auto)
+  --warm SIZE        RAM below the arenas, inside --ram (off)
+  --hdd SIZE         a second disk budget, in DIR-hdd   (off)
+  --remote URL       a Redis server as the lowest tier  (off)
   --chats N          number of chats, 2 to 99           (20)
   --visits N         turns after the three rounds       (120)
   --seed N           of prompts, visits and model       (1)
@@ -63,6 +70,9 @@ export function parseOptions(args: readonly string[]): ChatOptions {
         ram: { type: "string" },
         ssd: { type: "string" },
         codecs: { type: "string" },
+        warm: { type: "string" },
+        hdd: { type: "string" },
+        remote: { type: "string" },
         chats: { type: "string" },
         visits: { type: "string" },
         seed: { type: "string" },
@@ -83,6 +93,9 @@ export function parseOptions(args: readonly string[]): ChatOptions {
     ram: text("ram", "16MiB"),
     ssd: text("ssd", "1GiB"),
     codecs: codecRule(text("codecs", "auto")),
+    warm: values["warm"] as string | undefined,
+    hdd: values["hdd"] as string | undefined,
+    remote: values["remote"] as string | undefined,
     chats: integer(text("chats", "20"), "chats", 2, 99),
     visits: integer(text("visits", "120"), "visits", 0, 100_000),
     seed: integer(text("seed", "1"), "seed", 0, 2 ** 31),

@@ -19,9 +19,18 @@ export function formatRun(result: RunResult): string {
     ],
     [
       "chats brought back",
-      `${result.chatSwapIns} visits found their KV on the SSD tier, in whole or in part`,
+      `${result.chatSwapIns} visits found their KV in a cold tier, in whole or in part`,
     ],
   ];
+  const cold = stats.tiers.slice(1);
+  if (cold.length > 1) {
+    const found = cold.map(({ name, loads }) => `${loads} in ${name}`);
+    rows.push(["tensors found", found.join(", ")]);
+    const moved = cold.map(
+      ({ name, promotions, demotions }) => `${name} ${promotions}, ${demotions}`,
+    );
+    rows.push(["moved up to it, down from it", moved.join("; ")]);
+  }
   if (result.isResumed) {
     rows.push([
       "resumed",

@@ -13,6 +13,7 @@ import {
   type PoolStats,
   type TensorMemory,
 } from "tierheap";
+import { redisTier } from "tierheap/tiers/redis";
 import { type ChatState, Conversation } from "./conversation.js";
 import { HeapKvStore, type KvState, kvBytes, PlainKvStore, type Restore } from "./kv-store.js";
 import { buildDecoder } from "./model/decoder.js";
@@ -268,9 +269,11 @@ export async function runChats(
   await runtime.step(new Uint8Array(OPENING_BYTES.max).fill(32), [], 0);
   const rssBareBytes = process.memoryUsage.rss();
   const memory = await createTensorMemory({
-    budgets: { ram: options.ram, ssd: options.ssd },
+    budgets: { ram: options.ram, warm: options.warm, ssd: options.ssd, hdd: options.hdd },
     ssd: { directory: options.directory },
     codecs: { default: options.codecs },
+    hdd: { directory: `${options.directory}-hdd` },
+    remote: options.remote === undefined ? undefined : redisTier({ url: options.remote }),
     namespace: { fingerprint },
   });
   let progress: Progress | null = null;

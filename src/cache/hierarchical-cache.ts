@@ -7,6 +7,7 @@ import type { MemoryPool } from "../memory/memory-pool.js";
 import type { ChainHints, EvictionPolicy } from "../policy/eviction-policy.js";
 import type { RecordHeader } from "../record/record.js";
 import type { TensorKind } from "../types.js";
+import { hasExpired } from "./cold-copies.js";
 import type { Directory } from "./directory.js";
 import type { Disposables } from "./disposables.js";
 import type { MemorySwapper } from "./memory-swapper.js";
@@ -35,6 +36,8 @@ export interface LookupStats {
   readonly joins: number;
   /** Found cold, or nowhere. */
   readonly misses: number;
+  /** Not looked up, because bringing the tensor back would have taken longer than computing it again. */
+  readonly declined: number;
 }
 
 export class HierarchicalCache {
@@ -51,6 +54,7 @@ export class HierarchicalCache {
   #hits = 0;
   #joins = 0;
   #misses = 0;
+  #declined = 0;
 
   constructor(options: HierarchicalCacheOptions) {
     this.#pools = options.pools;
@@ -95,6 +99,10 @@ export class HierarchicalCache {
       if (this.#directory.get(id) !== record) continue;
       if (record.isLost) {
         throw new CorruptionError(this.#engine.tier.name, "the only copy is damaged or gone");
+      }
+      if (hasExpired(record, this.#clock.wallMs())) {
+        await this.#expire(record);
+        continue;
       }
       if (!isCounted) {
         if (record.isResident) this.#hits += 1;
@@ -161,6 +169,18 @@ export class HierarchicalCache {
     return record;
   }
 
+  /** The record of a tensor, wherever it is, without moving it; null when no tier knows the id. */
+  async find(id: string): Promise<TensorRecord | null> {
+    const record = this.#directory.get(id) ?? (await this.#adopt(id));
+    if (record === null || !hasExpired(record, this.#clock.wallMs())) return record;
+    return null;
+  }
+
+  /** A tensor is not brought back, because that would take too long. */
+  noteDeclined(): void {
+    this.#declined += 1;
+  }
+
   /** The adoption of a record of this id that is under way, or null. */
   adoptionOf(id: string): Promise<unknown> | null {
     return this.#adoptions.get(id) ?? null;
@@ -182,6 +202,7 @@ export class HierarchicalCache {
       hits: this.#hits,
       joins: this.#joins,
       misses: this.#misses,
+      declined: this.#declined,
     };
   }
 
@@ -215,9 +236,9 @@ export class HierarchicalCache {
     };
     const pool = this.#pools.get(header.kind) as MemoryPool;
     const record = this.#directory.add(options, pool, this.#clock.monotonicMs());
-    const { generation, codecId, storedBytes, isDurable, isSaved } = header;
+    const { generation, codecId, storedBytes, isDurable, isSaved, expiresMs } = header;
     const { version } = record;
-    const place = { generation, codecId, storedBytes, isDurable, isSaved };
+    const place = { generation, codecId, storedBytes, isDurable, isSaved, expiresMs };
     // As exact as it ever was.
     record.cold = { ...place, version, isInexact: false };
     record.hasSwapCopy = !isSaved;
@@ -225,11 +246,24 @@ export class HierarchicalCache {
     return record;
   }
 
+  /** Gives up a tensor of which only an expired record is left. */
+  async #expire(record: TensorRecord): Promise<void> {
+    this.#swapper.release(record);
+    this.#directory.remove(record);
+    this.#policy.forget(record.index);
+    await this.#engine.delete({ id: record.id as string, isSaved: true });
+  }
+
   async #peek(id: string, isSaved: boolean): Promise<RecordHeader | null> {
     const tier = this.#engine.tier.name;
     const copy = { id, isSaved };
     const peeked = await this.#engine.peek(copy);
-    if (peeked.verdict === "found") return peeked.header;
+    if (peeked.verdict === "found") {
+      const { expiresMs } = peeked.header;
+      if (expiresMs === 0 || expiresMs > this.#clock.wallMs()) return peeked.header;
+      await this.#engine.delete(copy);
+      return null;
+    }
     if (peeked.verdict === "missing") return null;
     const { reason } = peeked;
     if (peeked.verdict === "incompatible") throw incompatible(tier, reason);

@@ -4,6 +4,7 @@ import type { ControlPlane } from "../core/control-plane.js";
 import { invariantName } from "../core/invariants.js";
 import type { Budget } from "../memory/budget.js";
 import type { Dtype, Layout, TensorKind } from "../types.js";
+import { hasExpired } from "./cold-copies.js";
 import type { Directory } from "./directory.js";
 import type { Guards } from "./guards.js";
 import type { MemorySwapper } from "./memory-swapper.js";
@@ -36,10 +37,11 @@ export async function* listTensors(
   directory: Directory,
   engine: TransferEngine,
   prefix: string,
+  nowMs: number,
 ): AsyncGenerator<ListedTensor> {
   const seen = new Set<string>();
   for (const record of [...directory]) {
-    if (record.id?.startsWith(prefix) !== true) continue;
+    if (record.id?.startsWith(prefix) !== true || hasExpired(record, nowMs)) continue;
     const { id, kind, dtype, shape, layout, byteLength, isResident } = record;
     const isSaved = record.hasSavedRecord;
     seen.add(id);
@@ -48,7 +50,8 @@ export async function* listTensors(
   for await (const key of engine.tier.list()) {
     const peeked = await engine.peekKey(key);
     if (peeked.verdict !== "found" || !engine.isOurs(peeked.header)) continue;
-    const { id, kind, dtype, shape, layout, rawBytes, isSaved } = peeked.header;
+    const { id, kind, dtype, shape, layout, rawBytes, isSaved, expiresMs } = peeked.header;
+    if (expiresMs > 0 && expiresMs <= nowMs) continue;
     if (!id.startsWith(prefix) || seen.has(id)) continue;
     // Where there are both, the saved record is what `acquire` finds.
     if (!isSaved && (await engine.peek({ id, isSaved: true })).verdict === "found") continue;

@@ -11,12 +11,15 @@ import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import { CODEC_RAW, type RecordHeader } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
 import { type Coding, codingOf } from "./coding.js";
+import { type CopyOptions, hasSaved } from "./cold-copies.js";
 import type { Directory } from "./directory.js";
 import type { Guards } from "./guards.js";
 import { headerOf } from "./record-headers.js";
 import type { BytesAt } from "./staging.js";
-import { type ColdCopy, hasSaved, nameOf, type TensorRecord } from "./tensor-record.js";
+import type { SwapperStats } from "./swapper-stats.js";
+import { type ColdCopy, nameOf, type TensorRecord } from "./tensor-record.js";
 import type { TransferEngine, WriteOutcome } from "./transfer-engine.js";
+import { TransferSpeed } from "./transfer-speed.js";
 import { Transfers } from "./transfers.js";
 
 export interface MemorySwapperOptions {
@@ -33,25 +36,6 @@ export interface MemorySwapperOptions {
   readonly guards: Guards | null;
   /** Called when a named tensor leaves the heap: evicted, demoted or freed. */
   readonly onLeaving: (record: TensorRecord) => void;
-}
-
-export interface SwapperStats {
-  /** Demotions that wrote: the cold copy became the only one. */
-  readonly swapOutCount: number;
-  /** Loads of a tensor whose only copy was cold. */
-  readonly swapInCount: number;
-  /** Hot blocks given up without a write, because a valid copy was there. */
-  readonly cleanEvictionCount: number;
-  /** Copies written by `save`. */
-  readonly saveCount: number;
-  /** Demotions given up because the tensor was pinned or written meanwhile. */
-  readonly vetoCount: number;
-  readonly noSpaceCount: number;
-  readonly failedCount: number;
-  readonly rawBytesOut: number;
-  readonly rawBytesIn: number;
-  readonly hotBytes: number;
-  readonly hotCount: number;
 }
 
 export type DemoteOutcome = "demoted" | "vetoed" | "no-space";
@@ -75,6 +59,8 @@ export class MemorySwapper {
   readonly hotBytesNow = (): number => this.#counters.hotBytes;
   /** What is under way. */
   readonly transfers = new Transfers();
+  /** Of loads, decoding included. */
+  readonly speed = new TransferSpeed();
   #lastGeneration = 0;
   #counters = {
     swapOutCount: 0,
@@ -228,17 +214,21 @@ export class MemorySwapper {
       return "demoted";
     }
     let outcome: DemoteOutcome = "vetoed";
-    const stored = await this.#store(record, { ...options, isSaved: false }, ({ storedBytes }) => {
-      if (!record.isClean || this.#core.pinCountOf(record.slot) > 0) {
-        this.#counters.vetoCount += 1;
-        return;
-      }
-      outcome = "demoted";
-      this.detach(record);
-      this.#counters.swapOutCount += 1;
-      this.#sink.count("swap.out", 1);
-      this.#spilled(record, storedBytes);
-    });
+    const stored = await this.#store(
+      record,
+      { ...options, expiresMs: 0, isSaved: false },
+      ({ storedBytes }) => {
+        if (!record.isClean || this.#core.pinCountOf(record.slot) > 0) {
+          this.#counters.vetoCount += 1;
+          return;
+        }
+        outcome = "demoted";
+        this.detach(record);
+        this.#counters.swapOutCount += 1;
+        this.#sink.count("swap.out", 1);
+        this.#spilled(record, storedBytes);
+      },
+    );
     if (record.isFreed) return "demoted";
     return typeof stored === "object" ? outcome : stored;
   }
@@ -251,9 +241,9 @@ export class MemorySwapper {
    */
   async save(
     record: TensorRecord,
-    options: { readonly durable: boolean },
+    options: Omit<CopyOptions, "isSaved">,
   ): Promise<"stored" | "no-space"> {
-    if (hasSaved(record, options.durable)) return "stored";
+    if (hasSaved(record, options)) return "stored";
     const stored = await this.#store(record, { ...options, isSaved: true });
     if (stored === "vetoed") {
       const message = "the tensor was written while it was saved";
@@ -311,7 +301,8 @@ export class MemorySwapper {
   }
 
   stats(): SwapperStats {
-    return { ...this.#counters };
+    const { latencyMs, bytesPerSecond } = this.speed;
+    return { ...this.#counters, latencyMs, bytesPerSecond };
   }
 
   /**
@@ -321,7 +312,7 @@ export class MemorySwapper {
    */
   async #store(
     record: TensorRecord,
-    options: { readonly durable: boolean; readonly isSaved: boolean },
+    options: CopyOptions,
     finish: (cold: ColdCopy) => void = () => {},
   ): Promise<ColdCopy | "no-space" | "vetoed"> {
     const { slot, generation } = record;
@@ -348,22 +339,18 @@ export class MemorySwapper {
   async #writeCopy(
     record: TensorRecord,
     slot: number,
-    options: { readonly durable: boolean; readonly isSaved: boolean },
+    options: CopyOptions,
   ): Promise<ColdCopy | "no-space" | "vetoed"> {
     const { version } = record;
-    const { isSaved } = options;
+    const { isSaved, expiresMs } = options;
     const isStale = () => record.version !== version || record.writePinCount > 0;
     if (isStale()) return "vetoed";
     const startMs = this.#clock.monotonicMs();
     const generation = this.#nextGeneration(record);
     const asItIs = { codecId: CODEC_RAW, storedBytes: record.byteLength };
     const isDurable = options.durable;
-    const header = headerOf(this.#engine.namespace, record, {
-      generation,
-      isDurable,
-      isSaved,
-      ...asItIs,
-    });
+    const copy = { generation, isDurable, isSaved, expiresMs };
+    const header = headerOf(this.#engine.namespace, record, { ...copy, ...asItIs });
     const coding = codingOf(this.#codecRules, record, isSaved);
     const source: BytesAt = (offset, byteLength) =>
       this.#bytesOf(slot, record).subarray(offset, offset + byteLength);
@@ -380,7 +367,7 @@ export class MemorySwapper {
       if (typeof written === "string") return written;
       const { codecId, storedBytes } = written;
       const isInexact = codecId !== CODEC_RAW && (coding?.limit ?? null) !== null;
-      const place = { generation, isDurable: written.isDurable, isSaved, codecId, storedBytes };
+      const place = { ...copy, isDurable: written.isDurable, codecId, storedBytes };
       const cold: ColdCopy = { ...place, version, isInexact };
       // Freed meanwhile: nobody will ask for it.
       if (record.isFreed) return cold;
@@ -437,7 +424,9 @@ export class MemorySwapper {
     const outcome = await this.#engine.read(header, (offset, byteLength) =>
       bytes.subarray(offset, offset + byteLength),
     );
-    this.#sink.time("swap.load", this.#clock.monotonicMs() - startMs);
+    const durationMs = this.#clock.monotonicMs() - startMs;
+    this.speed.note(header.storedBytes, durationMs);
+    this.#sink.time("swap.load", durationMs);
     return outcome === "intact";
   }
 

@@ -18,6 +18,7 @@ export function headerOf(
     isDurable: copy.isDurable,
     isSaved: copy.isSaved,
     generation: copy.generation,
+    expiresMs: copy.expiresMs,
     rawBytes: record.byteLength,
     storedBytes: copy.storedBytes,
   };

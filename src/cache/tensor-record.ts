@@ -15,6 +15,8 @@ export interface ColdCopy {
   readonly version: number;
   /** Its values are not exactly those that the tensor had. */
   readonly isInexact: boolean;
+  /** When the record loses its worth, in milliseconds since 1970; 0: never. */
+  readonly expiresMs: number;
   /** The saved record, which outlives the tensor; otherwise the swapped-out copy. */
   readonly isSaved: boolean;
 }
@@ -136,10 +138,4 @@ export class TensorRecord {
 /** Whatever is moved has a name: an anonymous tensor never gets this far. */
 export function nameOf(record: TensorRecord): string {
   return record.id as string;
-}
-
-/** Whether the saved record holds the tensor's bytes, and is durable if that is wanted. */
-export function hasSaved({ cold, isClean }: TensorRecord, durable: boolean): boolean {
-  if (cold === null || !isClean) return false;
-  return cold.isSaved && (cold.isDurable || !durable);
 }

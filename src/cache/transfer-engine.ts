@@ -116,7 +116,7 @@ export class TransferEngine {
     isStale: () => boolean,
     coding: Coding | null,
   ): Promise<WriteOutcome> {
-    const key = await this.#keyOf(header);
+    const key = await this.keyOf(header);
     return this.#serially(key, async () => {
       const isDurable = header.isDurable || (header.isSaved && (await this.#isDurable(key)));
       const wanted = { ...header, isDurable };
@@ -144,7 +144,7 @@ export class TransferEngine {
    * @throws {TierError} `io`, `busy`, `closed`.
    */
   async read(header: RecordHeader, target: BytesAt | null): Promise<ReadOutcome> {
-    const key = await this.#keyOf(header);
+    const key = await this.keyOf(header);
     return this.#serially(key, () =>
       this.#staging.use(async (buffer) => {
         const startMs = this.#clock.monotonicMs();
@@ -174,7 +174,7 @@ export class TransferEngine {
 
   /** Reads only the header of one copy, if there is one. @throws {TierError} `io`. */
   async peek(copy: CopyName): Promise<PeekOutcome> {
-    const key = await this.#keyOf(copy);
+    const key = await this.keyOf(copy);
     return this.#serially(key, () => this.#peekKey(key, copy));
   }
 
@@ -185,7 +185,7 @@ export class TransferEngine {
 
   /** @returns Whether there was a record. @throws {TierError} `io`, `closed`. */
   async delete(copy: CopyName): Promise<boolean> {
-    const key = await this.#keyOf(copy);
+    const key = await this.keyOf(copy);
     return this.#serially(key, () => this.tier.delete(key));
   }
 
@@ -213,7 +213,7 @@ export class TransferEngine {
 
   /** Takes a damaged record out of the way. @throws {TierError} `io`, `closed`. */
   async quarantine(copy: CopyName): Promise<void> {
-    const key = await this.#keyOf(copy);
+    const key = await this.keyOf(copy);
     return this.#serially(key, () => this.tier.quarantine(key));
   }
 
@@ -263,7 +263,7 @@ export class TransferEngine {
     encoded: EncodedRecord | null,
     isStale: () => boolean,
   ): Promise<WriteOutcome> {
-    const writer = await this.tier.begin(key, recordBytesOf(header));
+    const writer = await this.tier.begin(key, recordBytesOf(header), header);
     if (writer === "no-space") return "no-space";
     try {
       const pieces = encoded?.pieces() ?? piecesOf(source, header.rawBytes);
@@ -451,10 +451,12 @@ export class TransferEngine {
   }
 
   /**
+   * The key under which a copy lies in the tier.
+   *
    * Keys are computed one after another: digests may finish in any order, but operations on one key
    * must begin in the order of their calls.
    */
-  #keyOf({ id, isSaved }: CopyName): Promise<TierKey> {
+  keyOf({ id, isSaved }: CopyName): Promise<TierKey> {
     const compute = async () => {
       const name = `${isSaved}${id}`;
       const known = this.#keys.get(name);

@@ -3,10 +3,10 @@
 // record is a few hundred bytes of the engine's own heap.
 
 /**
- * What RAM is held for. `arenas` includes emptied ones kept as spares; `retired` are dropped arenas
+ * What RAM is held for. `warm` is the whole of the warm tier, filled or not. `arenas` includes emptied ones kept as spares; `retired` are dropped arenas
  * that the engine has not collected yet.
  */
-export type BudgetCategory = "control" | "staging" | "arenas" | "retired";
+export type BudgetCategory = "control" | "staging" | "warm" | "arenas" | "retired";
 
 export interface BudgetStats {
   readonly limitBytes: number;
@@ -25,6 +25,7 @@ export class Budget {
   readonly #used: Record<BudgetCategory, number> = {
     control: 0,
     staging: 0,
+    warm: 0,
     arenas: 0,
     retired: 0,
   };
@@ -41,9 +42,9 @@ export class Budget {
     return this.#usedBytes;
   }
 
-  /** Most bytes that arenas can ever have: what is neither metadata nor staging. */
+  /** Most bytes that arenas can ever have: what is neither metadata nor staging nor the warm tier. */
   get arenaLimitBytes(): number {
-    return this.limitBytes - this.#used.control - this.#used.staging;
+    return this.limitBytes - this.#used.control - this.#used.staging - this.#used.warm;
   }
 
   get retiredBytes(): number {

@@ -124,6 +124,12 @@ function checkCount(value: unknown, name: string, least: number): number | undef
   throw new MisuseError("bad-option", `${name} is an integer, ${least} or more`);
 }
 
+/** @throws {MisuseError} `bad-option` — not a number of milliseconds from 0 on. */
+export function checkMs(value: unknown, name: string): number {
+  if (typeof value === "number" && value >= 0) return value;
+  throw new MisuseError("bad-option", `${name} is a number of milliseconds, at least 0`);
+}
+
 /** @throws {MisuseError} `bad-option`. */
 export function checkHints(value: unknown): ChainHints {
   const known = ["stopReason", "outputTokens", "turn", "newBlocks"];

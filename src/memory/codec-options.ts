@@ -18,7 +18,7 @@ import { checkObject } from "./checks.js";
 export type CodecRule = "auto" | "raw" | "lossless" | ErrorLimit;
 
 export interface CodecOptions {
-  /** Default: `"auto"`. */
+  /** Default: `"auto"`; `"lossless"` with `budgets.warm`, because its room is RAM. */
   readonly default?: "auto" | "raw" | "lossless" | undefined;
   /** For all tensors of a kind. */
   readonly kinds?: Partial<Record<TensorKind, CodecRule>> | undefined;
@@ -34,9 +34,12 @@ export interface CodecRules {
 }
 
 /** @throws {MisuseError} `bad-option`, `bad-kind`. */
-export function checkCodecOptions(options: unknown): CodecRules {
+export function checkCodecOptions(options: unknown, hasWarm: boolean): CodecRules {
   const given = checkObject(options ?? {}, "codecs", ["default", "kinds", "tags"]);
-  const otherwise = checkRule(given["default"] ?? "auto", "codecs.default");
+  const otherwise = checkRule(
+    given["default"] ?? (hasWarm ? "lossless" : "auto"),
+    "codecs.default",
+  );
   if (typeof otherwise === "object") {
     throw new MisuseError("bad-option", "codecs.default is auto, raw or lossless");
   }

@@ -9,11 +9,12 @@ import type { LifetimePredictor } from "../lifetime/lifetime-predictor.js";
 import type { AdmissionPolicy } from "../policy/admission-policy.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import type { Predictor } from "../predictor/predictor.js";
+import type { TierPredictor } from "../predictor/tier-predictor.js";
 import type { Random } from "../random.js";
 import { NAMESPACE_BYTES_MAX } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
 import type { FileSystem } from "../tier/file-system.js";
-import type { Tier } from "../tier/tier.js";
+import type { Tier, TierFactory } from "../tier/tier.js";
 import {
   type ByteSize,
   checkBytes,
@@ -95,6 +96,12 @@ export interface TensorMemoryOptions {
         readonly ram?: ByteSize | "auto" | undefined;
         /** Default: off. Physical bytes on the SSD tier. */
         readonly ssd?: ByteSize | undefined;
+        /** Default: off. Bytes of RAM, inside `ram`, for objects that have left the arenas. */
+        readonly warm?: ByteSize | undefined;
+        /** Default: off. Physical bytes in `hdd.directory`. Node only. */
+        readonly hdd?: ByteSize | undefined;
+        /** Default: no limit, if `remote` is given. */
+        readonly remote?: ByteSize | undefined;
         /** Not built yet: only `"auto"`, which means off. */
         readonly gpu?: "auto" | undefined;
       }
@@ -135,6 +142,14 @@ export interface TensorMemoryOptions {
         readonly rss?: ByteSize | undefined;
       }
     | undefined;
+  readonly hdd?:
+    | {
+        /** Where the records lie that the SSD has no room for. Default: `".tierheap-hdd"`. */
+        readonly directory?: string | undefined;
+      }
+    | undefined;
+  /** The lowest tier, on another machine: what `redisTier()` of `tierheap/tiers/redis` returns. Default: off. */
+  readonly remote?: TierFactory | undefined;
   /** Whose records these are. Nothing is shared between namespaces. Default: empty. */
   readonly namespace?:
     | { readonly tenant?: string | undefined; readonly fingerprint?: string | undefined }
@@ -179,6 +194,7 @@ export interface Seams {
   readonly evictionPolicy: EvictionPolicy;
   readonly admissionPolicy: AdmissionPolicy;
   readonly predictor: Predictor;
+  readonly tierPredictor: TierPredictor;
   readonly lifetimePredictor: LifetimePredictor;
   readonly statsSink: StatsSink;
   /** Resident bytes of the process. */
@@ -307,6 +323,13 @@ export interface CheckedOptions {
   readonly ramBytes: number | null;
   /** 0: off. */
   readonly ssdBytes: number;
+  /** 0: off. */
+  readonly warmBytes: number;
+  /** 0: off. */
+  readonly hddBytes: number;
+  /** Infinity: no limit. */
+  readonly remoteBytes: number;
+  readonly hddDirectory: string;
   readonly poolBytes: ReadonlyMap<TensorKind, number>;
   readonly codecRules: CodecRules;
   readonly directory: string;
@@ -339,6 +362,7 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     "signal",
     "wasm",
     "seams",
+    "hdd",
     "remote",
   ]);
   checkFlag(options.debug, "debug");
@@ -353,13 +377,18 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     "hdd",
     "remote",
   ]);
-  for (const tier of ["gpu", "warm", "hdd", "remote"]) {
-    const budget =
-      budgets[tier] ?? (tier === "remote" ? (options as { remote?: unknown }).remote : undefined);
-    if (budget !== undefined && budget !== "auto") {
-      throw new MisuseError("unsupported", `the ${tier} tier is not built yet`);
-    }
+  if (budgets["gpu"] !== undefined && budgets["gpu"] !== "auto") {
+    throw new MisuseError("unsupported", "the gpu tier is not built yet");
   }
+  if (options.remote !== undefined && typeof options.remote !== "function") {
+    throw new MisuseError("bad-option", "remote is what redisTier() returns");
+  }
+  if (options.remote === undefined && budgets["remote"] !== undefined) {
+    throw new MisuseError("bad-option", "budgets.remote needs remote");
+  }
+  const bytesOf = (name: string, absent: number) =>
+    budgets[name] === undefined ? absent : parseByteSize(budgets[name], `budgets.${name}`);
+  const warmBytes = bytesOf("warm", 0);
   const ram = budgets["ram"];
   const poolBytes = new Map<TensorKind, number>();
   const pools = checkObject(options.pools ?? {}, "pools", TENSOR_KINDS);
@@ -368,10 +397,9 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     poolBytes.set(checkKind(kind), parseByteSize(budget, `pools.${kind}.budget`));
   }
   const ssd = checkObject(options.ssd ?? {}, "ssd", ["directory", "mode"]);
-  const directory = ssd["directory"] ?? ".tierheap";
-  if (typeof directory !== "string" || directory === "" || directory.includes("\0")) {
-    throw new MisuseError("bad-option", "ssd.directory is a path");
-  }
+  const directory = checkDirectory(ssd["directory"] ?? ".tierheap", "ssd");
+  const hdd = checkObject(options.hdd ?? {}, "hdd", ["directory"]);
+  const hddDirectory = checkDirectory(hdd["directory"] ?? ".tierheap-hdd", "hdd");
   const mode = ssd["mode"] ?? "cache";
   if (mode !== "cache" && mode !== "durable") {
     throw new MisuseError("bad-option", 'ssd.mode is "cache" or "durable"');
@@ -380,9 +408,13 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
   const namespace = checkObject(options.namespace ?? {}, "namespace", ["tenant", "fingerprint"]);
   return {
     ramBytes: ram === undefined || ram === "auto" ? null : parseByteSize(ram, "budgets.ram"),
-    ssdBytes: budgets["ssd"] === undefined ? 0 : parseByteSize(budgets["ssd"], "budgets.ssd"),
+    ssdBytes: bytesOf("ssd", 0),
+    warmBytes,
+    hddBytes: bytesOf("hdd", 0),
+    remoteBytes: bytesOf("remote", Number.POSITIVE_INFINITY),
+    hddDirectory,
     poolBytes,
-    codecRules: checkCodecOptions(options.codecs),
+    codecRules: checkCodecOptions(options.codecs, warmBytes > 0),
     directory,
     isDurable: mode === "durable",
     watermarks: checkWatermarks(options.watermarks),
@@ -418,6 +450,7 @@ const SEAM_METHODS: Readonly<Record<keyof Seams, readonly string[]>> = {
   evictionPolicy: ["track", "touch", "untrack", "candidates"],
   admissionPolicy: ["admit"],
   predictor: ["observe"],
+  tierPredictor: ["observe", "expectedReuseMs"],
   lifetimePredictor: ["expectedMs", "observe"],
   statsSink: ["count", "time"],
   residentBytes: [],
@@ -452,6 +485,13 @@ export function checkProfile(profile: HardwareProfile): HardwareProfile {
     isWithin(ramBudgetBytes, 1, Number.MAX_SAFE_INTEGER);
   if (!isUsable) throw new MisuseError("bad-option", "a figure of the profile is out of range");
   return profile;
+}
+
+function checkDirectory(path: unknown, tier: string): string {
+  if (typeof path !== "string" || path === "" || path.includes("\0")) {
+    throw new MisuseError("bad-option", `${tier}.directory is a path`);
+  }
+  return path;
 }
 
 function checkNamespacePart(text: unknown, name: string): string {

@@ -8,6 +8,7 @@ import { composeTensorMemory, type Platform } from "./compose.js";
 const browserPlatform: Platform = {
   detectHardware,
   residentBytes: null,
+  hasHdd: false,
   createSsdTier: ({ directory, capacityBytes }) =>
     indexedDbTier({ database: directory, capacityBytes }),
 };

@@ -40,7 +40,6 @@ import {
   type CheckedOptions,
   checkMemoryOptions,
   checkProfile,
-  type Seams,
   type TensorMemoryOptions,
 } from "../memory/options.js";
 import { admitReused } from "../policy/admit-reused.js";
@@ -49,32 +48,20 @@ import { successorPredictor } from "../predictor/successor.js";
 import { systemRandom } from "../random.js";
 import { nullSink } from "../stats/null-sink.js";
 import { TensorMemory } from "../tensor-memory.js";
-import { nullTier } from "../tier/null.js";
-import type { Tier } from "../tier/tier.js";
 import { describe, TENSOR_KINDS, type TensorKind } from "../types.js";
+import { createTiers, hasStack, planTiers, type TierPlatform } from "./tiers.js";
 
 /** What differs between Node and browsers. */
-export interface Platform {
+export interface Platform extends TierPlatform {
   detectHardware(): HardwareProfile;
   /** Resident bytes of the process; null where nobody tells. */
   readonly residentBytes: (() => number) | null;
-  createSsdTier(
-    options: {
-      readonly directory: string;
-      readonly capacityBytes: number;
-      /** Memory that the tier may hold objects in while it writes them. */
-      readonly bufferBytes: number;
-    },
-    seams: Partial<Seams>,
-  ): Tier;
 }
 
 const RAM_BYTES_MIN = 4 * 2 ** 20;
 const ARENA_BYTES_MIN = 2 ** 20;
 /** Below this, a codec's workspace would take too large a part. */
 const CODEC_RAM_BYTES_MIN = 16 * 2 ** 20;
-/** Chunks that the SSD tier may hold while it writes them. */
-const TIER_CHUNK_COUNT = 4;
 /** Share of what arenas may take that guesses may hold. */
 const GUESS_SHARE = 1 / 8;
 
@@ -93,14 +80,21 @@ function chooseProfile(asked: TensorMemoryOptions["profile"], platform: Platform
 }
 
 /** Lengths of everything that is fixed at the start. */
-function planSizes(profile: HardwareProfile, checked: CheckedOptions) {
+function planSizes(profile: HardwareProfile, checked: CheckedOptions, isStacked: boolean) {
   const ramBytes = checked.ramBytes ?? profile.ramBudgetBytes;
   if (ramBytes < RAM_BYTES_MIN) {
     throw new MisuseError("bad-size", `budgets.ram is at least ${RAM_BYTES_MIN} bytes`);
   }
+  if (ramBytes - checked.warmBytes < RAM_BYTES_MIN) {
+    throw new MisuseError(
+      "bad-size",
+      `budgets.ram is at least ${RAM_BYTES_MIN} bytes longer than budgets.warm`,
+    );
+  }
   const chunkBytes = Math.max(
     CHUNK_BYTES_MIN,
-    Math.min(profile.chunkBytes, floorPowerOfTwo(ramBytes / 64)),
+    // A stack has more buffers: they take no more of the budget together.
+    Math.min(profile.chunkBytes, floorPowerOfTwo(ramBytes / (isStacked ? 128 : 64))),
   );
   for (const [kind, poolBytes] of checked.poolBytes) {
     if (poolBytes < ARENA_BYTES_MIN || poolBytes > ramBytes) {
@@ -112,7 +106,7 @@ function planSizes(profile: HardwareProfile, checked: CheckedOptions) {
   // of the whole goes to staging and metadata.
   const arenaBytesOf = (shareBytes: number) =>
     Math.max(ARENA_BYTES_MIN, Math.min(profile.arenaBytesMax, floorPowerOfTwo(shareBytes / 4)));
-  const arenaBytes = arenaBytesOf(ramBytes * (15 / 16));
+  const arenaBytes = arenaBytesOf(ramBytes * (15 / 16) - checked.warmBytes);
   const poolArenaBytes = (kind: TensorKind) =>
     Math.min(arenaBytes, arenaBytesOf(checked.poolBytes.get(kind) ?? ramBytes));
   let arenaCount = Math.ceil(ramBytes / arenaBytes);
@@ -127,17 +121,6 @@ function planSizes(profile: HardwareProfile, checked: CheckedOptions) {
     slotCapacity: Math.min(SLOT_CAPACITY_MAX, Math.max(4096, Math.floor(ramBytes / 4096))),
     metadataBytes: arenaMetadataBytesMax(ramBytes, profile.granuleBytes, arenaBytes),
   };
-}
-
-function createTier(
-  platform: Platform,
-  checked: CheckedOptions,
-  bufferBytes: number,
-  seams: Partial<Seams>,
-): Tier {
-  if (checked.ssdBytes === 0) return nullTier("ssd");
-  const { directory, ssdBytes } = checked;
-  return platform.createSsdTier({ directory, capacityBytes: ssdBytes, bufferBytes }, seams);
 }
 
 /** Opens everything; on failure everything opened is closed again. */
@@ -155,33 +138,41 @@ export async function composeTensorMemory(
     );
   }
   const profile = chooseProfile(options.profile, platform);
-  const sizes = planSizes(profile, checked);
+  const sizes = planSizes(profile, checked, hasStack(checked, options));
   const { granuleShift, chunkBytes } = sizes;
+  const plan = planTiers(checked, options, chunkBytes);
   const isShared = checkShared(options.shared);
   const createMemory = seams.createMemory ?? (isShared ? createSharedMemory : createUnsharedMemory);
   const core = await ControlPlane.create({ ...sizes, createMemory, wasm: options.wasm?.core });
   // Hashing and coding read copies, so their memories are nobody else's.
   const createPrivateMemory = isShared ? createUnsharedMemory : createMemory;
   const kernels = await compileKernels(options.wasm?.kernels);
-  const hasher = await Hasher.create(profile.queueDepth, createPrivateMemory, kernels);
-  const hasTier = seams.tier !== undefined || checked.ssdBytes > 0;
+  const hasher = await Hasher.create(
+    profile.queueDepth + plan.moveCount,
+    createPrivateMemory,
+    kernels,
+  );
+  const hasTier = seams.tier !== undefined || checked.ssdBytes > 0 || plan.isStacked;
   const codec: Codec | null =
     hasTier && sizes.ramBytes >= CODEC_RAM_BYTES_MIN
       ? unitCodec({ createMemory: createPrivateMemory, wasm: kernels })
       : null;
   const unitBytes = codec?.unitBytesMax ?? 0;
   const codecBytes = codec === null ? 0 : codec.workspaceBytes + chunkBytes;
-  const stagingBytes = profile.queueDepth * (chunkBytes + unitBytes) + codecBytes;
+  const engineBytes = profile.queueDepth * (chunkBytes + unitBytes) + codecBytes;
+  const stagingBytes = engineBytes + plan.moveCount * chunkBytes + plan.bufferBytes;
   const budget = new Budget(sizes.ramBytes);
-  const hasOwnTier = seams.tier === undefined && checked.ssdBytes > 0;
-  const bufferBytes = hasOwnTier ? TIER_CHUNK_COUNT * chunkBytes : 0;
   if (
     !budget.tryCharge("control", core.byteLength + hasher.byteLength) ||
-    !budget.tryCharge("staging", stagingBytes + bufferBytes)
+    !budget.tryCharge("staging", stagingBytes) ||
+    !budget.tryCharge("warm", checked.warmBytes)
   ) {
     throw new MisuseError("bad-size", "budgets.ram is too small for its own bookkeeping");
   }
-  const tier = seams.tier ?? createTier(platform, checked, bufferBytes, seams);
+  const clock = seams.clock ?? systemClock;
+  const events = new EventHub();
+  const made = { platform, checked, options, plan, chunkBytes, clock, hasher, events };
+  const { tier, stack } = createTiers(made);
   if (checked.isDurable && !tier.capabilities.hasDurableCommit) {
     throw new MisuseError("unsupported", "ssd.mode durable on a tier that cannot promise it");
   }
@@ -189,10 +180,8 @@ export async function composeTensorMemory(
   try {
     throwIfAborted(options.signal, tier.name);
     const { tenant, fingerprint, isDurable } = checked;
-    const clock = seams.clock ?? systemClock;
     const policy = seams.evictionPolicy ?? learntPolicy({ clock });
     const isDebug = options.debug === true;
-    const events = new EventHub();
     const directory = new Directory();
     const staging = new Staging(profile.queueDepth, chunkBytes, unitBytes);
     const namespace = { tenant, fingerprint };
@@ -299,6 +288,7 @@ export async function composeTensorMemory(
     const workers = new Workers({ ...parts, reclaimer, random });
     return new TensorMemory({
       ...parts,
+      stack,
       guards,
       repeated,
       workers,

@@ -9,12 +9,13 @@ import { composeTensorMemory, type Platform } from "./compose.js";
 const nodePlatform: Platform = {
   detectHardware,
   residentBytes: () => process.memoryUsage.rss(),
+  hasHdd: true,
   createSsdTier: (place, { fileSystem = nodeFileSystem, random }) =>
     new FsTier({ ...place, fileSystem, ...(random && { random }) }),
 };
 
 /**
- * Builds a heap for tensors over RAM and, if `budgets.ssd` is given, a directory.
+ * Builds a heap for tensors over RAM and the tiers that have a budget.
  *
  * @throws {MisuseError} `bad-option`, `bad-size`, `unsupported`.
  * @throws {TierError} `busy` — another process holds the directory; `io`; `aborted`.

@@ -22,6 +22,7 @@ export const HEADER_BYTES_MIN = 256;
 export const HEADER_BYTES_MAX = 65536;
 /** A multiple of this; the hash wants more than 240 bytes before it. */
 const HEADER_UNIT_BYTES = 256;
+const EXPIRES_OFFSET = 120;
 const FIXED_BYTES = 128;
 export const TRAILER_BYTES = 16;
 /** Codec of a record whose stored bytes are the tensor's. Others are of `codec/codec.ts`. */
@@ -29,7 +30,8 @@ export const CODEC_RAW = 0;
 const HASH_XXH3_128 = 1;
 const FLAG_DURABLE = 1;
 const FLAG_SAVED = 2;
-const FLAGS_KNOWN = FLAG_DURABLE | FLAG_SAVED;
+const FLAG_EXPIRES = 4;
+const FLAGS_KNOWN = FLAG_DURABLE | FLAG_SAVED | FLAG_EXPIRES;
 
 /** Whose record it is, and of which tensor: the parts of its key. */
 export interface RecordName {
@@ -53,6 +55,8 @@ export interface RecordHeader extends RecordName {
   readonly generation: number;
   readonly rawBytes: number;
   readonly storedBytes: number;
+  /** From then on nobody finds it; in milliseconds since 1970. 0: never. */
+  readonly expiresMs: number;
 }
 
 export type HeaderVerdict =
@@ -85,11 +89,11 @@ export function encodeHeader(header: RecordHeader): PrivateBytes {
   const view = new DataView(bytes.buffer);
   view.setUint32(0, RECORD_MAGIC, true);
   view.setUint16(4, RECORD_VERSION, true);
-  view.setUint16(
-    6,
-    (header.isDurable ? FLAG_DURABLE : 0) | (header.isSaved ? FLAG_SAVED : 0),
-    true,
-  );
+  const flags =
+    (header.isDurable ? FLAG_DURABLE : 0) |
+    (header.isSaved ? FLAG_SAVED : 0) |
+    (header.expiresMs > 0 ? FLAG_EXPIRES : 0);
+  view.setUint16(6, flags, true);
   view.setUint32(8, bytes.byteLength, true);
   view.setUint8(12, header.codecId);
   view.setUint8(13, dtypeTraits(header.dtype).id);
@@ -105,6 +109,7 @@ export function encodeHeader(header: RecordHeader): PrivateBytes {
   for (const [index, length] of header.shape.entries()) {
     view.setBigUint64(56 + index * 8, BigInt(length), true);
   }
+  view.setBigUint64(EXPIRES_OFFSET, BigInt(header.expiresMs), true);
   let offset = FIXED_BYTES;
   for (const text of texts) {
     bytes.set(text, offset);
@@ -154,6 +159,8 @@ export function decodeHeader(bytes: Uint8Array): HeaderVerdict {
     number,
     ...number[],
   ];
+  const expires = view.getBigUint64(EXPIRES_OFFSET, true);
+  if (expires > BigInt(Number.MAX_SAFE_INTEGER)) return damaged("a date overflows");
   let shapeBytes = dtypeTraits(dtype).elementBytes;
   for (const length of shape) shapeBytes *= length;
   if (shapeBytes !== rawBytes || rawBytes === 0) return damaged("shape and length disagree");
@@ -185,6 +192,7 @@ export function decodeHeader(bytes: Uint8Array): HeaderVerdict {
     generation,
     rawBytes,
     storedBytes,
+    expiresMs: Number(expires),
   };
   const canonical = encodeHeader(header);
   if (canonical.byteLength !== headerBytes) return damaged("header length is not canonical");

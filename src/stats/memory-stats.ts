@@ -4,9 +4,10 @@ import type { CodecStats } from "../cache/codec-meter.js";
 import type { DisposableStats } from "../cache/disposables.js";
 import type { GuardStats } from "../cache/guards.js";
 import type { LookupStats } from "../cache/hierarchical-cache.js";
-import type { SwapperStats } from "../cache/memory-swapper.js";
 import type { PrefetchStats } from "../cache/prefetcher.js";
 import type { PressureWatchStats } from "../cache/pressure-watch.js";
+import type { SwapperStats } from "../cache/swapper-stats.js";
+import type { LevelStats } from "../cache/tier-level.js";
 import type { LockCounters } from "../core/lanes.js";
 import type { ArenaShelfStats } from "../memory/arena-shelf.js";
 import type { BudgetStats } from "../memory/budget.js";
@@ -30,7 +31,10 @@ export interface MemoryStats {
   readonly prefetch: PrefetchStats;
   readonly disposables: DisposableStats;
   readonly background: PressureWatchStats;
+  /** All tiers below the arenas together. */
   readonly tier: TierStats & { readonly name: string };
+  /** RAM first, then each tier below it. */
+  readonly tiers: readonly LevelStats[];
   /** What was written in which codec, most bytes first; nothing without codecs. */
   readonly codecs: readonly CodecStats[];
   readonly policy: string;
@@ -56,6 +60,7 @@ export interface StatsSources {
   readonly watch: { stats(): PressureWatchStats };
   readonly tier: { readonly name: string; stats(): TierStats };
   readonly engine: { codecStats(): CodecStats[] };
+  readonly stack: { levels(): LevelStats[] } | null;
   readonly policy: { readonly name: string };
   readonly leaks: readonly { stats(): LeakStats }[];
   readonly guards: { stats(): GuardStats } | null;
@@ -81,6 +86,7 @@ export function collectStats(sources: StatsSources): MemoryStats {
     background: sources.watch.stats(),
     tier: { name: sources.tier.name, ...sources.tier.stats() },
     codecs: sources.engine.codecStats(),
+    tiers: [ramLevel(sources), ...levelsBelow(sources)],
     policy: sources.policy.name,
     leaks: sources.leaks
       .map((watch) => watch.stats())
@@ -91,5 +97,60 @@ export function collectStats(sources: StatsSources): MemoryStats {
     guards: sources.guards?.stats() ?? null,
     droppedEventCount: sources.events.droppedCount,
     lock: sources.core.lanes?.lockCounters ?? null,
+  };
+}
+
+const NOTHING = {
+  skips: 0,
+  promotions: 0,
+  demotions: 0,
+  cleanEvictions: 0,
+  breaker: "closed",
+  failureCount: 0,
+} as const;
+
+function ramLevel({ budget, swapper, cache }: StatsSources): LevelStats {
+  const { limitBytes, usedBytes } = budget.stats();
+  const transfers = swapper.stats();
+  const { hits, joins, misses } = cache.lookupStats();
+  return {
+    ...NOTHING,
+    name: "ram",
+    priority: 0,
+    capacityBytes: limitBytes,
+    storedBytes: transfers.hotBytes,
+    physicalBytes: usedBytes,
+    objectCount: transfers.hotCount,
+    hits: hits + joins,
+    misses,
+    loads: hits + joins,
+    promotions: transfers.swapInCount,
+    demotions: transfers.swapOutCount,
+    cleanEvictions: transfers.cleanEvictionCount,
+    bytesWritten: transfers.rawBytesIn,
+    bytesRead: transfers.rawBytesOut,
+    latencyMs: null,
+    bytesPerSecond: null,
+  };
+}
+
+function levelsBelow(sources: StatsSources): LevelStats[] {
+  const levels = sources.stack?.levels() ?? [loneLevel(sources)];
+  return levels.map((level, index) => ({ ...level, priority: index + 1 }));
+}
+
+/** A tier that is no stack knows nothing of lookups: what was loaded was found there. */
+function loneLevel({ tier, swapper, cache }: StatsSources): LevelStats {
+  const { swapInCount, latencyMs, bytesPerSecond } = swapper.stats();
+  return {
+    ...NOTHING,
+    ...tier.stats(),
+    name: tier.name,
+    priority: 1,
+    hits: swapInCount,
+    misses: cache.lookupStats().misses - swapInCount,
+    loads: swapInCount,
+    latencyMs,
+    bytesPerSecond,
   };
 }

@@ -68,7 +68,7 @@ function blockRows({ kind, freeBlocks, cachedBlocks }: MemoryStats["pools"][numb
 }
 
 export function formatReport(stats: MemoryStats): string {
-  const { budget, arenas, lookups, transfers, prefetch, disposables, tier } = stats;
+  const { budget, arenas, lookups, transfers, prefetch, disposables } = stats;
   const sections: string[] = [];
   sections.push(
     formatTable([
@@ -79,6 +79,7 @@ export function formatReport(stats: MemoryStats): string {
         `${formatBytes(budget.byCategory.arenas)}, ${formatBytes(arenas.spareBytes)}`,
       ],
       ["  staging", formatBytes(budget.byCategory.staging)],
+      ["  warm tier", formatBytes(budget.byCategory.warm)],
       ["  control plane", formatBytes(budget.byCategory.control)],
       ["  retired, not collected yet", formatBytes(budget.byCategory.retired)],
     ]),
@@ -125,16 +126,18 @@ export function formatReport(stats: MemoryStats): string {
         `${lookups.joins}`,
         `${lookups.misses}`,
       ],
-      [
-        tier.name,
-        `${tier.objectCount} records`,
-        formatBytes(tier.storedBytes),
-        "",
-        "",
-        "",
-        formatBytes(tier.bytesWritten),
-        formatBytes(tier.bytesRead),
-      ],
+      ...stats.tiers
+        .slice(1)
+        .map((level) => [
+          level.name,
+          `${level.objectCount} records`,
+          formatBytes(level.storedBytes),
+          `${level.loads}`,
+          "",
+          "",
+          formatBytes(level.bytesWritten),
+          formatBytes(level.bytesRead),
+        ]),
     ]),
   );
   sections.push(

@@ -34,7 +34,11 @@ export {
   type EvictionPolicyLacks,
   evictionPolicyConformance,
 } from "./policy-conformance.js";
-export { lifetimePredictorConformance, predictorConformance } from "./predictor-conformance.js";
+export {
+  lifetimePredictorConformance,
+  predictorConformance,
+  tierPredictorConformance,
+} from "./predictor-conformance.js";
 export {
   type CrashReport,
   exploreCrashes,

@@ -1,6 +1,8 @@
-// Conformance suites of the seams `predictor/predictor.ts` and `lifetime/lifetime-predictor.ts`.
+// Conformance suites of the seams `predictor/predictor.ts`, `predictor/tier-predictor.ts` and
+// `lifetime/lifetime-predictor.ts`.
 import type { LifetimePredictor } from "../lifetime/lifetime-predictor.js";
 import type { Predictor } from "../predictor/predictor.js";
+import type { TierPredictor } from "../predictor/tier-predictor.js";
 import { assert, assertEqual, type ConformanceCase } from "./conformance.js";
 
 /** @param make Gives a predictor that has observed nothing. */
@@ -62,6 +64,34 @@ export function lifetimePredictorConformance(
         predictor.observe(sample, 0);
         predictor.observe(sample, Number.POSITIVE_INFINITY);
         assert(!Number.isNaN(predictor.expectedMs(sample)), "the expected lifetime is NaN");
+      },
+    },
+  ];
+}
+
+/** @param make Gives a predictor that has observed nothing. */
+export function tierPredictorConformance(make: () => Promise<TierPredictor>): ConformanceCase[] {
+  const sample = { kind: "KV_CACHE", byteLength: 65536, intervalMs: null } as const;
+  const isSound = (ms: number | null) => ms === null || (ms >= 0 && !Number.isNaN(ms));
+  return [
+    {
+      name: "knows nothing before it has observed anything",
+      run: async () => {
+        const predictor = await make();
+        assertEqual(predictor.expectedReuseMs(sample), null, "the expected interval");
+      },
+    },
+    {
+      name: "expects no negative interval, whatever it observes",
+      run: async () => {
+        const predictor = await make();
+        for (const intervalMs of [0, 1, 1e12, 5, Number.POSITIVE_INFINITY, 7]) {
+          for (let step = 0; step < 10; step++) predictor.observe({ ...sample, intervalMs });
+          const expected = predictor.expectedReuseMs(sample);
+          assert(isSound(expected), `the expected interval is ${expected}`);
+        }
+        assert(isSound(predictor.expectedReuseMs({ ...sample, kind: "other" })), "another kind");
+        assert(isSound(predictor.expectedReuseMs({ ...sample, byteLength: 0 })), "another length");
       },
     },
   ];

@@ -10,6 +10,8 @@ export interface MemoryTierOptions {
   readonly name?: string;
   /** Default: Infinity. */
   readonly capacityBytes?: number;
+  /** Default: true, as of a tier that may be wrong. */
+  readonly needsReadBack?: boolean;
 }
 
 export function memoryTier(options: MemoryTierOptions = {}): Tier {
@@ -24,7 +26,11 @@ export function memoryTier(options: MemoryTierOptions = {}): Tier {
 
   return {
     name,
-    capabilities: { isPersistent: false, hasDurableCommit: false, needsReadBack: true },
+    capabilities: {
+      isPersistent: false,
+      hasDurableCommit: false,
+      needsReadBack: options.needsReadBack ?? true,
+    },
     open: async () => {
       isOpen = true;
     },

@@ -5,6 +5,8 @@
 // and become visible at its commit, replacing any object of that key; until then, and after an
 // abort or a crash, the old object is what a reader finds. Operations on one key are serialised by
 // the caller; those on different keys may overlap.
+import type { Clock } from "../clock.js";
+import type { Random } from "../random.js";
 import type { PrivateBytes } from "../util/private-bytes.js";
 
 /** 64 lower-case hexadecimal digits. */
@@ -20,6 +22,18 @@ export interface TierCapabilities {
    * from the memory that the write went to.
    */
   readonly needsReadBack: boolean;
+}
+
+/** What a caller may tell about an object beforehand. Only stacked tiers look at it. */
+export interface ObjectHints {
+  /** What it is for; objects of one kind are taken to behave alike. */
+  readonly kind: string;
+  /** It will be committed durably. */
+  readonly isDurable: boolean;
+  /** It has to outlive the process. */
+  readonly isSaved: boolean;
+  /** When it loses its worth, in milliseconds since 1970; 0: never. A tier may drop it from then on. */
+  readonly expiresMs: number;
 }
 
 export interface TierStats {
@@ -79,10 +93,11 @@ export interface Tier {
   /**
    * Starts an object of exactly `byteLength` bytes.
    *
+   * @param hints Without them the object is taken to be durable, and to outlive the process.
    * @returns `"no-space"` when it would exceed the capacity.
    * @throws {TierError} `io`, `busy`, `closed`.
    */
-  begin(key: TierKey, byteLength: number): Promise<TierWriter | "no-space">;
+  begin(key: TierKey, byteLength: number, hints?: ObjectHints): Promise<TierWriter | "no-space">;
   /** @returns null when there is no object of that key. @throws {TierError} `io`, `busy`, `closed`. */
   openRead(key: TierKey): Promise<TierReader | null>;
   /** @returns Whether there was an object. @throws {TierError} `io`, `closed`. */
@@ -95,3 +110,11 @@ export interface Tier {
   /** Waits for commits under way; open writers are aborted. May be called again. */
   close(): Promise<void>;
 }
+
+/** Makes a tier out of what the memory has chosen for it. */
+export type TierFactory = (parts: {
+  /** Physical bytes at most; Infinity: no limit. */
+  readonly capacityBytes: number;
+  readonly clock: Clock;
+  readonly random: Random;
+}) => Tier;

@@ -76,6 +76,31 @@ describe("the chat example", () => {
     expect(records()).toEqual([]);
   });
 
+  test("gives equal tokens over RAM, SSD and HDD, each inside its budget", async () => {
+    try {
+      const tiers = ["--warm", "2MiB", "--ssd", "2MiB", "--hdd", "1GiB"];
+      const { code, stdout } = await chat([...SMALL, "--json", "--ram", "14MiB", ...tiers]);
+      const { run } = JSON.parse(stdout);
+      expect(code).toBe(0);
+      expect(run).toMatchObject({ turnsWrong: 0, turnsCompared: 20, chatsRecomputed: 0 });
+      expect(run.stats.tiers.map(({ name }: { name: string }) => name)).toEqual([
+        "ram",
+        "warm",
+        "ssd",
+        "hdd",
+      ]);
+      let loadCount = 0;
+      for (const tier of run.stats.tiers.slice(1)) {
+        expect(tier.physicalBytes).toBeLessThanOrEqual(tier.capacityBytes);
+        expect(tier.loads, tier.name).toBeGreaterThan(0);
+        loadCount += tier.loads;
+      }
+      expect(loadCount).toBe(run.stats.transfers.swapInCount);
+    } finally {
+      rmSync(`${directory}-hdd`, { recursive: true, force: true });
+    }
+  });
+
   test("stops on Ctrl-C with everything saved, and resumes without computing again", async () => {
     const stopped = await chat(SMALL, signalAfter(8, "SIGINT"));
     expect(stopped.code).toBe(130);

@@ -262,7 +262,15 @@ describe("without room for the codec", () => {
     const shape = [100, 100];
     const header: RecordHeader = {
       ...{ tenant: "", fingerprint: "", id: "a", kind: "PARAMETERS", layout: "row-major" },
-      ...{ dtype: "f32", shape, codecId: 0, isDurable: false, isSaved: false, generation: 1 },
+      ...{
+        dtype: "f32",
+        shape,
+        codecId: 0,
+        isDurable: false,
+        isSaved: false,
+        generation: 1,
+        expiresMs: 0,
+      },
       ...{ rawBytes: 40_000, storedBytes: 40_000 },
     };
     const coding = { isAlways: true, limit: null };
@@ -492,7 +500,7 @@ describe("a coded record", () => {
     expect(key).toBe(await recordKey(name, true));
     const header: RecordHeader = {
       ...{ ...name, kind: "KV_CACHE", dtype: "f32", shape: [10, 64], layout: "row-major" },
-      ...{ codecId: 16, isDurable: false, isSaved: true, generation: 1 },
+      ...{ codecId: 16, isDurable: false, isSaved: true, generation: 1, expiresMs: 0 },
       ...{ rawBytes: 2560, storedBytes: 0 },
     };
     const units = bytes.subarray(256, bytes.byteLength - 16);

@@ -15,7 +15,9 @@ import { unknownLifetime } from "../../src/lifetime/unknown-lifetime.js";
 import { admitAll } from "../../src/policy/admit-all.js";
 import { admitReused } from "../../src/policy/admit-reused.js";
 import { noPredictor } from "../../src/predictor/none.js";
+import { reuseIntervals } from "../../src/predictor/reuse-intervals.js";
 import { successorPredictor } from "../../src/predictor/successor.js";
+import { unknownReuse } from "../../src/predictor/unknown-reuse.js";
 import { seededRandom, systemRandom } from "../../src/random.js";
 import { nullSink } from "../../src/stats/null-sink.js";
 import {
@@ -36,6 +38,7 @@ import {
   statsSinkConformance,
   type TierFixture,
   tierConformance,
+  tierPredictorConformance,
 } from "../../src/testing/index.js";
 import type { FileSystem } from "../../src/tier/file-system.js";
 import { nodeFileSystem } from "../../src/tier/file-system-node.js";
@@ -43,6 +46,7 @@ import { FsTier } from "../../src/tier/fs.js";
 import { memoryTier } from "../../src/tier/memory.js";
 import { nullTier } from "../../src/tier/null.js";
 import { EVICTION_POLICIES } from "../support/policies.js";
+import { stackOf } from "../support/stacks.js";
 
 function suite(name: string, cases: readonly ConformanceCase[]): void {
   describe(name, () => {
@@ -82,6 +86,21 @@ async function shortTier({ capacityBytes }: { capacityBytes: number }): Promise<
   return { tier: make(), reopened: async () => make(), dispose: async () => {} };
 }
 
+/** Directories on real disks, the first one too short for what the suite stores in a small tier. */
+async function stackFixture(levelCount: number, capacityBytes: number): Promise<TierFixture> {
+  const { directory, dispose } = await temporaryDirectory();
+  const isSmall = capacityBytes < 2 ** 20;
+  const shares = isSmall ? [0, capacityBytes] : [capacityBytes / 4, (3 * capacityBytes) / 4];
+  const make = () => {
+    const stores = shares.map((bytes, index) =>
+      fsTier(nodeFileSystem, join(directory, `${index}`), bytes),
+    );
+    const warm = memoryTier({ name: "warm", capacityBytes: 0, needsReadBack: false });
+    return stackOf(levelCount === 3 ? [warm, ...stores] : stores).stack;
+  };
+  return { tier: make(), reopened: async () => make(), dispose };
+}
+
 suite(
   "Arena: linear",
   arenaConformance(async () => linearArenas(createUnsharedMemory)),
@@ -118,6 +137,15 @@ suite(
 );
 
 suite(
+  "Tier: stack of two directories",
+  tierConformance((options) => stackFixture(2, options.capacityBytes)),
+);
+suite(
+  "Tier: stack of RAM and two directories",
+  tierConformance((options) => stackFixture(3, options.capacityBytes)),
+);
+
+suite(
   "Codec: plain",
   codecConformance(async () => plainCodec),
 );
@@ -148,6 +176,14 @@ suite(
 suite(
   "Predictor: successor",
   predictorConformance(async () => successorPredictor()),
+);
+suite(
+  "TierPredictor: reuse-intervals",
+  tierPredictorConformance(async () => reuseIntervals()),
+);
+suite(
+  "TierPredictor: unknown",
+  tierPredictorConformance(async () => unknownReuse),
 );
 suite(
   "Predictor: none",

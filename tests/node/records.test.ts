@@ -37,6 +37,17 @@ describe("the header", () => {
     expect(decodeHeader(bytes)).toEqual({ verdict: "valid", header: HEADER, headerBytes: 256 });
   });
 
+  it("has these two fields when it expires, for ever", () => {
+    const header = { ...HEADER, expiresMs: 1_800_000_000_000 };
+    const bytes = encodeHeader(header);
+    expect(hex(bytes.subarray(4, 8))).toBe("01000600");
+    expect(hex(bytes.subarray(112, 128))).toBe("000000000000000000505c18a3010000");
+    expect(decodeHeader(bytes)).toEqual({ verdict: "valid", header, headerBytes: 256 });
+    const without = encodeHeader(HEADER);
+    for (const place of [6, 120, 121, 122, 123, 124, 125]) without[place] = bytes[place] as number;
+    expect(hex(without)).toBe(hex(bytes));
+  });
+
   it("grows with its names, in units of 256 bytes", () => {
     for (const [length, headerBytes] of [
       [0, 256],
@@ -54,7 +65,10 @@ describe("the header", () => {
   const hostile: readonly [string, string, (view: DataView) => void][] = [
     ["no magic", "damaged", (view) => view.setUint32(0, 0)],
     ["another version", "incompatible", (view) => view.setUint16(4, 2, true)],
-    ["unknown flags", "incompatible", (view) => view.setUint16(6, 4, true)],
+    ["unknown flags", "incompatible", (view) => view.setUint16(6, 8, true)],
+    ["an expiry at no time", "damaged", (view) => view.setUint16(6, 6, true)],
+    ["a time without an expiry", "damaged", (view) => view.setUint8(120, 1)],
+    ["a time past 2^53", "damaged", (view) => view.setUint16(126, 0xffff, true)],
     ["another hash", "incompatible", (view) => view.setUint8(17, 2)],
     ["a header of 4 GiB", "damaged", (view) => view.setUint32(8, 2 ** 32 - 1, true)],
     ["a header of nothing", "damaged", (view) => view.setUint32(8, 0, true)],
@@ -168,8 +182,8 @@ describe("a record file", () => {
       const flipped = bytes.slice();
       const index = bit >> 3;
       flipped[index] = (flipped[index] as number) ^ (1 << (bit & 7));
-      // The two flags that are known change whose record it is, and the digest.
-      const isKnownFlag = index === 6 && (bit & 7) < 2;
+      // The three flags that are known change whose record it is, and the digest.
+      const isKnownFlag = index === 6 && (bit & 7) < 3;
       // So does the codec of coded records.
       const isKnownCodec = index === 12 && (bit & 7) === 4;
       const isOther = otherVersion.has(index) && !isKnownFlag && !isKnownCodec;

@@ -74,6 +74,7 @@ export const HEADER: RecordHeader = {
   generation: 1_700_000_000_000,
   rawBytes: 131_072,
   storedBytes: 131_072,
+  expiresMs: 0,
 };
 
 /** An encoded header, changed. */

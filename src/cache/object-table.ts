@@ -1,0 +1,99 @@
+// Which objects a stack of tiers knows of, and who uses them. A hint: what lies in a level is asked of
+// the level.
+import type { ObjectHints, TierCapabilities, TierKey } from "../tier/tier.js";
+import type { StackObject, TierLevel } from "./tier-level.js";
+
+export class ObjectTable {
+  readonly #objects = new Map<TierKey, StackObject>();
+
+  get(key: TierKey): StackObject | undefined {
+    return this.#objects.get(key);
+  }
+
+  /** Objects that at least one level holds. */
+  get heldCount(): number {
+    let count = 0;
+    for (const { held } of this.#objects.values()) if (held !== 0) count += 1;
+    return count;
+  }
+
+  heldKeys(): TierKey[] {
+    return [...this.#objects.values()].filter(({ held }) => held !== 0).map(({ key }) => key);
+  }
+
+  /** The object of that key, once nothing moves it; nothing will until it is released. */
+  async use(key: TierKey): Promise<StackObject> {
+    for (;;) {
+      const known = this.#objects.get(key);
+      const work = known?.work ?? null;
+      if (work === null) {
+        const object = known ?? this.#add(key);
+        object.userCount += 1;
+        return object;
+      }
+      await work;
+    }
+  }
+
+  release(object: StackObject): void {
+    object.userCount -= 1;
+    this.forget(object);
+  }
+
+  /** Forgets an object of which there is nothing to know. */
+  forget(object: StackObject): void {
+    if (object.held !== 0 || object.stale !== 0) return;
+    if (object.userCount === 0 && object.work === null) this.#objects.delete(object.key);
+  }
+
+  /** Notes what a level holds that was opened just now. */
+  found(level: TierLevel, keys: ReadonlySet<TierKey>, nowMs: number): void {
+    for (const key of [...level.staleKeys]) {
+      const object = this.#objects.get(key);
+      if (object === undefined || keys.has(key)) continue;
+      level.drop(object);
+      this.forget(object);
+    }
+    for (const key of keys) {
+      const object = this.#objects.get(key) ?? this.#add(key);
+      object.lastUseMs = object.useCount === 0 ? nowMs : object.lastUseMs;
+      // Below another copy it may be an older object: a crash does not tell.
+      if (object.held !== 0 || object.stale !== 0) level.distrust(object);
+      else level.hold(object);
+    }
+  }
+
+  #add(key: TierKey): StackObject {
+    const object: StackObject = {
+      key,
+      byteLength: null,
+      kind: null,
+      isDurable: null,
+      isSaved: null,
+      expiresMs: 0,
+      held: 0,
+      stale: 0,
+      userCount: 0,
+      work: null,
+      isDamaged: false,
+      useCount: 0,
+      lastUseMs: 0,
+      intervalMs: null,
+    };
+    this.#objects.set(key, object);
+    return object;
+  }
+}
+
+/** Whether a level can promise what an object needs, as far as any level of the stack can. */
+export function keepsPromise(
+  level: TierLevel,
+  needs: Partial<Pick<ObjectHints, "isDurable" | "isSaved">> | StackObject,
+  stack: TierCapabilities,
+): boolean {
+  const { isPersistent, hasDurableCommit } = level.tier.capabilities;
+  const isDurable = needs.isDurable ?? true;
+  const isSaved = (needs.isSaved ?? true) || isDurable;
+  if (isDurable && stack.hasDurableCommit && !hasDurableCommit) return false;
+  return !isSaved || !stack.isPersistent || isPersistent;
+}

@@ -1,0 +1,23 @@
+// What the swapper counts.
+
+export interface SwapperStats {
+  /** Demotions that wrote: the cold copy became the only one. */
+  readonly swapOutCount: number;
+  /** Loads of a tensor whose only copy was cold. */
+  readonly swapInCount: number;
+  /** Hot blocks given up without a write, because a valid copy was there. */
+  readonly cleanEvictionCount: number;
+  /** Copies written by `save`. */
+  readonly saveCount: number;
+  /** Demotions given up because the tensor was pinned or written meanwhile. */
+  readonly vetoCount: number;
+  readonly noSpaceCount: number;
+  readonly failedCount: number;
+  readonly rawBytesOut: number;
+  readonly rawBytesIn: number;
+  readonly hotBytes: number;
+  readonly hotCount: number;
+  /** Of loads, measured; null until there was one that could tell. */
+  readonly latencyMs: number | null;
+  readonly bytesPerSecond: number | null;
+}

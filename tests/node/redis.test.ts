@@ -1,0 +1,344 @@
+// The remote tier on a real server: the seam's suite, a memory on top of it, and a network that fails.
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { systemClock } from "../../src/clock.js";
+import { TierError } from "../../src/errors.js";
+import { systemRandom } from "../../src/random.js";
+import type { TensorMemory } from "../../src/tensor-memory.js";
+import { type TierFixture, tierConformance } from "../../src/testing/index.js";
+import { type RedisTierOptions, redisTier } from "../../src/tier/redis.js";
+import type { Tier } from "../../src/tier/tier.js";
+import { type FaultyProxy, type ProxyFault, startProxy } from "../support/faulty-proxy.js";
+import { closeMemory, openMemory } from "../support/oracle.js";
+import { freePort, NO_REDIS, type RedisServer, startRedis } from "../support/redis-server.js";
+import { keyOf, objectOf, put, SWAPPED, versionAt } from "../support/stacks.js";
+
+const MIB = 2 ** 20;
+const TIMEOUT_MS = 200;
+const parts = { clock: systemClock, random: systemRandom };
+const code = (name: string) => expect.objectContaining({ code: name });
+
+let server: RedisServer;
+let prefixCount = 0;
+
+const nextPrefix = () => `test-${++prefixCount}`;
+const tierOn = (options: RedisTierOptions, capacityBytes = 2 ** 30): Tier =>
+  redisTier(options)({ ...parts, capacityBytes });
+
+async function open(options: RedisTierOptions, capacityBytes?: number): Promise<Tier> {
+  const tier = tierOn(options, capacityBytes);
+  await tier.open();
+  return tier;
+}
+
+if (NO_REDIS !== undefined) console.log(`the remote tier is not tested: ${NO_REDIS}`);
+
+describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""}`, () => {
+  beforeAll(async () => {
+    server = await startRedis();
+  });
+  afterAll(async () => {
+    await server.stop();
+  });
+
+  const suites: readonly [string, () => RedisTierOptions][] = [
+    ["over a socket", () => ({ socketPath: server.socketPath, prefix: nextPrefix() })],
+    ["over TCP, in short chunks", () => ({ url: server.url, prefix: "a*b[c]", chunkBytes: 1024 })],
+  ];
+  for (const [name, makeOptions] of suites) {
+    describe(`Tier: Redis ${name}`, () => {
+      const make = async ({ capacityBytes }: { capacityBytes: number }): Promise<TierFixture> => {
+        await server.ask("FLUSHALL");
+        const options = makeOptions();
+        const again = () => tierOn(options, capacityBytes);
+        return { tier: again(), reopened: async () => again(), dispose: async () => {} };
+      };
+      for (const { name: each, skip, run } of tierConformance(make)) {
+        if (skip === undefined) it(each, run);
+        else it.skip(`${each} (${skip})`, () => {});
+      }
+    });
+  }
+
+  it("keeps the keys of an object in one slot of a cluster", async () => {
+    const prefix = nextPrefix();
+    const tier = await open({ url: server.url, prefix, chunkBytes: 1024 });
+    await put(tier, 1, objectOf(1, 1, 5000));
+    const names = (await server.ask("KEYS", `${prefix}:*`)).match(/test-\S+/g) ?? [];
+    expect(names.length).toBe(6);
+    const tags = new Set(names.map((name) => /\{(.*?)\}/.exec(name)?.[1]));
+    expect([...tags]).toEqual([keyOf(1)]);
+    await tier.delete(keyOf(1));
+    expect(await server.ask("KEYS", `${prefix}:*`)).toBe("*0\r\n");
+    await tier.close();
+  });
+
+  it("works on a cluster", async () => {
+    const node = await startRedis([
+      "--cluster-enabled",
+      "yes",
+      "--cluster-announce-ip",
+      "127.0.0.1",
+    ]);
+    try {
+      await node.ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383");
+      for (let attempt = 0; attempt < 100; attempt++) {
+        if ((await node.ask("CLUSTER", "INFO")).includes("cluster_state:ok")) break;
+        await systemClock.sleep(50);
+      }
+      const nodes = [{ host: "127.0.0.1", port: node.port }];
+      const tier = await open({ nodes, chunkBytes: 1024 });
+      for (let key = 0; key < 20; key++) await put(tier, key, objectOf(key, 1, 3000));
+      for (let key = 0; key < 20; key++) expect(await versionAt(tier, key)).toBe(1);
+      await tier.close();
+      const again = await open({ nodes });
+      expect(again.stats().objectCount).toBe(20);
+      expect(await again.delete(keyOf(3))).toBe(true);
+      expect(await versionAt(again, 3)).toBe(0);
+      await again.close();
+    } finally {
+      await node.stop();
+    }
+  });
+
+  it("lets the server drop what has expired", async () => {
+    const prefix = nextPrefix();
+    const tier = await open({ url: server.url, prefix, ttlMs: 150 }, 1000);
+    await put(tier, 1, objectOf(1, 1, 800));
+    await put(tier, 2, objectOf(2, 1, 100), { ...SWAPPED, expiresMs: Date.now() + 60_000 });
+    expect(await versionAt(tier, 1)).toBe(1);
+    await systemClock.sleep(250);
+    // The room is there again, before anybody has looked.
+    expect(await put(tier, 3, objectOf(3, 1, 900))).toBe("stored");
+    expect(await versionAt(tier, 1)).toBe(0);
+    expect(await versionAt(tier, 2)).toBe(0);
+    await systemClock.sleep(250);
+    expect(await server.ask("KEYS", `${prefix}:*`)).toBe("*0\r\n");
+    await tier.close();
+  });
+
+  it("never shows what was cut off, and sweeps it", async () => {
+    const prefix = nextPrefix();
+    const options = { url: server.url, prefix, chunkBytes: 1024 };
+    const tier = await open(options);
+    await put(tier, 1, objectOf(1, 1, 3000));
+    const writer = await tier.begin(keyOf(1), 5000);
+    if (writer === "no-space") throw new Error("no room");
+    await writer.write(objectOf(1, 2, 5000));
+    // The process is gone before the commit.
+    const again = await open(options);
+    expect(await versionAt(again, 1)).toBe(1);
+    expect((await server.ask("KEYS", `${prefix}:*`)).startsWith("*4\r\n")).toBe(true);
+    await again.close();
+    await tier.close();
+  });
+
+  it("says that there is no space when the server says so", async () => {
+    const small = await startRedis(["--maxmemory", "3mb", "--maxmemory-policy", "noeviction"]);
+    try {
+      const tier = await open({ url: small.url });
+      let storedCount = 0;
+      for (let key = 0; key < 20; key++) {
+        if ((await put(tier, key, objectOf(key, 1, 256 * 1024))) === "stored") storedCount += 1;
+      }
+      expect(storedCount).toBeGreaterThan(0);
+      expect(storedCount).toBeLessThan(20);
+      for (let key = 0; key < storedCount; key++) expect(await versionAt(tier, key)).toBe(1);
+      await tier.close();
+    } finally {
+      await small.stop();
+    }
+  });
+
+  it("refuses options that mean nothing", () => {
+    for (const options of [
+      {},
+      { url: "redis://x", socketPath: "/x" },
+      { nodes: [] },
+      { url: "redis://x", prefix: "a{b}" },
+      { url: "redis://x", timeoutMs: 0 },
+      { url: "redis://x", ttlMs: 0 },
+      { url: "redis://x", chunkBytes: 5 },
+    ]) {
+      expect(() => redisTier(options), JSON.stringify(options)).toThrow(code("bad-option"));
+    }
+  });
+
+  describe("as a memory's lowest tier", () => {
+    function fill(memory: TensorMemory, id: string, value: number, byteLength = MIB / 4) {
+      const tensor = memory.allocate({ kind: "KV_CACHE", id, byteLength });
+      using pin = tensor.pin();
+      pin.view.fill(value);
+    }
+    async function holds(memory: TensorMemory, id: string, value: number): Promise<boolean> {
+      using lease = await memory.acquire(id, { access: "read" });
+      return lease?.view.every((byte) => byte === value) ?? false;
+    }
+    const openRemote = (options: RedisTierOptions, warm = "1MiB") =>
+      openMemory({
+        budgets: { ram: "16MiB", warm },
+        remote: redisTier(options),
+        seams: parts,
+      });
+
+    it("takes what RAM has no room for, and gives it back after a restart", async () => {
+      const options = { url: server.url, prefix: nextPrefix() };
+      const memory = await openRemote(options);
+      for (let index = 0; index < 16; index++) {
+        fill(memory, `chat/${index}`, index + 1);
+        await memory.swapOut(`chat/${index}`);
+      }
+      for (let index = 0; index < 16; index++) {
+        expect(await holds(memory, `chat/${index}`, index + 1)).toBe(true);
+      }
+      const remote = memory.stats().tiers.at(-1);
+      expect(remote?.name).toBe("remote");
+      expect(remote?.loads).toBeGreaterThan(5);
+      expect(remote?.bytesPerSecond).toBeGreaterThan(0);
+      await closeMemory(memory);
+      const again = await openRemote(options);
+      for (let index = 0; index < 16; index++) {
+        expect(await holds(again, `chat/${index}`, index + 1)).toBe(true);
+        await again.delete(`chat/${index}`);
+      }
+      expect(await server.ask("KEYS", `${options.prefix}:*`)).toBe("*0\r\n");
+    });
+
+    it("opens without it, and finds it when it comes", async () => {
+      const port = await freePort();
+      const memory = await openRemote({ url: `redis://127.0.0.1:${port}`, timeoutMs: TIMEOUT_MS });
+      fill(memory, "a", 1);
+      await memory.swapOut("a");
+      expect(await holds(memory, "a", 1)).toBe(true);
+      await expect(memory.acquire("unknown")).rejects.toEqual(code("io"));
+      expect(memory.stats().tiers.at(-1)?.breaker).not.toBe("closed");
+    });
+  });
+
+  describe("behind a network that fails", () => {
+    const faults: readonly ProxyFault[] = [
+      ...(["refuse", "hang", "reset", "partial", "flip", "flip-long", "swap"] as const),
+    ];
+    let proxy: FaultyProxy;
+    beforeAll(async () => {
+      proxy = await startProxy(server.port, 3 * TIMEOUT_MS);
+    });
+    afterAll(async () => {
+      await proxy.stop();
+    });
+
+    it.each([...faults, "slow" as const])("never gives wrong bytes: %s", async (fault) => {
+      const options = { prefix: nextPrefix(), timeoutMs: TIMEOUT_MS, chunkBytes: 4096 };
+      const behind = { ...options, url: `redis://127.0.0.1:${proxy.port}` };
+      proxy.fault = "none";
+      const tier = await open(behind);
+      for (let key = 1; key <= 4; key++) await put(tier, key, objectOf(key, 1, 20_000));
+      const before = proxy.counts[fault];
+      let failedCount = 0;
+      let slowestMs = 0;
+      const rounds = fault === "hang" || fault === "slow" ? 12 : 60;
+      for (let round = 0; round < rounds; round++) {
+        const key = 1 + (round % 4);
+        proxy.fault = round % 3 === 0 ? "none" : fault;
+        const startMs = performance.now();
+        try {
+          if (round % 5 === 4) await put(tier, key, objectOf(key, 1 + round, 20_000));
+          else {
+            const reader = await tier.openRead(keyOf(key));
+            if (reader !== null) {
+              const bytes = objectOf(9, 9, reader.byteLength);
+              const count = await reader.read(0, bytes);
+              await reader.close();
+              const expected = objectOf(key, bytes[1] as number, bytes.byteLength);
+              expect(count).toBe(20_000);
+              expect(bytes.every((byte, index) => byte === expected[index])).toBe(true);
+            } else expect.fail("an object that is there was said to be missing");
+          }
+        } catch (error) {
+          if (!(error instanceof TierError)) throw error;
+          expect(["io", "timeout", "busy"]).toContain(error.code);
+          failedCount += 1;
+          slowestMs = Math.max(slowestMs, performance.now() - startMs);
+        }
+      }
+      proxy.fault = "none";
+      // Each is there whole, as it was or as it was to become.
+      for (let key = 1; key <= 4; key++) {
+        expect(await versionAt(tier, key), `key ${key}`).toBeGreaterThan(0);
+      }
+      await tier.close();
+      // Floors: the fault was there, and it was noticed.
+      expect(proxy.counts[fault] - before).toBeGreaterThanOrEqual(5);
+      expect(failedCount).toBeGreaterThanOrEqual(5);
+      console.log(`${fault}: ${failedCount} errors, slowest ${slowestMs.toFixed(0)} ms`);
+    });
+
+    it("keeps its deadline within a tenth", async () => {
+      const url = `redis://127.0.0.1:${proxy.port}`;
+      proxy.fault = "none";
+      const tier = await open({ url, prefix: nextPrefix(), timeoutMs: TIMEOUT_MS });
+      await put(tier, 1, objectOf(1, 1, 1000));
+      proxy.fault = "hang";
+      const overruns: number[] = [];
+      for (let round = 0; round < 9; round++) {
+        const startMs = performance.now();
+        await expect(tier.openRead(keyOf(1))).rejects.toEqual(code("timeout"));
+        overruns.push((performance.now() - startMs) / TIMEOUT_MS - 1);
+      }
+      overruns.sort((one, other) => one - other);
+      console.log(`deadline overrun, median of ${overruns.length}: ${overruns[4]?.toFixed(3)}`);
+      expect(overruns[0]).toBeGreaterThan(-0.05);
+      expect(overruns[4]).toBeLessThanOrEqual(0.1);
+      proxy.fault = "none";
+      expect(await versionAt(tier, 1)).toBe(1);
+      await tier.close();
+    });
+
+    it("gives nobody the reply to a call that was given up", async () => {
+      const url = `redis://127.0.0.1:${proxy.port}`;
+      proxy.fault = "none";
+      const tier = await open({ url, prefix: nextPrefix(), timeoutMs: 60, chunkBytes: 1024 });
+      for (let key = 1; key <= 8; key++) await put(tier, key, objectOf(key, 1, 3000));
+      let givenUpCount = 0;
+      for (let round = 0; round < 10; round++) {
+        proxy.fault = "slow";
+        await versionAt(tier, 1 + (round % 8)).catch(() => {
+          givenUpCount += 1;
+        });
+        proxy.fault = "none";
+        const keys = [1, 2, 3, 4, 5, 6, 7, 8];
+        const versions = await Promise.all(keys.map((key) => versionAt(tier, key)));
+        expect(versions).toEqual(keys.map(() => 1));
+      }
+      expect(givenUpCount).toBe(10);
+      await tier.close();
+    });
+
+    it("leaves what is in RAM alone", async () => {
+      const url = `redis://127.0.0.1:${proxy.port}`;
+      proxy.fault = "none";
+      const memory = await openMemory({
+        budgets: { ram: "16MiB", warm: "1MiB" },
+        remote: redisTier({ url, prefix: nextPrefix(), timeoutMs: 2000 }),
+        seams: parts,
+      });
+      memory.allocate({ kind: "KV_CACHE", id: "hot", byteLength: 1000 });
+      memory.allocate({ kind: "KV_CACHE", id: "far", byteLength: MIB });
+      await memory.swapOut("far");
+      expect(memory.stats().tiers.at(-1)?.objectCount).toBe(1);
+      proxy.fault = "hang";
+      let isSettled = false;
+      const far = expect(memory.acquire("far").finally(() => (isSettled = true))).rejects.toEqual(
+        code("timeout"),
+      );
+      for (let round = 0; round < 200; round++) {
+        using lease = await memory.acquire("hot");
+        expect(lease).not.toBe(null);
+      }
+      expect(isSettled).toBe(false);
+      await far;
+      proxy.fault = "none";
+      using lease = await memory.acquire("far");
+      expect(lease?.view.byteLength).toBe(MIB);
+    });
+  });
+});
