@@ -2,10 +2,7 @@
 // reading here; it names no implementation.
 import { hasSaved } from "./cache/cold-copies.js";
 import type { Directory } from "./cache/directory.js";
-import type { Disposables } from "./cache/disposables.js";
 import type { FixedShapePool } from "./cache/fixed-shape-pool.js";
-import type { Guards } from "./cache/guards.js";
-import type { HeldBlocks } from "./cache/held-blocks.js";
 import type { HierarchicalCache } from "./cache/hierarchical-cache.js";
 import {
   type ListedTensor,
@@ -15,25 +12,19 @@ import {
 } from "./cache/inventory.js";
 import type { MemorySwapper } from "./cache/memory-swapper.js";
 import type { Prefetcher } from "./cache/prefetcher.js";
-import type { PressureWatch } from "./cache/pressure-watch.js";
 import type { Reclaimer } from "./cache/reclaimer.js";
 import { recoverMemory } from "./cache/recovery.js";
-import type { FixedShapeOptions, RepeatedTensors } from "./cache/repeated-tensors.js";
+import type { FixedShapeOptions } from "./cache/repeated-tensors.js";
 import { estimateRestore, type RestoreEstimate } from "./cache/restore-estimate.js";
 import type { PlanRecorder } from "./cache/step-plan.js";
 import type { TensorAllocator } from "./cache/tensor-allocator.js";
 import type { TensorRecord } from "./cache/tensor-record.js";
-import type { TierStack } from "./cache/tier-stack.js";
 import type { TransferEngine } from "./cache/transfer-engine.js";
 import type { Workers } from "./cache/workers.js";
-import type { Clock } from "./clock.js";
-import type { ControlPlane } from "./core/control-plane.js";
 import type { EndingWorker } from "./core/lane-watch.js";
 import { CorruptionError, MisuseError, TierError } from "./errors.js";
 import type { HardwareProfile } from "./hardware/hardware-profile.js";
 import type { ArenaShelf } from "./memory/arena-shelf.js";
-import type { AutoCompaction } from "./memory/auto-compaction.js";
-import type { Budget } from "./memory/budget.js";
 import {
   checkAlignment,
   checkHints,
@@ -45,7 +36,7 @@ import {
   checkSignal,
   checkText,
 } from "./memory/checks.js";
-import type { CompactionResult, Compactor } from "./memory/compactor.js";
+import type { CompactionResult } from "./memory/compactor.js";
 import type { EventHub, MemoryEvent } from "./memory/events.js";
 import type { MemoryPool } from "./memory/memory-pool.js";
 import { TENSOR_BYTES_MAX, type TensorOptions } from "./memory/options.js";
@@ -53,42 +44,11 @@ import type { Pin, PinAccess } from "./memory/pin.js";
 import { Scope } from "./memory/scope.js";
 import { Tensor } from "./memory/tensor.js";
 import type { MemoryToken, TensorMessage } from "./memory/tokens.js";
-import type { ChainHints, EvictionPolicy } from "./policy/eviction-policy.js";
+import type { ChainHints } from "./policy/eviction-policy.js";
 import { collectStats, type MemoryStats } from "./stats/memory-stats.js";
 import { formatReport } from "./stats/report.js";
+import type { TensorMemoryParts } from "./tensor-memory-parts.js";
 import { checkBytes, checkKind, type Dtype, describe, type TensorKind } from "./types.js";
-
-/** Everything that a memory is made of. */
-export interface TensorMemoryParts {
-  readonly profile: HardwareProfile;
-  readonly core: ControlPlane;
-  readonly compactor: Compactor;
-  /** null: compaction is on demand. */
-  readonly autoCompaction: AutoCompaction | null;
-  readonly budget: Budget;
-  readonly shelf: ArenaShelf;
-  readonly pools: ReadonlyMap<TensorKind, MemoryPool>;
-  readonly directory: Directory;
-  readonly engine: TransferEngine;
-  /** The engine's tier, when it is several. */
-  readonly stack: TierStack | null;
-  readonly swapper: MemorySwapper;
-  readonly cache: HierarchicalCache;
-  readonly reclaimer: Reclaimer;
-  readonly disposables: Disposables;
-  readonly watch: PressureWatch;
-  readonly policy: EvictionPolicy;
-  readonly prefetcher: Prefetcher;
-  readonly allocator: TensorAllocator;
-  readonly repeated: RepeatedTensors;
-  readonly held: HeldBlocks;
-  /** Only in debug mode. */
-  readonly guards: Guards | null;
-  readonly clock: Clock;
-  readonly events: EventHub;
-  readonly workers: Workers;
-  readonly isDurable: boolean;
-}
 
 /** A thousand years. */
 const TTL_MS_MAX = 1000 * 366 * 24 * 3_600_000;

@@ -176,6 +176,7 @@ describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""
     const openRemote = (options: RedisTierOptions, warm = "1MiB") =>
       openMemory({
         budgets: { ram: "16MiB", warm },
+        codecs: { default: "raw" },
         remote: redisTier(options),
         seams: parts,
       });
@@ -318,6 +319,7 @@ describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""
       proxy.fault = "none";
       const memory = await openMemory({
         budgets: { ram: "16MiB", warm: "1MiB" },
+        codecs: { default: "raw" },
         remote: redisTier({ url, prefix: nextPrefix(), timeoutMs: 2000 }),
         seams: parts,
       });

@@ -135,7 +135,7 @@ const SOURCE_LAYERS: readonly Layer[] = [
   },
   {
     name: "composition",
-    files: /^src\/tensor-memory\.ts$|^src\/presets\//,
+    files: /^src\/tensor-memory(-parts)?\.ts$|^src\/presets\//,
     sees: [
       ...["base", "core", "record", "seam", "implementation", "residency", "memory", "cache"],
       ...["figures", "composition"],

@@ -26,6 +26,8 @@ async function places() {
 
 const openTiers = (options: TensorMemoryOptions) =>
   openMemory({
+    // Every level gets as many bytes as there are.
+    codecs: { default: "raw" },
     ...options,
     budgets: { ram: "16MiB", warm: "2MiB", ssd: "4MiB", hdd: "32MiB", ...options.budgets },
   });
@@ -49,6 +51,24 @@ async function idsOf(memory: TensorMemory): Promise<string[]> {
 }
 
 describe("a memory over RAM, SSD and HDD", () => {
+  it("holds records in fewer bytes in its warm tier, unless told not to", async () => {
+    const bytesIn = async (options: TensorMemoryOptions) => {
+      const memory = await openMemory({
+        ...(await places()),
+        ...options,
+        budgets: { ram: "16MiB", warm: "2MiB", ssd: "4MiB" },
+      });
+      fill(memory, "chat/1", MIB / 4, 7);
+      expect(await memory.swapOut("chat/1")).toBe("stored");
+      expect(await holds(memory, "chat/1", 7)).toBe(true);
+      const warm = memory.stats().tiers[1];
+      expect(warm).toMatchObject({ name: "warm", objectCount: 1 });
+      return warm?.storedBytes ?? 0;
+    };
+    expect(await bytesIn({})).toBeLessThan(MIB / 32);
+    expect(await bytesIn({ codecs: { default: "raw" } })).toBeGreaterThan(MIB / 4);
+  });
+
   it("finds everything again, inside every budget, and counts where", async () => {
     const memory = await openTiers(await places());
     const count = 80;
