@@ -6,16 +6,16 @@
 import { type Random, randomName } from "../random.js";
 import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
 import { systemCode } from "./file-errors.js";
-import type { FileReader, FileSystem } from "./file-system.js";
+import type { FileSystem } from "./file-system.js";
 import { FrameBuffers } from "./frame-buffers.js";
 import { type Segment, wideHex } from "./segment.js";
 import { SegmentCleaner } from "./segment-cleaner.js";
 import { FRAME_HEADER_BYTES, frameBytesOf, packedBytesOf } from "./segment-format.js";
 import { SegmentLog } from "./segment-log.js";
 import { SegmentReaders } from "./segment-readers.js";
-import { readFully } from "./segment-scan.js";
 import type { StoredFile, StoreIndex } from "./store-index.js";
 import { DAMAGED_NAME } from "./store-opening.js";
+import { openStored, type StoredObject } from "./stored-object.js";
 import type { TierKey } from "./tier.js";
 
 export interface OpenStoreOptions {
@@ -40,14 +40,6 @@ export interface ObjectWriter {
   commit(isDurable: boolean): Promise<void>;
   /** Drops what was written, if it was not committed, and gives the room back. Never throws. */
   end(): Promise<void>;
-}
-
-/** An object's bytes. */
-export interface StoredObject {
-  readonly byteLength: number;
-  /** @returns Bytes read; fewer than `target` holds only at the object's end. */
-  read(offset: number, target: PrivateBytes): Promise<number>;
-  close(): Promise<void>;
 }
 
 const MIB = 2 ** 20;
@@ -134,23 +126,13 @@ export class OpenStore {
   }
 
   /** @returns null when there is no object of that key. */
-  async openObject(key: TierKey): Promise<StoredObject | null> {
-    for (;;) {
-      const entry = this.index.find(key);
-      if (entry === null) return null;
-      if (entry.segment === null) {
-        const file = await this.#files.openRead(this.#path(entry.name));
-        if (file !== null) return storedObject(file, 0, file.byteLength, () => file.close());
-      } else {
-        const found = await this.#readers.acquire(entry.segment);
-        const startOffset = entry.offset + FRAME_HEADER_BYTES;
-        if (found !== null) {
-          return storedObject(found.file, startOffset, entry.payloadBytes, found.release);
-        }
-      }
-      // Cleaning may have moved it; otherwise somebody took the file away.
-      if (this.index.find(key) === entry) return null;
-    }
+  openObject(key: TierKey): Promise<StoredObject | null> {
+    return openStored(key, {
+      files: this.#files,
+      directory: this.#directory,
+      index: this.index,
+      readers: this.#readers,
+    });
   }
 
   /** @returns Whether there was an object. */
@@ -406,21 +388,4 @@ export class OpenStore {
   #path(name: string): string {
     return this.#files.join(this.#directory, name);
   }
-}
-
-function storedObject(
-  file: FileReader,
-  startOffset: number,
-  byteLength: number,
-  close: () => Promise<void>,
-): StoredObject {
-  return {
-    byteLength,
-    read: async (offset, target) => {
-      const count = Math.max(0, Math.min(target.byteLength, byteLength - offset));
-      if (count === 0) return 0;
-      return readFully(file, startOffset + offset, privatePart(target, 0, count));
-    },
-    close,
-  };
 }

@@ -1,10 +1,9 @@
 // The store of the SSD tier: its bytes are pinned here, and so is what it does with room, syncs,
 // damage and directories that others have written to.
-import { execFileSync, spawnSync } from "node:child_process";
-import { link, mkdir, readdir, readFile, rm, symlink, truncate, writeFile } from "node:fs/promises";
+import { spawnSync } from "node:child_process";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { recordKey } from "../../src/record/record.js";
 import {
   exploreFlips,
   flippableStore,
@@ -26,6 +25,7 @@ import {
 import type { TierKey } from "../../src/tier/tier.js";
 import { type PrivateBytes, privateBytes } from "../../src/util/private-bytes.js";
 import { temporaryDirectory } from "../support/directories.js";
+import { HOSTILE_FIXTURES, HOSTILE_ID, type HostileFixture } from "../support/hostile-files.js";
 import { closeMemory, openMemory, withSeed } from "../support/oracle.js";
 import { storedRecord } from "../support/record-files.js";
 
@@ -292,101 +292,15 @@ it("a process that writes is killed, and nothing acknowledged is lost", () => {
 }, 240_000);
 
 describe("a directory that others have written to", () => {
-  const id = "a";
-  const names = async () => {
-    const key = await recordKey({ tenant: "", fingerprint: "", id }, true);
-    return {
-      "an old file": `${key}.tensor`,
-      "a file": `${key}.0000000000000005.tensor`,
-      "a durable file": `${key}.0000000000000005.durable.tensor`,
-      "a segment": `0000000000000005.${"ab".repeat(16)}.1.segment`,
-      "a temporary file": `${key}.${"ab".repeat(16)}.tmp`,
-      "a quarantined file": `${key}.${"ab".repeat(16)}.damaged`,
-    };
-  };
-  type Kind = keyof Awaited<ReturnType<typeof names>>;
-  const KINDS: Kind[] = [
-    ...(["an old file", "a file", "a durable file"] as const),
-    ...(["a segment", "a temporary file", "a quarantined file"] as const),
-  ];
-  const segment = (build: (bytes: PrivateBytes) => void, byteLength = 4096) => {
-    const bytes = privateBytes(byteLength);
-    build(bytes);
-    return bytes;
-  };
-  const SEGMENT_ID = bytesOfHex("ab".repeat(16));
-  const object: Frame = {
-    kind: "object",
-    key: "cd".repeat(32),
-    sequence: 9,
-    offset: 0,
-    payloadBytes: 100,
-    isDurable: false,
-  };
-  const header = (frame: Partial<Frame>) =>
-    segment((bytes) => {
-      const whole = { ...object, ...frame, syncedOffset: 0 };
-      encodeFrame(bytes.subarray(whole.offset), whole, SEGMENT_ID);
-    });
+  const id = HOSTILE_ID;
 
-  const plants: readonly [string, (path: string, outside: string) => Promise<unknown>][] = [
-    ["a link", (path, outside) => symlink(outside, path)],
-    ["a broken link", (path) => symlink("/nowhere/at/all", path)],
-    ["a link to a directory", (path, outside) => symlink(join(outside, ".."), path)],
-    ["a hard link", (path, outside) => link(outside, path)],
-    ["a FIFO", async (path) => execFileSync("mkfifo", [path])],
-    ["a directory", (path) => mkdir(path)],
-    ["nothing", (path) => writeFile(path, "")],
-    ["one byte", (path) => writeFile(path, "x")],
-    ["garbage", (path) => writeFile(path, filled(5000, 0xa7))],
-    [
-      "100 GB of nothing",
-      async (path) => {
-        await writeFile(path, "");
-        await truncate(path, 100e9);
-      },
-    ],
-  ];
-  const bombs: readonly [string, PrivateBytes][] = [
-    ["a frame of 4 PiB", header({ payloadBytes: 2 ** 52 })],
-    ["a frame past the end", header({ payloadBytes: 4096 })],
-    ["a frame that is one byte too long", header({ payloadBytes: 3969 })],
-    ["the last sequence there is", header({ sequence: 2 ** 53 - 1 })],
-    ["a sequence behind the limit", header({ sequence: 2 ** 52 + 1 })],
-    ["a table in the middle", header({ kind: "table", payloadBytes: 0 })],
-    [
-      "frames at every place",
-      segment((bytes) => {
-        for (let offset = 0; offset + 128 <= bytes.byteLength; offset += 128) {
-          const frame = {
-            ...object,
-            payloadBytes: 0,
-            offset,
-            sequence: offset,
-            syncedOffset: 2 ** 52,
-          };
-          encodeFrame(bytes.subarray(offset), frame, SEGMENT_ID);
-        }
-      }),
-    ],
-    [
-      "a table of itself",
-      segment((bytes) => {
-        bytes.set(encodeTable([{ ...object, offset: 0, payloadBytes: 4000 }], 0, SEGMENT_ID));
-      }, frameBytesOf(64) + 64),
-    ],
-  ];
-
-  async function openPlanted(
-    name: string,
-    plant: (path: string, outside: string) => Promise<unknown>,
-  ) {
+  async function openPlanted({ name, plant }: HostileFixture) {
     const parent = await temporaryDirectory();
     const directory = join(parent, "store");
     const outside = join(parent, "outside");
     await mkdir(directory);
     await writeFile(outside, (await storedRecord(id)).bytes);
-    await plant(join(directory, name), outside);
+    await plant(join(directory, await name()), outside);
     const memory = await openMemory({ budgets: { ram: "8MiB", ssd: "64MiB" }, ssd: { directory } });
     const rssBytes = process.memoryUsage.rss();
     const outcome = await memory.acquire(id).then(
@@ -405,22 +319,13 @@ describe("a directory that others have written to", () => {
     return outcome;
   }
 
-  const fixtures = KINDS.flatMap((kind) =>
-    plants.map(([what, plant]) => [kind, what, plant] as const),
-  );
-
   it("counts enough fixtures", () => {
-    expect(fixtures.length + bombs.length).toBeGreaterThanOrEqual(60);
+    expect(HOSTILE_FIXTURES.length).toBeGreaterThanOrEqual(60);
   });
 
-  it.each(fixtures)("%s that is %s is not followed", async (kind, _what, plant) => {
-    const outcome = await openPlanted((await names())[kind], plant);
+  it.each(HOSTILE_FIXTURES)("$what", async (fixture) => {
+    const outcome = await openPlanted(fixture);
     expect(["missing", "corruption"]).toContain(outcome);
-  });
-
-  it.each(bombs)("a segment with %s harms nothing", async (_what, bytes) => {
-    const name = (await names())["a segment"];
-    expect(await openPlanted(name, (path) => writeFile(path, bytes))).toBe("missing");
   });
 });
 
