@@ -66,6 +66,8 @@ export class OpenStore {
   readonly #readers: SegmentReaders;
   /** Files that do not count any more, and are still there. */
   readonly #replaced: StoredFile[] = [];
+  /** Keys whose deletion has failed: it is done before anything is found under them again. */
+  readonly #condemned = new Set<TierKey>();
   /** Bytes promised to writers that have not ended. */
   #pendingBytes = 0;
   #sequence: number;
@@ -126,7 +128,8 @@ export class OpenStore {
   }
 
   /** @returns null when there is no object of that key. */
-  openObject(key: TierKey): Promise<StoredObject | null> {
+  async openObject(key: TierKey): Promise<StoredObject | null> {
+    if (this.#condemned.has(key)) await this.delete(key);
     return openStored(key, {
       files: this.#files,
       directory: this.#directory,
@@ -138,6 +141,8 @@ export class OpenStore {
   /** @returns Whether there was an object. */
   async delete(key: TierKey): Promise<boolean> {
     const entry = this.index.find(key);
+    // Whoever asked for it has given the object up, whatever comes of this attempt.
+    if (entry !== null) this.#condemned.add(key);
     // The tombstone first: without it an older object would count once the file is gone.
     if (this.index.hasShadow(key)) await this.#bury(key);
     else if (entry?.segment === null) {
@@ -145,6 +150,7 @@ export class OpenStore {
       this.index.dropFile(entry);
       if (entry.isDurable) await this.#files.syncDirectory(this.#directory);
     } else if (entry !== null) await this.#bury(key);
+    this.#condemned.delete(key);
     await this.settle();
     return entry !== null;
   }
@@ -254,6 +260,7 @@ export class OpenStore {
         this.cleaner.noteWritten(frame.byteLength);
         const kind = "object";
         await this.log.append({ kind, key, sequence, payloadBytes, isDurable, frame });
+        this.#condemned.delete(key);
       },
       end: async () => {
         this.#unreserve(reservedBytes);
@@ -302,6 +309,7 @@ export class OpenStore {
         leftPath = null;
         const stored = { key, sequence, payloadBytes, isDurable, name };
         this.#noteReplaced(this.index.put({ ...stored, segment: null }));
+        this.#condemned.delete(key);
       },
       end: async () => {
         this.#unreserve(reservedBytes);

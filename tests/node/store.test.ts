@@ -10,6 +10,7 @@ import {
   memoryFileSystem,
   seededRandom,
 } from "../../src/testing/index.js";
+import type { FileSystem } from "../../src/tier/file-system.js";
 import { nodeFileSystem } from "../../src/tier/file-system-node.js";
 import { FsTier, type FsTierOptions } from "../../src/tier/fs.js";
 import {
@@ -283,6 +284,47 @@ it("a deletion hides a file whose removal is still under way", async () => {
   await overwriting;
   await tier.close();
 });
+
+it.each([0, 2 ** 18])(
+  "what a failed deletion left is not found again, packed up to %i",
+  async (packedBytesMax) => {
+    const files = memoryFileSystem();
+    let isFailing = false;
+    const fail = async (): Promise<never> => {
+      throw Object.assign(new Error("EIO"), { code: "EIO" });
+    };
+    const fileSystem: FileSystem = {
+      ...files,
+      create: async (path) => {
+        const writer = await files.create(path);
+        const write: typeof writer.write = (sources, offset) =>
+          isFailing ? fail() : writer.write(sources, offset);
+        return { ...writer, write };
+      },
+      remove: (path) => (isFailing ? fail() : files.remove(path)),
+    };
+    const tier = await open({ fileSystem, packedBytesMax });
+    await put(tier, 1, filled(100, 1));
+    isFailing = true;
+    await expect(tier.delete(keyOf(1))).rejects.toMatchObject({ code: "io" });
+    await expect(tier.openRead(keyOf(1))).rejects.toMatchObject({ code: "io" });
+    isFailing = false;
+    expect(await get(tier, 1)).toBeNull();
+    expect(tier.stats().objectCount).toBe(0);
+    // What is stored after a failed deletion stays.
+    await put(tier, 2, filled(100, 2));
+    isFailing = true;
+    await expect(tier.delete(keyOf(2))).rejects.toMatchObject({ code: "io" });
+    isFailing = false;
+    await put(tier, 2, filled(100, 3));
+    expect(await get(tier, 2)).toEqual(filled(100, 3));
+    await tier.close();
+    const again = await open({ fileSystem: files });
+    expect(await get(again, 1)).toBeNull();
+    expect(await get(again, 2)).toEqual(filled(100, 3));
+    await again.close();
+  },
+);
 
 it("a process that writes is killed, and nothing acknowledged is lost", () => {
   const args = ["scripts/store-kill.mjs", "--cycles", "50", "--seed", "1"];
