@@ -285,6 +285,49 @@ it("a deletion hides a file whose removal is still under way", async () => {
   await tier.close();
 });
 
+it("what is deleted while cleaning copies it stays deleted", async () => {
+  const files = memoryFileSystem();
+  let letGo = () => {};
+  let reading = () => {};
+  const gate = new Promise<void>((resolve) => {
+    letGo = resolve;
+  });
+  const hasBegun = new Promise<void>((resolve) => {
+    reading = resolve;
+  });
+  const tier = await open({
+    fileSystem: {
+      ...files,
+      openRead: async (path) => {
+        const reader = await files.openRead(path);
+        if (reader === null) return null;
+        const read: typeof reader.read = async (target, offset) => {
+          const count = await reader.read(target, offset);
+          reading();
+          await gate;
+          return count;
+        };
+        return { ...reader, read };
+      },
+    },
+  });
+  await put(tier, 1, filled(100, 1));
+  await put(tier, 2, filled(100, 1));
+  await put(tier, 2, filled(100, 2));
+  const cleaning = tier.clean();
+  await hasBegun;
+  // Now the segment that is cleaned holds nothing that counts, and goes with the tombstone's reason.
+  for (const key of [1, 2]) await tier.delete(keyOf(key));
+  letGo();
+  await cleaning;
+  for (const key of [1, 2]) expect(await get(tier, key)).toBeNull();
+  expect(tier.stats().objectCount).toBe(0);
+  await tier.close();
+  const again = await open({ fileSystem: files });
+  expect(again.stats().objectCount).toBe(0);
+  await again.close();
+});
+
 it.each([0, 2 ** 18])(
   "what a failed deletion left is not found again, packed up to %i",
   async (packedBytesMax) => {
