@@ -46,10 +46,21 @@ const sync = promisify(fs.fdatasync);
 const syncAll = promisify(fs.fsync);
 
 /**
- * Bytes given to the system in one write. Longer ones make ext4 look for large stretches of free
- * memory first, which can take longer than the copy.
+ * Where so many bytes begin at a multiple of their own number, Linux looks for one stretch of free
+ * memory that holds them all, which can take longer than the copy.
  */
-const WRITE_BYTES_MAX = 65536;
+const STRETCH_BYTES = 131_072;
+const PAGE_BYTES = 4096;
+
+/**
+ * Most bytes of one write: as many as pass one multiple of {@link STRETCH_BYTES} at most, and are less
+ * than that behind it.
+ */
+export function writeBytesMax(offset: number): number {
+  const behindBytes = offset % STRETCH_BYTES;
+  const restBytes = behindBytes < PAGE_BYTES ? 0 : STRETCH_BYTES - behindBytes;
+  return restBytes + STRETCH_BYTES - PAGE_BYTES;
+}
 
 /** Entries whose sizes are asked for at once. */
 const STAT_COUNT_MAX = 64;
@@ -69,7 +80,7 @@ function write(
   offset: number,
 ): Promise<number> {
   const parts: PrivateBytes[] = [];
-  let roomBytes = WRITE_BYTES_MAX;
+  let roomBytes = writeBytesMax(offset);
   for (const source of sources) {
     if (roomBytes === 0) break;
     const byteLength = Math.min(roomBytes, source.byteLength);
