@@ -16,7 +16,7 @@ type Lease = NonNullable<Awaited<ReturnType<HistoryMemory["acquire"]>>>;
 const LATE_TICK_COUNT = 200;
 
 async function late(): Promise<void> {
-  for (let tick = 0; tick < LATE_TICK_COUNT; tick++) await undefined;
+  for (let tick = 0; tick < LATE_TICK_COUNT; tick++) await Promise.resolve();
 }
 
 /** The memory with some methods replaced. */

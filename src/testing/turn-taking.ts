@@ -47,7 +47,7 @@ export class TurnTaking {
     let idleCount = 0;
     while (!isDone) {
       const ticks = 1 + (this.#random.uint32() % TICK_COUNT_MAX);
-      for (let tick = 0; tick < ticks; tick++) await undefined;
+      for (let tick = 0; tick < ticks; tick++) await Promise.resolve();
       const [next] = this.#waiting.splice(this.#random.uint32() % (this.#waiting.length || 1), 1);
       if (next !== undefined) {
         idleCount = 0;
