@@ -1,7 +1,6 @@
 // `tierheap inspect`: what is stored, by namespace, kind, codec and age.
 
 import { systemClock } from "../clock.js";
-import { rawCodec } from "../codec/raw.js";
 import type { RecordHeader } from "../record/record.js";
 import { formatBytes, formatTable } from "../stats/report.js";
 import type { Command, CommandIo, CommandOptions } from "./command.js";
@@ -50,9 +49,11 @@ const GROUP_COUNT_MAX = 10_000;
 /** Lines of the table. */
 const LINE_COUNT_MAX = 100;
 
-/** Codecs by their number in records. */
-export function codecName(id: number): string {
-  return id === rawCodec.id ? rawCodec.name : `codec ${id}`;
+/** Codecs by their number in records, as docs/record-format.md has them. */
+const CODEC_NAMES: readonly string[] = ["raw"];
+
+function codecName(id: number): string {
+  return CODEC_NAMES[id] ?? `codec ${id}`;
 }
 
 async function takeInventory(
