@@ -5,7 +5,9 @@
 //
 // Contestants take turns, round by round, and every ratio is of two figures of the same run; the median
 // of the rounds counts. Everybody hashes what they write and read with the same hash, cacache with its
-// own. Every round begins with empty directories; memory is touched before it is timed.
+// own. Every round begins with empty directories on one file system; memory is touched before it is timed.
+// In cache mode nobody syncs. "One file" is the bound of any store: the same bytes, hash and memory, but one
+// open file and nothing else. Ratios by processor time are less disturbed by what else the machine does.
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { open, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -51,15 +53,22 @@ function hash(bytes) {
 
 const keyOf = (index) => index.toString(16).padStart(64, "0");
 
+/** Processor time of this process in the last {@link timed}, in milliseconds. */
+let processorMs = 0;
+
 /** Runs work for each index, so many at once. @returns Milliseconds. */
 async function timed(count, callerCount, work) {
   let next = 0;
   const caller = async () => {
     while (next < count) await work(next++);
   };
+  const usage = process.cpuUsage();
   const startMs = performance.now();
   await Promise.all(Array.from({ length: callerCount }, caller));
-  return performance.now() - startMs;
+  const wallMs = performance.now() - startMs;
+  const { user, system } = process.cpuUsage(usage);
+  processorMs = (user + system) / 1000;
+  return wallMs;
 }
 
 async function syncDirectory(path) {
@@ -102,6 +111,21 @@ const smallContestants = {
       close: () => tier.close(),
     };
   },
+  "one-file": async (directory) => {
+    const handle = await open(join(directory, "all"), "wx+");
+    return {
+      write: async (index, bytes) => {
+        hash(bytes);
+        await handle.write(bytes, 0, bytes.byteLength, index * bytes.byteLength);
+      },
+      read: async (index) => {
+        const bytes = new Uint8Array(SMALL_BYTES);
+        await handle.read(bytes, 0, bytes.byteLength, index * bytes.byteLength);
+        hash(bytes);
+      },
+      close: () => handle.close(),
+    };
+  },
   cacache: async (directory) => {
     const { default: cacache } = await import("cacache");
     return {
@@ -118,15 +142,17 @@ async function small() {
     const mode = isDurable ? "durable" : "cache";
     // What waits for the device is slow by itself; the file system syncs many files at once as well,
     // so that both one caller and many are shown.
-    const count = isDurable ? (isQuick ? 64 : 256) : isQuick ? 500 : 2000;
+    const count = isDurable ? (isQuick ? 64 : 256) : isQuick ? 1000 : 2000;
     const names = isDurable ? ["files", "store"] : Object.keys(smallContestants);
     const times = new Map();
-    const note = (id, ms, objectCount) => {
-      const list = times.get(id) ?? [];
-      list.push(ms / objectCount);
-      times.set(id, list);
+    const noteOne = (id, ms) => times.set(id, [...(times.get(id) ?? []), ms]);
+    const note = (id, ms, objectCount, round) => {
+      if (round < 0) return;
+      noteOne(id, ms / objectCount);
+      noteOne(`${id}/processor`, processorMs / objectCount);
     };
-    for (let round = 0; round < roundCount; round++) {
+    // The first round is not counted: code is compiled and the threads are started in it.
+    for (let round = -1; round < roundCount; round++) {
       for (const name of names) {
         for (const callerCount of name === "files" && isDurable
           ? [1, CALLER_COUNT]
@@ -138,21 +164,23 @@ async function small() {
             contestant = await smallContestants[name](directory);
           } catch (error) {
             if (error.code !== "ERR_MODULE_NOT_FOUND") throw error;
-            if (round === 0) console.log(`${name} is not installed`);
+            if (round < 0) console.log(`${name} is not installed`);
             continue;
           }
           const own = callerCount === 1 ? Math.min(count, 64) : count;
           const write = (index) => contestant.write(index, bytes, isDurable);
           const suffix = callerCount === 1 ? "-one-caller" : "";
-          note(`${name}${suffix}/write`, await timed(own, callerCount, write), own);
-          note(`${name}${suffix}/read`, await timed(own, callerCount, contestant.read), own);
+          note(`${name}${suffix}/write`, await timed(own, callerCount, write), own, round);
+          note(`${name}${suffix}/read`, await timed(own, callerCount, contestant.read), own, round);
           await contestant.close();
           rmSync(directory, { recursive: true });
         }
       }
     }
     const rate = (id) => SMALL_BYTES / 1000 / median(times.get(id) ?? [Number.NaN]);
-    for (const id of times.keys()) add(`small/${mode}/${id}`, rate(id), "MB/s");
+    for (const id of times.keys()) {
+      if (!id.endsWith("/processor")) add(`small/${mode}/${id}`, rate(id), "MB/s");
+    }
     const ratio = (left, right) => rate(left) / rate(right);
     if (isDurable) {
       add(
@@ -184,12 +212,21 @@ async function small() {
         4,
         "one file each",
       );
+      for (const work of ["write", "read"]) {
+        const id = `small/cache/${work}-over-files`;
+        const processor = ratio(`store/${work}/processor`, `files/${work}/processor`);
+        add(`${id}-by-processor-time`, processor, "ratio", undefined, "one file each");
+        const bound = ratio(`one-file/${work}`, `files/${work}`);
+        add(`${id}-bound`, bound, "ratio", undefined, "one open file, one file each");
+      }
     }
   }
 }
 
-async function plainWrite(path, bytes, chunkBytes) {
-  const stream = hasher.open();
+/** Nothing: what both sides do where the checksum is left out. */
+const unhashed = { update: () => {}, end: () => {} };
+
+async function plainWrite(path, bytes, chunkBytes, stream) {
   const handle = await open(path, "wx");
   for (let offset = 0; offset < bytes.byteLength; offset += chunkBytes) {
     const chunk = bytes.subarray(offset, offset + chunkBytes);
@@ -200,8 +237,7 @@ async function plainWrite(path, bytes, chunkBytes) {
   await handle.close();
 }
 
-async function plainRead(path, target, chunkBytes) {
-  const stream = hasher.open();
+async function plainRead(path, target, chunkBytes, stream) {
   const handle = await open(path);
   for (let offset = 0; offset < target.byteLength; offset += chunkBytes) {
     const chunk = target.subarray(offset, offset + chunkBytes);
@@ -212,26 +248,76 @@ async function plainRead(path, target, chunkBytes) {
   await handle.close();
 }
 
+/** The tier as transfers use it, without their checksum: chunks, through private memory. */
+async function tierWrite(tier, key, bytes, chunks) {
+  const writer = await tier.begin(key, bytes.byteLength);
+  let writing;
+  for (let offset = 0, turn = 0; offset < bytes.byteLength; turn++) {
+    const chunk = chunks[turn % chunks.length].subarray(0, bytes.byteLength - offset);
+    chunk.set(bytes.subarray(offset, offset + chunk.byteLength));
+    await writing;
+    writing = writer.write(chunk);
+    offset += chunk.byteLength;
+  }
+  await writing;
+  await writer.commit({ durable: false });
+}
+
+async function tierRead(tier, key, target, chunks) {
+  const reader = await tier.openRead(key);
+  const start = (offset, turn) => {
+    const chunk = chunks[turn % chunks.length].subarray(0, target.byteLength - offset);
+    return { chunk, reading: reader.read(offset, chunk) };
+  };
+  let next = start(0, 0);
+  for (let offset = 0, turn = 1; offset < target.byteLength; turn++) {
+    const { chunk, reading } = next;
+    await reading;
+    if (offset + chunk.byteLength < target.byteLength)
+      next = start(offset + chunk.byteLength, turn);
+    target.set(chunk, offset);
+    offset += chunk.byteLength;
+  }
+  await reader.close();
+}
+
 /** Swap-out and acquire of whole tensors beside plain files of the same length, one at a time. */
 async function large() {
-  for (const mib of isQuick ? [1, 16] : [1, 4, 16, 64]) {
+  for (const mib of isQuick ? [1, 4, 64] : [1, 4, 16, 64]) {
     const byteLength = mib * MIB;
     const count = Math.max(2, Math.min(16, 64 / mib));
     const bytes = new Uint8Array(byteLength).map((_, index) => index * 7);
     const target = new Uint8Array(byteLength);
-    const times = { write: [], read: [] };
-    const plainTimes = CHUNK_BYTES.map(() => ({ write: [], read: [] }));
+    const noTimes = () => ({ write: [], read: [], writeBare: [], readBare: [] });
+    const times = noTimes();
+    const plainTimes = CHUNK_BYTES.map(noTimes);
+    const chunks = [new Uint8Array(MIB / 2), new Uint8Array(MIB / 2)];
     for (let round = 0; round < roundCount; round++) {
       for (const [choice, chunkBytes] of CHUNK_BYTES.entries()) {
         const plain = join(root, `plain-${mib}-${round}-${choice}`);
         mkdirSync(plain);
         const path = (index) => join(plain, keyOf(index));
-        const write = (index) => plainWrite(path(index), bytes, chunkBytes);
-        const read = (index) => plainRead(path(index), target, chunkBytes);
+        const write = (index) => plainWrite(path(index), bytes, chunkBytes, hasher.open());
+        const read = (index) => plainRead(path(index), target, chunkBytes, hasher.open());
         plainTimes[choice].write.push(await timed(count, 1, write));
         plainTimes[choice].read.push(await timed(count, 1, read));
         rmSync(plain, { recursive: true });
+        mkdirSync(plain);
+        const writeBare = (index) => plainWrite(path(index), bytes, chunkBytes, unhashed);
+        const readBare = (index) => plainRead(path(index), target, chunkBytes, unhashed);
+        plainTimes[choice].writeBare.push(await timed(count, 1, writeBare));
+        plainTimes[choice].readBare.push(await timed(count, 1, readBare));
+        rmSync(plain, { recursive: true });
       }
+      const bare = join(root, `bare-${mib}-${round}`);
+      const tier = new FsTier({ directory: bare, fileSystem: nodeFileSystem });
+      await tier.open();
+      const writeTier = (index) => tierWrite(tier, keyOf(index), bytes, chunks);
+      const readTier = (index) => tierRead(tier, keyOf(index), target, chunks);
+      times.writeBare.push(await timed(count, 1, writeTier));
+      times.readBare.push(await timed(count, 1, readTier));
+      await tier.close();
+      rmSync(bare, { recursive: true });
       const directory = join(root, `store-${mib}-${round}`);
       const memory = await createTensorMemory({
         budgets: { ram: 2 * (count + 2) * byteLength + 64 * MIB, ssd: "16GiB" },
@@ -265,6 +351,14 @@ async function large() {
     const restore = rate(times.read) / plainReadRate;
     add(`large/${mib}-mib/spill-over-plain`, spill, "ratio", 0.8, beside);
     add(`large/${mib}-mib/restore-over-plain`, restore, "ratio", 0.8, beside);
+    for (const [name, id] of [
+      ["writeBare", "write"],
+      ["readBare", "read"],
+    ]) {
+      const plainRate = Math.max(...plainTimes.map((each) => rate(each[name])));
+      const value = rate(times[name]) / plainRate;
+      add(`large/${mib}-mib/tier-${id}-over-plain`, value, "ratio", 0.9, "neither hashes");
+    }
   }
 }
 

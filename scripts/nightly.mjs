@@ -1,5 +1,5 @@
 // What is too long for every change: a billion operations against the model, bad uses, mutants,
-// malformed units, kills. Each step prints its seed, has its floors and fails below them.
+// malformed units, kills, histories, flips, crash states, power cuts. Each step prints its seed, has its floors and fails below them.
 //
 //   node scripts/nightly.mjs [--seed N] [--only TITLE]
 //
@@ -44,6 +44,11 @@ const STEPS = [
   script("mutants", "proof.mjs", ["--only", "mutants", "--mutants", "300"]),
   script("codecs", "codec-fuzz.mjs", ["--mutants", "10000000"]),
   script("kills", "kill-resume.mjs", ["--kills", "100"]),
+  script("histories", "histories.mjs", ["--histories", "100000"]),
+  script("flips", "store-flips.mjs", ["--flips", "10000"]),
+  script("store kills", "store-kill.mjs", ["--cycles", "1000"]),
+  script("crash states", "store-crashes.mjs", ["--states", "1000000"]),
+  script("power cuts", "store-power.mjs", ["--cycles", "50"]),
 ];
 
 const wanted = STEPS.filter(({ title }) => values.only === undefined || values.only === title);

@@ -55,7 +55,7 @@ console.log(`seed ${seed}`);
 const traces =
   options.trace === undefined
     ? [generateTrace(makeRandom(seed), isQuick ? 200 : 1500)]
-    : options.trace.map((path) => readTrace(path));
+    : await Promise.all(options.trace.map((path) => readTrace(path)));
 for (const trace of traces) {
   const { name, requests, accessCount, uniqueCount, isChained } = trace;
   console.log(

@@ -1,86 +1,14 @@
-// Readers of the trace formats of docs/traces.md, and a seeded generator of chains. A trace is
+// A seeded generator of chains, and what the bench makes of a trace: the same sessions at other times,
+// and each alone. The readers of the formats of docs/traces.md are those of `npx tierheap replay`. A
+// trace is
 //
 //   { name, requests: [{ atMs, chain, hints }], uniqueCount, accessCount, isChained }
 //
 // where a chain is an Int32Array of dense block numbers, head first. Objects are chains of one; where
 // they have sizes, a request also has `bytes`.
-import { readFileSync } from "node:fs";
-import { basename } from "node:path";
-import { gunzipSync } from "node:zlib";
+import { decodeChains, readTrace } from "../../dist/src/cli/trace.js";
 
-/** Reads a trace file by the ending of its name. */
-export function readTrace(path) {
-  const raw = readFileSync(path);
-  const bytes = path.endsWith(".gz") ? gunzipSync(raw) : raw;
-  const name = basename(path).replace(/\.(gz|trace|lis|bin|jsonl|kvp|oracle-general)(?=\.|$)/g, "");
-  if (/\.kvp\.jsonl/.test(path)) return { name, ...decodeChains(rowsOf(bytes)) };
-  if (/\.oracle-general\.bin/.test(path)) return { name, ...objects(oracleGeneral(bytes)) };
-  if (/\.lis/.test(path)) return { name, ...objects(ranges(bytes)) };
-  if (/\.trace/.test(path) && bytes[0] !== 0) return { name, ...objects(lines(bytes)) };
-  return { name, ...objects(bigEndian(bytes)) };
-}
-
-const rowsOf = (bytes) =>
-  bytes
-    .toString()
-    .trimEnd()
-    .split("\n")
-    .map((line) => JSON.parse(line));
-
-/** @param rows `[t, parentRequest, sharedBlocks, newBlocks, outTokens, toolUse]` */
-export function decodeChains(rows) {
-  const requests = [];
-  let uniqueCount = 0;
-  let accessCount = 0;
-  for (const [seconds, parent, sharedCount, newCount, outputTokens, toolUse] of rows) {
-    const chain = new Int32Array(sharedCount + newCount);
-    if (parent >= 0) chain.set(requests[parent].chain.subarray(0, sharedCount));
-    for (let at = sharedCount; at < chain.length; at++) chain[at] = uniqueCount++;
-    accessCount += chain.length;
-    const hints = { stopReason: toolUse === 1 ? "tool" : "end", outputTokens };
-    requests.push({ atMs: seconds * 1000, chain, hints, parent, sharedCount });
-  }
-  return { requests, uniqueCount, accessCount, isChained: true };
-}
-
-function objects(accesses) {
-  const numbers = new Map();
-  const requests = [];
-  for (const { id, bytes = 1 } of accesses) {
-    let number = numbers.get(id);
-    if (number === undefined) {
-      number = numbers.size;
-      numbers.set(id, number);
-    }
-    // Most of these traces have no clock: an access takes a second.
-    requests.push({ atMs: requests.length * 1000, chain: Int32Array.of(number), bytes });
-  }
-  const accessCount = requests.length;
-  return { requests, uniqueCount: numbers.size, accessCount, isChained: false };
-}
-
-function* lines(bytes) {
-  for (const line of bytes.toString().split("\n")) {
-    if (/^\d/.test(line)) yield { id: Number.parseInt(line, 10) };
-  }
-}
-
-function* ranges(bytes) {
-  for (const line of bytes.toString().split("\n")) {
-    const [start, count] = line.trim().split(/\s+/).map(Number);
-    for (let at = 0; at < (count || 0); at++) yield { id: start + at };
-  }
-}
-
-function* bigEndian(bytes) {
-  for (let at = 0; at + 4 <= bytes.length; at += 4) yield { id: bytes.readUInt32BE(at) };
-}
-
-function* oracleGeneral(bytes) {
-  for (let at = 0; at + 24 <= bytes.length; at += 24) {
-    yield { id: bytes.readBigUInt64LE(at + 4), bytes: bytes.readUInt32LE(at + 12) };
-  }
-}
+export { decodeChains, readTrace };
 
 /**
  * Chats of people and runs of agents, merged on one axis of time.

@@ -16,6 +16,20 @@ export {
   faultyFileSystem,
 } from "./faulty-file-system.js";
 export { type FileSystemFixture, fileSystemConformance } from "./file-system-conformance.js";
+export {
+  type HistoriesOptions,
+  type HistoriesReport,
+  type HistoryMemory,
+  type JoinedGetsReport,
+  runHistories,
+  runJoinedGets,
+} from "./histories.js";
+export { PLANTED_HISTORY_BUGS, type PlantedBug } from "./history-bugs.js";
+export {
+  isLinearizable,
+  OPERATION_COUNT_MAX,
+  type RegisterOperation,
+} from "./linearizability.js";
 export { type ManualClock, type ManualClockOptions, manualClock } from "./manual-clock.js";
 export {
   type FileOperation,

@@ -15,7 +15,7 @@ import {
 import { basename, dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { randomName, systemRandom } from "../random.js";
-import { type PrivateBytes, privatePart } from "../util/private-bytes.js";
+import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
 import type { FileLock, FileSystem } from "./file-system.js";
 
 // A link or a FIFO in the directory must not be followed or wait. Both flags are 0 where the
@@ -46,10 +46,21 @@ const sync = promisify(fs.fdatasync);
 const syncAll = promisify(fs.fsync);
 
 /**
- * Bytes given to the system in one write. Longer ones make ext4 look for large stretches of free
- * memory first, which can take longer than the copy.
+ * Where so many bytes begin at a multiple of their own number, Linux looks for one stretch of free
+ * memory that holds them all, which can take longer than the copy.
  */
-const WRITE_BYTES_MAX = 65536;
+const STRETCH_BYTES = 131_072;
+const PAGE_BYTES = 4096;
+
+/**
+ * Most bytes of one write: as many as pass one multiple of {@link STRETCH_BYTES} at most, and are less
+ * than that behind it.
+ */
+export function writeBytesMax(offset: number): number {
+  const behindBytes = offset % STRETCH_BYTES;
+  const restBytes = behindBytes < PAGE_BYTES ? 0 : STRETCH_BYTES - behindBytes;
+  return restBytes + STRETCH_BYTES - PAGE_BYTES;
+}
 
 /** Entries whose sizes are asked for at once. */
 const STAT_COUNT_MAX = 64;
@@ -69,7 +80,7 @@ function write(
   offset: number,
 ): Promise<number> {
   const parts: PrivateBytes[] = [];
-  let roomBytes = WRITE_BYTES_MAX;
+  let roomBytes = writeBytesMax(offset);
   for (const source of sources) {
     if (roomBytes === 0) break;
     const byteLength = Math.min(roomBytes, source.byteLength);
@@ -143,6 +154,49 @@ async function highestLock(path: string): Promise<number> {
   return highest;
 }
 
+/** No content of a lock is longer. */
+const LOCK_BYTES_MAX = 256;
+/** Locks that are tried one after the other before it is given up. */
+const LOCK_ATTEMPTS_MAX = 1000;
+
+/**
+ * What a lock says: null when there is none, nothing when it is no file. Follows no link and waits for
+ * nobody.
+ */
+async function lockContent(path: string): Promise<string | null> {
+  let descriptor: number;
+  try {
+    descriptor = await open(path, READ_FLAGS);
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return null;
+    if (NOT_REGULAR_CODES.has(errorCode(error))) return "";
+    throw error;
+  }
+  try {
+    if (!(await stat(descriptor)).isFile()) return "";
+    const bytes = privateBytes(LOCK_BYTES_MAX);
+    const count = await read(descriptor, bytes, 0);
+    return Buffer.from(bytes.buffer, 0, count).toString();
+  } finally {
+    await close(descriptor);
+  }
+}
+
+/** Who holds a lock, without an attempt to take it. */
+export interface LockState {
+  /** Its owner is alive, and has not given it back. */
+  readonly isHeld: boolean;
+  /** Differs whenever the lock was taken or given back in between. */
+  readonly mark: string;
+}
+
+/** Looks at a lock and changes nothing. @throws The file system's own error. */
+export async function lockState(path: string): Promise<LockState> {
+  const highest = await highestLock(path);
+  const content = highest === 0 ? null : await lockContent(`${path}.${highest}`);
+  return { isHeld: content !== null && (await isHeld(content)), mark: `${highest} ${content}` };
+}
+
 /** Whether whoever wrote this lock is alive and has not given it back. */
 async function isHeld(content: string): Promise<boolean> {
   if (content === RELEASED) return false;
@@ -163,9 +217,9 @@ async function tryLock(path: string): Promise<FileLock | null> {
   // The content must be there before the name is: write a ticket, then link it.
   await writeTicket(identity);
   try {
-    for (;;) {
+    for (let attempt = 0; attempt < LOCK_ATTEMPTS_MAX; attempt++) {
       const highest = await highestLock(path);
-      const content = await orIfMissing(readFile(`${path}.${highest}`, "utf8"), null);
+      const content = await lockContent(`${path}.${highest}`);
       if (highest > 0 && content === null) continue;
       if (content !== null && (await isHeld(content))) return null;
       const number = highest + 1;
@@ -183,11 +237,12 @@ async function tryLock(path: string): Promise<FileLock | null> {
       }
       await rm(ticket, { force: true });
       for (let lower = highest; lower > 0; lower--) {
-        const existed = await orIfMissing(
-          unlink(`${path}.${lower}`).then(() => true),
-          false,
+        // One that stays does no harm: it is not the highest.
+        const isGone = await unlink(`${path}.${lower}`).then(
+          () => true,
+          () => false,
         );
-        if (!existed) break;
+        if (!isGone) break;
       }
       return {
         release: async () => {
@@ -196,6 +251,7 @@ async function tryLock(path: string): Promise<FileLock | null> {
         },
       };
     }
+    throw Object.assign(new Error(`no lock can be had at ${path}`), { code: "EBUSY" });
   } finally {
     await rm(ticket, { force: true });
   }

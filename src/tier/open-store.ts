@@ -6,16 +6,16 @@
 import { type Random, randomName } from "../random.js";
 import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
 import { systemCode } from "./file-errors.js";
-import type { FileReader, FileSystem } from "./file-system.js";
+import type { FileSystem } from "./file-system.js";
 import { FrameBuffers } from "./frame-buffers.js";
 import { type Segment, wideHex } from "./segment.js";
 import { SegmentCleaner } from "./segment-cleaner.js";
 import { FRAME_HEADER_BYTES, frameBytesOf, packedBytesOf } from "./segment-format.js";
 import { SegmentLog } from "./segment-log.js";
 import { SegmentReaders } from "./segment-readers.js";
-import { readFully } from "./segment-scan.js";
 import type { StoredFile, StoreIndex } from "./store-index.js";
 import { DAMAGED_NAME } from "./store-opening.js";
+import { openStored, type StoredObject } from "./stored-object.js";
 import type { TierKey } from "./tier.js";
 
 export interface OpenStoreOptions {
@@ -42,14 +42,6 @@ export interface ObjectWriter {
   end(): Promise<void>;
 }
 
-/** An object's bytes. */
-export interface StoredObject {
-  readonly byteLength: number;
-  /** @returns Bytes read; fewer than `target` holds only at the object's end. */
-  read(offset: number, target: PrivateBytes): Promise<number>;
-  close(): Promise<void>;
-}
-
 const MIB = 2 ** 20;
 const SEGMENT_BYTES_MAX = 16 * MIB;
 /** A store of limited capacity has room for this many segments, so that cleaning finds some. */
@@ -74,6 +66,8 @@ export class OpenStore {
   readonly #readers: SegmentReaders;
   /** Files that do not count any more, and are still there. */
   readonly #replaced: StoredFile[] = [];
+  /** Keys whose deletion has failed: it is done before anything is found under them again. */
+  readonly #condemned = new Set<TierKey>();
   /** Bytes promised to writers that have not ended. */
   #pendingBytes = 0;
   #sequence: number;
@@ -135,27 +129,20 @@ export class OpenStore {
 
   /** @returns null when there is no object of that key. */
   async openObject(key: TierKey): Promise<StoredObject | null> {
-    for (;;) {
-      const entry = this.index.find(key);
-      if (entry === null) return null;
-      if (entry.segment === null) {
-        const file = await this.#files.openRead(this.#path(entry.name));
-        if (file !== null) return storedObject(file, 0, file.byteLength, () => file.close());
-      } else {
-        const found = await this.#readers.acquire(entry.segment);
-        const startOffset = entry.offset + FRAME_HEADER_BYTES;
-        if (found !== null) {
-          return storedObject(found.file, startOffset, entry.payloadBytes, found.release);
-        }
-      }
-      // Cleaning may have moved it; otherwise somebody took the file away.
-      if (this.index.find(key) === entry) return null;
-    }
+    if (this.#condemned.has(key)) await this.delete(key);
+    return openStored(key, {
+      files: this.#files,
+      directory: this.#directory,
+      index: this.index,
+      readers: this.#readers,
+    });
   }
 
   /** @returns Whether there was an object. */
   async delete(key: TierKey): Promise<boolean> {
     const entry = this.index.find(key);
+    // Whoever asked for it has given the object up, whatever comes of this attempt.
+    if (entry !== null) this.#condemned.add(key);
     // The tombstone first: without it an older object would count once the file is gone.
     if (this.index.hasShadow(key)) await this.#bury(key);
     else if (entry?.segment === null) {
@@ -163,6 +150,7 @@ export class OpenStore {
       this.index.dropFile(entry);
       if (entry.isDurable) await this.#files.syncDirectory(this.#directory);
     } else if (entry !== null) await this.#bury(key);
+    this.#condemned.delete(key);
     await this.settle();
     return entry !== null;
   }
@@ -272,6 +260,7 @@ export class OpenStore {
         this.cleaner.noteWritten(frame.byteLength);
         const kind = "object";
         await this.log.append({ kind, key, sequence, payloadBytes, isDurable, frame });
+        this.#condemned.delete(key);
       },
       end: async () => {
         this.#unreserve(reservedBytes);
@@ -320,6 +309,7 @@ export class OpenStore {
         leftPath = null;
         const stored = { key, sequence, payloadBytes, isDurable, name };
         this.#noteReplaced(this.index.put({ ...stored, segment: null }));
+        this.#condemned.delete(key);
       },
       end: async () => {
         this.#unreserve(reservedBytes);
@@ -406,21 +396,4 @@ export class OpenStore {
   #path(name: string): string {
     return this.#files.join(this.#directory, name);
   }
-}
-
-function storedObject(
-  file: FileReader,
-  startOffset: number,
-  byteLength: number,
-  close: () => Promise<void>,
-): StoredObject {
-  return {
-    byteLength,
-    read: async (offset, target) => {
-      const count = Math.max(0, Math.min(target.byteLength, byteLength - offset));
-      if (count === 0) return 0;
-      return readFully(file, startOffset + offset, privatePart(target, 0, count));
-    },
-    close,
-  };
 }

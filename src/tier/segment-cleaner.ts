@@ -4,7 +4,7 @@
 //
 // Source: Mendel Rosenblum, John Ousterhout, "The Design and Implementation of a Log-Structured File
 // System", SOSP 1991, section 3 — cleaning, and why short segments with little that counts go first.
-import { privateBytes, privatePart } from "../util/private-bytes.js";
+import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
 import type { Segment, StoredFrame } from "./segment.js";
 import {
   FRAME_HEADER_BYTES,
@@ -171,9 +171,11 @@ export class SegmentCleaner {
   }
 
   async #copy(victim: Segment, frames: readonly StoredFrame[]): Promise<void> {
-    const { log, readers } = this.#options;
+    const { index, readers } = this.#options;
     const found = await readers.acquire(victim);
     if (found === null) throw new RangeError("the segment is gone");
+    // What is deleted meanwhile stays so, even if the victim and with it the tombstone's reason go.
+    for (const frame of frames) index.beginCopy(frame);
     try {
       const first = frames[0]?.offset ?? 0;
       const last = frames.at(-1);
@@ -181,19 +183,26 @@ export class SegmentCleaner {
       const bytes = privateBytes(endOffset - first);
       const count = await readFully(found.file, first, bytes);
       if (count < bytes.byteLength) throw new RangeError("the segment is shorter than it was");
-      await Promise.all(
-        frames.map((original) => {
-          const { kind, offset, payloadBytes } = original;
-          const start = offset - first;
-          const frame = privatePart(bytes, start, start + frameBytesOf(payloadBytes));
-          frame.fill(0, FRAME_HEADER_BYTES + payloadBytes);
-          this.#allowanceBytes -= frame.byteLength;
-          this.writtenBytes += frame.byteLength;
-          return log.append({ ...original, kind: kind === "tombstone" ? kind : "object", frame });
-        }),
+      const counting = frames.filter((frame) => index.counts(frame));
+      const appends = counting.map((frame) => this.#append(frame, bytes, frame.offset - first));
+      // All of them: the copies are under way until the last has settled.
+      const failed = (await Promise.allSettled(appends)).find(
+        ({ status }) => status === "rejected",
       );
+      if (failed?.status === "rejected") throw failed.reason;
     } finally {
+      for (const frame of frames) index.endCopy(frame);
       await found.release();
     }
+  }
+
+  #append(original: StoredFrame, bytes: PrivateBytes, start: number): Promise<void> {
+    const { kind, payloadBytes } = original;
+    const frame = privatePart(bytes, start, start + frameBytesOf(payloadBytes));
+    frame.fill(0, FRAME_HEADER_BYTES + payloadBytes);
+    this.#allowanceBytes -= frame.byteLength;
+    this.writtenBytes += frame.byteLength;
+    const { log } = this.#options;
+    return log.append({ ...original, kind: kind === "tombstone" ? kind : "object", frame });
   }
 }

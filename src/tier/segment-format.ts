@@ -150,6 +150,12 @@ function hasId(bytes: Uint8Array, offset: number, id: Uint8Array): boolean {
   return id.every((byte, index) => bytes[offset + index] === byte);
 }
 
+/** Whether the check of a frame's header fits as it is, without a repair. */
+export function isHeaderWhole(header: Uint8Array): boolean {
+  const view = viewOf(header);
+  return checkOf(view, 0, HEADER_CHECK_OFFSET) === view.getInt32(HEADER_CHECK_OFFSET, true);
+}
+
 /** Flips the one bit, if there is one, that makes the header check fit. */
 function repair(bytes: Uint8Array): boolean {
   const view = viewOf(bytes);
@@ -183,9 +189,7 @@ export function decodeFrame(
   if (!hasMagic && !hasId(bytes, start + ID_OFFSET, id)) return null;
   const header = bytes.slice(start, start + FRAME_HEADER_BYTES);
   const view = viewOf(header);
-  const isWhole =
-    checkOf(view, 0, HEADER_CHECK_OFFSET) === view.getInt32(HEADER_CHECK_OFFSET, true);
-  if (!isWhole && !repair(header)) return null;
+  if (!isHeaderWhole(header) && !repair(header)) return null;
   const kind = KINDS[view.getUint8(4) - 1];
   const isOurs = view.getUint32(0, true) === FRAME_MAGIC && hasId(header, ID_OFFSET, id);
   const sequence = getWide(view, 8);

@@ -209,15 +209,18 @@ async function writeFully(
   batch: readonly { readonly frame: PrivateBytes }[],
   segment: Segment,
 ): Promise<void> {
-  let rest = batch.map(({ frame }) => frame);
-  while (rest.length > 0) {
-    let count = await file.write(rest, segment.byteLength);
+  const sources = batch.map(({ frame }) => frame);
+  for (let first = 0; first < sources.length; ) {
+    let count = await file.write(sources.slice(first), segment.byteLength);
     if (count === 0) throw new RangeError("the file took no bytes");
     segment.byteLength += count;
-    rest = rest.flatMap((frame) => {
-      const skipped = Math.min(count, frame.byteLength);
-      count -= skipped;
-      return skipped === frame.byteLength ? [] : [privatePart(frame, skipped, frame.byteLength)];
-    });
+    for (; count > 0; first++) {
+      const frame = sources[first] as PrivateBytes;
+      if (count < frame.byteLength) {
+        sources[first] = privatePart(frame, count, frame.byteLength);
+        break;
+      }
+      count -= frame.byteLength;
+    }
   }
 }

@@ -123,6 +123,16 @@ export class StoreIndex {
     this.#retire(frame);
   }
 
+  /** A copy of this frame is under way: until {@link endCopy} its key has a shadow. */
+  beginCopy(frame: StoredFrame): void {
+    this.#addShadow(frame, 1);
+  }
+
+  /** The copy has been entered, or will never be. */
+  endCopy(frame: StoredFrame): void {
+    this.#addShadow(frame, -1);
+  }
+
   /** The file of this object is gone. */
   dropFile(file: StoredFile): void {
     this.#fileBytes -= file.payloadBytes;

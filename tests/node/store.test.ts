@@ -1,17 +1,17 @@
 // The store of the SSD tier: its bytes are pinned here, and so is what it does with room, syncs,
 // damage and directories that others have written to.
-import { execFileSync, spawnSync } from "node:child_process";
-import { link, mkdir, readdir, readFile, rm, symlink, truncate, writeFile } from "node:fs/promises";
+import { spawnSync } from "node:child_process";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { recordKey } from "../../src/record/record.js";
 import {
   exploreFlips,
   flippableStore,
   memoryFileSystem,
   seededRandom,
 } from "../../src/testing/index.js";
-import { nodeFileSystem } from "../../src/tier/file-system-node.js";
+import type { FileSystem } from "../../src/tier/file-system.js";
+import { nodeFileSystem, writeBytesMax } from "../../src/tier/file-system-node.js";
 import { FsTier, type FsTierOptions } from "../../src/tier/fs.js";
 import {
   bytesOfHex,
@@ -26,6 +26,7 @@ import {
 import type { TierKey } from "../../src/tier/tier.js";
 import { type PrivateBytes, privateBytes } from "../../src/util/private-bytes.js";
 import { temporaryDirectory } from "../support/directories.js";
+import { HOSTILE_FIXTURES, HOSTILE_ID, type HostileFixture } from "../support/hostile-files.js";
 import { closeMemory, openMemory, withSeed } from "../support/oracle.js";
 import { storedRecord } from "../support/record-files.js";
 
@@ -210,6 +211,21 @@ describe("group commit", () => {
   });
 });
 
+it("a write to the system never begins a long stretch where one could lie", () => {
+  const stretchBytes = 131_072;
+  for (let offset = 0; offset < 3 * stretchBytes; offset += 64) {
+    const endOffset = offset + writeBytesMax(offset);
+    expect(endOffset - offset).toBeGreaterThanOrEqual(stretchBytes - 4096);
+    // From the place in it where a stretch could begin, less than one is left.
+    const first =
+      offset % stretchBytes < 4096
+        ? offset
+        : (Math.floor(offset / stretchBytes) + 1) * stretchBytes;
+    expect(endOffset - first).toBeLessThan(stretchBytes);
+    expect(endOffset - first).toBeGreaterThan(0);
+  }
+});
+
 describe("room", () => {
   it("is never exceeded, and given back by cleaning, through any churn", async () => {
     await withSeed("churn", async (seed) => {
@@ -284,6 +300,90 @@ it("a deletion hides a file whose removal is still under way", async () => {
   await tier.close();
 });
 
+it("what is deleted while cleaning copies it stays deleted", async () => {
+  const files = memoryFileSystem();
+  let letGo = () => {};
+  let reading = () => {};
+  const gate = new Promise<void>((resolve) => {
+    letGo = resolve;
+  });
+  const hasBegun = new Promise<void>((resolve) => {
+    reading = resolve;
+  });
+  const tier = await open({
+    fileSystem: {
+      ...files,
+      openRead: async (path) => {
+        const reader = await files.openRead(path);
+        if (reader === null) return null;
+        const read: typeof reader.read = async (target, offset) => {
+          const count = await reader.read(target, offset);
+          reading();
+          await gate;
+          return count;
+        };
+        return { ...reader, read };
+      },
+    },
+  });
+  await put(tier, 1, filled(100, 1));
+  await put(tier, 2, filled(100, 1));
+  await put(tier, 2, filled(100, 2));
+  const cleaning = tier.clean();
+  await hasBegun;
+  // Now the segment that is cleaned holds nothing that counts, and goes with the tombstone's reason.
+  for (const key of [1, 2]) await tier.delete(keyOf(key));
+  letGo();
+  await cleaning;
+  for (const key of [1, 2]) expect(await get(tier, key)).toBeNull();
+  expect(tier.stats().objectCount).toBe(0);
+  await tier.close();
+  const again = await open({ fileSystem: files });
+  expect(again.stats().objectCount).toBe(0);
+  await again.close();
+});
+
+it.each([0, 2 ** 18])(
+  "what a failed deletion left is not found again, packed up to %i",
+  async (packedBytesMax) => {
+    const files = memoryFileSystem();
+    let isFailing = false;
+    const fail = async (): Promise<never> => {
+      throw Object.assign(new Error("EIO"), { code: "EIO" });
+    };
+    const fileSystem: FileSystem = {
+      ...files,
+      create: async (path) => {
+        const writer = await files.create(path);
+        const write: typeof writer.write = (sources, offset) =>
+          isFailing ? fail() : writer.write(sources, offset);
+        return { ...writer, write };
+      },
+      remove: (path) => (isFailing ? fail() : files.remove(path)),
+    };
+    const tier = await open({ fileSystem, packedBytesMax });
+    await put(tier, 1, filled(100, 1));
+    isFailing = true;
+    await expect(tier.delete(keyOf(1))).rejects.toMatchObject({ code: "io" });
+    await expect(tier.openRead(keyOf(1))).rejects.toMatchObject({ code: "io" });
+    isFailing = false;
+    expect(await get(tier, 1)).toBeNull();
+    expect(tier.stats().objectCount).toBe(0);
+    // What is stored after a failed deletion stays.
+    await put(tier, 2, filled(100, 2));
+    isFailing = true;
+    await expect(tier.delete(keyOf(2))).rejects.toMatchObject({ code: "io" });
+    isFailing = false;
+    await put(tier, 2, filled(100, 3));
+    expect(await get(tier, 2)).toEqual(filled(100, 3));
+    await tier.close();
+    const again = await open({ fileSystem: files });
+    expect(await get(again, 1)).toBeNull();
+    expect(await get(again, 2)).toEqual(filled(100, 3));
+    await again.close();
+  },
+);
+
 it("a process that writes is killed, and nothing acknowledged is lost", () => {
   const args = ["scripts/store-kill.mjs", "--cycles", "50", "--seed", "1"];
   const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
@@ -292,101 +392,15 @@ it("a process that writes is killed, and nothing acknowledged is lost", () => {
 }, 240_000);
 
 describe("a directory that others have written to", () => {
-  const id = "a";
-  const names = async () => {
-    const key = await recordKey({ tenant: "", fingerprint: "", id }, true);
-    return {
-      "an old file": `${key}.tensor`,
-      "a file": `${key}.0000000000000005.tensor`,
-      "a durable file": `${key}.0000000000000005.durable.tensor`,
-      "a segment": `0000000000000005.${"ab".repeat(16)}.1.segment`,
-      "a temporary file": `${key}.${"ab".repeat(16)}.tmp`,
-      "a quarantined file": `${key}.${"ab".repeat(16)}.damaged`,
-    };
-  };
-  type Kind = keyof Awaited<ReturnType<typeof names>>;
-  const KINDS: Kind[] = [
-    ...(["an old file", "a file", "a durable file"] as const),
-    ...(["a segment", "a temporary file", "a quarantined file"] as const),
-  ];
-  const segment = (build: (bytes: PrivateBytes) => void, byteLength = 4096) => {
-    const bytes = privateBytes(byteLength);
-    build(bytes);
-    return bytes;
-  };
-  const SEGMENT_ID = bytesOfHex("ab".repeat(16));
-  const object: Frame = {
-    kind: "object",
-    key: "cd".repeat(32),
-    sequence: 9,
-    offset: 0,
-    payloadBytes: 100,
-    isDurable: false,
-  };
-  const header = (frame: Partial<Frame>) =>
-    segment((bytes) => {
-      const whole = { ...object, ...frame, syncedOffset: 0 };
-      encodeFrame(bytes.subarray(whole.offset), whole, SEGMENT_ID);
-    });
+  const id = HOSTILE_ID;
 
-  const plants: readonly [string, (path: string, outside: string) => Promise<unknown>][] = [
-    ["a link", (path, outside) => symlink(outside, path)],
-    ["a broken link", (path) => symlink("/nowhere/at/all", path)],
-    ["a link to a directory", (path, outside) => symlink(join(outside, ".."), path)],
-    ["a hard link", (path, outside) => link(outside, path)],
-    ["a FIFO", async (path) => execFileSync("mkfifo", [path])],
-    ["a directory", (path) => mkdir(path)],
-    ["nothing", (path) => writeFile(path, "")],
-    ["one byte", (path) => writeFile(path, "x")],
-    ["garbage", (path) => writeFile(path, filled(5000, 0xa7))],
-    [
-      "100 GB of nothing",
-      async (path) => {
-        await writeFile(path, "");
-        await truncate(path, 100e9);
-      },
-    ],
-  ];
-  const bombs: readonly [string, PrivateBytes][] = [
-    ["a frame of 4 PiB", header({ payloadBytes: 2 ** 52 })],
-    ["a frame past the end", header({ payloadBytes: 4096 })],
-    ["a frame that is one byte too long", header({ payloadBytes: 3969 })],
-    ["the last sequence there is", header({ sequence: 2 ** 53 - 1 })],
-    ["a sequence behind the limit", header({ sequence: 2 ** 52 + 1 })],
-    ["a table in the middle", header({ kind: "table", payloadBytes: 0 })],
-    [
-      "frames at every place",
-      segment((bytes) => {
-        for (let offset = 0; offset + 128 <= bytes.byteLength; offset += 128) {
-          const frame = {
-            ...object,
-            payloadBytes: 0,
-            offset,
-            sequence: offset,
-            syncedOffset: 2 ** 52,
-          };
-          encodeFrame(bytes.subarray(offset), frame, SEGMENT_ID);
-        }
-      }),
-    ],
-    [
-      "a table of itself",
-      segment((bytes) => {
-        bytes.set(encodeTable([{ ...object, offset: 0, payloadBytes: 4000 }], 0, SEGMENT_ID));
-      }, frameBytesOf(64) + 64),
-    ],
-  ];
-
-  async function openPlanted(
-    name: string,
-    plant: (path: string, outside: string) => Promise<unknown>,
-  ) {
+  async function openPlanted({ name, plant }: HostileFixture) {
     const parent = await temporaryDirectory();
     const directory = join(parent, "store");
     const outside = join(parent, "outside");
     await mkdir(directory);
     await writeFile(outside, (await storedRecord(id)).bytes);
-    await plant(join(directory, name), outside);
+    await plant(join(directory, await name()), outside);
     const memory = await openMemory({ budgets: { ram: "8MiB", ssd: "64MiB" }, ssd: { directory } });
     const rssBytes = process.memoryUsage.rss();
     const outcome = await memory.acquire(id).then(
@@ -405,22 +419,13 @@ describe("a directory that others have written to", () => {
     return outcome;
   }
 
-  const fixtures = KINDS.flatMap((kind) =>
-    plants.map(([what, plant]) => [kind, what, plant] as const),
-  );
-
   it("counts enough fixtures", () => {
-    expect(fixtures.length + bombs.length).toBeGreaterThanOrEqual(60);
+    expect(HOSTILE_FIXTURES.length).toBeGreaterThanOrEqual(60);
   });
 
-  it.each(fixtures)("%s that is %s is not followed", async (kind, _what, plant) => {
-    const outcome = await openPlanted((await names())[kind], plant);
+  it.each(HOSTILE_FIXTURES)("$what", async (fixture) => {
+    const outcome = await openPlanted(fixture);
     expect(["missing", "corruption"]).toContain(outcome);
-  });
-
-  it.each(bombs)("a segment with %s harms nothing", async (_what, bytes) => {
-    const name = (await names())["a segment"];
-    expect(await openPlanted(name, (path) => writeFile(path, bytes))).toBe("missing");
   });
 });
 

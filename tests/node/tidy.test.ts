@@ -143,11 +143,17 @@ const SOURCE_LAYERS: readonly Layer[] = [
   },
   {
     name: "surface",
-    files: /^src\/(index|node|browser)\.ts$|^src\/(adapters|cli)\//,
+    files: /^src\/(index|node|browser)\.ts$|^src\/adapters\//,
     sees: [
       ...["base", "core", "seam", "residency", "memory", "cache", "figures", "low-level"],
       ...["composition", "surface"],
     ],
+  },
+  // The command works on files and policies, without a memory.
+  {
+    name: "command",
+    files: /^src\/cli\//,
+    sees: ["base", "core", "record", "seam", "implementation", "figures", "command"],
   },
   {
     name: "testing",
