@@ -1,7 +1,8 @@
 // `tierheap inspect`: what is stored, by namespace, kind, codec and age.
 
 import { systemClock } from "../clock.js";
-import type { RecordHeader } from "../record/record.js";
+import { CODEC_UNITS } from "../codec/codec.js";
+import { CODEC_RAW, type RecordHeader } from "../record/record.js";
 import { formatBytes, formatTable } from "../stats/report.js";
 import type { Command, CommandIo, CommandOptions } from "./command.js";
 import { AGE_BOUNDS, countOf, formatAge, printable } from "./output.js";
@@ -50,10 +51,13 @@ const GROUP_COUNT_MAX = 10_000;
 const LINE_COUNT_MAX = 100;
 
 /** Codecs by their number in records, as docs/record-format.md has them. */
-const CODEC_NAMES: readonly string[] = ["raw"];
+const CODEC_NAMES: ReadonlyMap<number, string> = new Map([
+  [CODEC_RAW, "raw"],
+  [CODEC_UNITS, "units"],
+]);
 
 function codecName(id: number): string {
-  return CODEC_NAMES[id] ?? `codec ${id}`;
+  return CODEC_NAMES.get(id) ?? `codec ${id}`;
 }
 
 async function takeInventory(

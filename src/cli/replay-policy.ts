@@ -3,7 +3,7 @@ import type { Clock } from "../clock.js";
 import type { EvictionPolicy, PolicyEntry } from "../policy/eviction-policy.js";
 import type { Trace } from "./trace.js";
 
-/** A clock that shows what it is told. Nobody sleeps by it. */
+/** A clock that shows what it is told. Nobody sleeps by it, and nothing that is deferred is done. */
 export interface ReplayClock extends Clock {
   nowMs: number;
 }
@@ -26,6 +26,7 @@ export const replayClock = (): ReplayClock => ({
     return this.nowMs;
   },
   sleep: async () => {},
+  defer: () => () => {},
 });
 
 /**

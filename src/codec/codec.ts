@@ -3,6 +3,9 @@
 // decoding need memory for one part, however long the tensor is. Codecs see bytes, never tiers.
 import type { Dtype, ErrorLimit } from "../types.js";
 
+/** Number, in records, of the codec that writes units of docs/codec-format.md. */
+export const CODEC_UNITS = 16;
+
 /** A part of a tensor: whole elements that lie one behind the other. */
 export interface TensorPart {
   /** Little-endian; of the length that {@link UnitCoder.partBytes} gives, or what is left. */

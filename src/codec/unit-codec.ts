@@ -2,10 +2,8 @@
 // work is loaded when it is first used.
 import type { MemoryFactory } from "../core/linear-memory.js";
 import type { WasmSource } from "../core/wasm-modules.js";
-import type { Codec, UnitCoder } from "./codec.js";
+import { CODEC_UNITS, type Codec, type UnitCoder } from "./codec.js";
 
-/** The codec's number in records. */
-const UNITS_ID = 16;
 /** Most bytes of the original in a unit. A reader needs room for one such unit. */
 const PART_BYTES_MAX = 65536;
 /** Header, chunk table and code tables of a unit whose part does not get shorter. */
@@ -29,7 +27,7 @@ export function unitCodec({ createMemory, wasm }: UnitCodecOptions): Codec {
     return createUnitCoder({ workspaceBytes, partBytesMax, unitBytesMax, createMemory, wasm });
   };
   return {
-    id: UNITS_ID,
+    id: CODEC_UNITS,
     name: "units",
     unitBytesMax,
     workspaceBytes: WORKSPACE_BYTES,
