@@ -146,11 +146,11 @@ export class HeapKvStore implements KvStore {
     await this.#memory.reserve({ kind: "KV_CACHE", bytes, count: ids.length });
     const shape = [1, kvHeads, state.tokens, headDim];
     // What is gone can be computed again: a full disk costs time, not the run.
-    const pins = ids.map((id) =>
-      this.#memory
-        .allocate({ kind: "KV_CACHE", id, shape, dtype, disposable: true })
-        .pin({ access: "write" }),
+    const tensors = ids.map((id) =>
+      this.#memory.allocate({ kind: "KV_CACHE", id, shape, dtype, disposable: true }),
     );
+    // Not before all have a place: what is pinned cannot be moved together.
+    const pins = tensors.map((tensor) => tensor.pin({ access: "write" }));
     // The example's answers have a fixed length, so that is known before they are made.
     const { turn } = state;
     this.#memory.touchChain(ids, { stopReason: "end", outputTokens: this.#answerTokens, turn });

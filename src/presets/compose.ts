@@ -172,7 +172,7 @@ export async function composeTensorMemory(
   const clock = seams.clock ?? systemClock;
   const events = new EventHub();
   const made = { platform, checked, options, plan, chunkBytes, clock, hasher, events };
-  const { tier, stack } = createTiers(made);
+  const { tier, stack } = await createTiers(made);
   if (checked.isDurable && !tier.capabilities.hasDurableCommit) {
     throw new MisuseError("unsupported", "ssd.mode durable on a tier that cannot promise it");
   }

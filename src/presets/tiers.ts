@@ -1,17 +1,10 @@
 // Which tiers a memory has below its arenas, and what they are made of: one of its own, or a stack.
-import { ObjectMover } from "../cache/object-mover.js";
-import { recordInspector } from "../cache/record-inspector.js";
-import { Staging } from "../cache/staging.js";
-import { TierManager } from "../cache/tier-manager.js";
-import { TierStack } from "../cache/tier-stack.js";
+import type { TierStack } from "../cache/tier-stack.js";
 import type { Clock } from "../clock.js";
 import type { Hasher } from "../core/hash-stream.js";
 import { MisuseError } from "../errors.js";
 import type { EventHub } from "../memory/events.js";
 import type { CheckedOptions, Seams, TensorMemoryOptions } from "../memory/options.js";
-import { reuseIntervals } from "../predictor/reuse-intervals.js";
-import { systemRandom } from "../random.js";
-import { memoryTier } from "../tier/memory.js";
 import { nullTier } from "../tier/null.js";
 import type { Tier } from "../tier/tier.js";
 
@@ -66,7 +59,7 @@ export function planTiers(
 }
 
 /** @throws {MisuseError} `unsupported`. */
-export function createTiers(parts: {
+export async function createTiers(parts: {
   readonly platform: TierPlatform;
   readonly checked: CheckedOptions;
   readonly options: TensorMemoryOptions;
@@ -75,8 +68,8 @@ export function createTiers(parts: {
   readonly clock: Clock;
   readonly hasher: Hasher;
   readonly events: EventHub;
-}): { readonly tier: Tier; readonly stack: TierStack | null } {
-  const { platform, checked, options, plan, chunkBytes, clock, hasher, events } = parts;
+}): Promise<{ readonly tier: Tier; readonly stack: TierStack | null }> {
+  const { platform, checked, options, plan, chunkBytes } = parts;
   const seams = options.seams ?? {};
   const bufferBytes = STORE_CHUNK_COUNT * chunkBytes;
   const storeOf = (name: string, directory: string, capacityBytes: number) =>
@@ -87,29 +80,8 @@ export function createTiers(parts: {
   if (checked.hddBytes > 0 && !platform.hasHdd) {
     throw new MisuseError("unsupported", "a browser has no second directory");
   }
-  const tiers: Tier[] = [];
-  if (checked.warmBytes > 0) {
-    const { warmBytes: capacityBytes } = checked;
-    // What it was given and what it gives are the same memory.
-    tiers.push(memoryTier({ name: "warm", capacityBytes, needsReadBack: false }));
-  }
-  if (ssd !== null) tiers.push(ssd);
-  if (checked.hddBytes > 0) tiers.push(storeOf("hdd", checked.hddDirectory, checked.hddBytes));
-  const mayBeAbsent: string[] = [];
-  if (options.remote !== undefined) {
-    const random = seams.random ?? systemRandom;
-    const remote = options.remote({ capacityBytes: checked.remoteBytes, clock, random });
-    tiers.push(remote);
-    mayBeAbsent.push(remote.name);
-  }
-  const stack = new TierStack({
-    tiers,
-    mayBeAbsent,
-    manager: new TierManager(seams.tierPredictor ?? reuseIntervals()),
-    mover: new ObjectMover(new Staging(plan.moveCount, chunkBytes), recordInspector(hasher)),
-    clock,
-    checksRecords: true,
-    onFailure: (tier, error) => events.emit({ type: "tier-error", tier, error }),
-  });
+  const { createStack } = await import("./stack.js");
+  const hdd = checked.hddBytes > 0 ? storeOf("hdd", checked.hddDirectory, checked.hddBytes) : null;
+  const stack = createStack({ ...parts, ssd, hdd });
   return { tier: stack, stack };
 }

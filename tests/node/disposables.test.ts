@@ -68,7 +68,8 @@ describe("a disposable tensor", () => {
   });
 
   it("leaves a full tier for what is saved, the longest unused first", async () => {
-    const memory = await openMemory({ seams: { tier: memoryTier({ capacityBytes: 4 * MIB }) } });
+    const tier = memoryTier({ capacityBytes: 4 * MIB });
+    const memory = await openMemory({ codecs: { default: "raw" }, seams: { tier } });
     for (const id of ["a", "b", "c"]) {
       allocateDisposable(memory, id);
       await memory.swapOut(id);
@@ -160,7 +161,7 @@ describe("admission", () => {
     const run = async (admissionPolicy?: typeof admitAll) => {
       const tier = memoryTier({ capacityBytes: 24 * MIB });
       const seams = admissionPolicy === undefined ? { tier } : { tier, admissionPolicy };
-      const memory = await openMemory({ seams });
+      const memory = await openMemory({ codecs: { default: "raw" }, seams });
       let found = 0;
       for (let step = 0; step < 400; step++) {
         // Once in four a tensor of a few; the others come once.

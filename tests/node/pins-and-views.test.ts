@@ -8,9 +8,12 @@ import { collecting, openMemory, withSeed } from "../support/oracle.js";
 
 const code = (name: string) => expect.objectContaining({ code: name });
 
+/** Long enough for runs: pages move when a slab is emptied. */
+const PAIR_BYTES = 65536;
+
 function pair(memory: TensorMemory) {
-  const low = memory.allocate({ kind: "ACTIVATIONS", byteLength: 4096 });
-  const high = memory.allocate({ kind: "ACTIVATIONS", byteLength: 4096 });
+  const low = memory.allocate({ kind: "ACTIVATIONS", byteLength: PAIR_BYTES });
+  const high = memory.allocate({ kind: "ACTIVATIONS", byteLength: PAIR_BYTES });
   return { low, high };
 }
 
@@ -25,7 +28,7 @@ describe("a pin", () => {
     expect(memory.compact()).toEqual({ movedBytes: 0, isFinished: true });
     expect(pin.bytes.byteOffset).toBe(byteOffset);
     pin[Symbol.dispose]();
-    expect(memory.compact()).toEqual({ movedBytes: 4096, isFinished: true });
+    expect(memory.compact()).toEqual({ movedBytes: PAIR_BYTES, isFinished: true });
     using again = high.pin();
     expect(again.bytes.byteOffset).toBeLessThan(byteOffset);
     expect(again.view.every((byte) => byte === 7)).toBe(true);

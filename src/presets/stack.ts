@@ -1,0 +1,55 @@
+// A memory with several tiers below its arenas. Loaded when there is one.
+import { ObjectMover } from "../cache/object-mover.js";
+import { recordInspector } from "../cache/record-inspector.js";
+import { Staging } from "../cache/staging.js";
+import { TierManager } from "../cache/tier-manager.js";
+import { TierStack } from "../cache/tier-stack.js";
+import type { Clock } from "../clock.js";
+import type { Hasher } from "../core/hash-stream.js";
+import type { EventHub } from "../memory/events.js";
+import type { CheckedOptions, TensorMemoryOptions } from "../memory/options.js";
+import { reuseIntervals } from "../predictor/reuse-intervals.js";
+import { systemRandom } from "../random.js";
+import { memoryTier } from "../tier/memory.js";
+import type { Tier } from "../tier/tier.js";
+import type { TierPlan } from "./tiers.js";
+
+export function createStack(parts: {
+  readonly checked: CheckedOptions;
+  readonly options: TensorMemoryOptions;
+  readonly plan: TierPlan;
+  readonly chunkBytes: number;
+  readonly clock: Clock;
+  readonly hasher: Hasher;
+  readonly events: EventHub;
+  /** null: off. */
+  readonly ssd: Tier | null;
+  readonly hdd: Tier | null;
+}): TierStack {
+  const { checked, options, plan, chunkBytes, clock, hasher, events, ssd, hdd } = parts;
+  const seams = options.seams ?? {};
+  const tiers: Tier[] = [];
+  if (checked.warmBytes > 0) {
+    const { warmBytes: capacityBytes } = checked;
+    // What it was given and what it gives are the same memory.
+    tiers.push(memoryTier({ name: "warm", capacityBytes, needsReadBack: false }));
+  }
+  if (ssd !== null) tiers.push(ssd);
+  if (hdd !== null) tiers.push(hdd);
+  const mayBeAbsent: string[] = [];
+  if (options.remote !== undefined) {
+    const random = seams.random ?? systemRandom;
+    const remote = options.remote({ capacityBytes: checked.remoteBytes, clock, random });
+    tiers.push(remote);
+    mayBeAbsent.push(remote.name);
+  }
+  return new TierStack({
+    tiers,
+    mayBeAbsent,
+    manager: new TierManager(seams.tierPredictor ?? reuseIntervals()),
+    mover: new ObjectMover(new Staging(plan.moveCount, chunkBytes), recordInspector(hasher)),
+    clock,
+    checksRecords: true,
+    onFailure: (tier, error) => events.emit({ type: "tier-error", tier, error }),
+  });
+}
