@@ -1,0 +1,367 @@
+// The past of one chat, kept in the heap: one tensor [1, heads, capacity, headDim] per layer and part.
+//
+// How far apart its heads lie is the stride. Where rows are written in place it is the capacity, a
+// multiple of a page of tokens; what is behind the used tokens is zeros or older rows, finite in
+// either case, since NaN or infinity would survive a mask. Where the runtime returns all of its KV and
+// wants a past without padding, it is the number of tokens.
+import { MisuseError, OutOfMemoryError } from "../../errors.js";
+import type { Pin } from "../../memory/pin.js";
+import { Tensor } from "../../memory/tensor.js";
+import type { TensorMemory } from "../../tensor-memory.js";
+import type { KvEntry } from "../onnx/decoder-graph.js";
+import { restride, writeRows } from "./layout.js";
+
+/** How a model's KV is kept; the same for all caches of one decoder. */
+export interface CachePlan {
+  readonly memory: TensorMemory;
+  readonly fingerprint: string;
+  readonly entries: readonly KvEntry[];
+  /** The stride is the number of tokens, not the capacity. */
+  readonly isTight: boolean;
+  /** Tokens by which the capacity grows. */
+  readonly pageTokens: number;
+}
+
+type Elements = Float32Array | Uint16Array;
+
+const DTYPE_BYTES = { f32: 4, f16: 2 } as const;
+
+/** A tensor of the cache, with what was known of it when a step last ended. */
+interface Held {
+  readonly tensor: Tensor<"f32" | "f16">;
+  readonly entry: KvEntry;
+  version: number;
+}
+
+/**
+ * The KV of one chat on one model, and the tokens it belongs to. Made by `decoder.createCache()`.
+ *
+ * @remarks With an id its tensors are named `ID/LAYER.key` and `ID/LAYER.value`: between two steps
+ *   pressure may demote them, and the next step brings them back. Without, they stay resident.
+ */
+export class OrtKvCache {
+  readonly id: string | null;
+  readonly #plan: CachePlan;
+  readonly #tokens: number[] = [];
+  #held: Held[] = [];
+  #pins: Pin<"f32" | "f16">[] = [];
+  #capacityTokens = 0;
+  #isRunning = false;
+  #isFreed = false;
+  #growCount = 0;
+
+  /** @internal */
+  constructor(plan: CachePlan, id: string | null) {
+    this.#plan = plan;
+    this.id = id;
+  }
+
+  /** Of the model that computed it: other models' decoders refuse it. */
+  get fingerprint(): string {
+    return this.#plan.fingerprint;
+  }
+
+  /** The tokens whose rows are in the cache, oldest first. A copy. */
+  get tokens(): number[] {
+    return this.#tokens.slice();
+  }
+
+  get tokenCount(): number {
+    return this.#tokens.length;
+  }
+
+  /** Tokens for which its tensors have room; 0 before the first step. */
+  get capacityTokens(): number {
+    return this.#capacityTokens;
+  }
+
+  get byteLength(): number {
+    return this.#held.reduce((sum, { tensor }) => sum + tensor.byteLength, 0);
+  }
+
+  /** How often its tensors got more room. */
+  get growCount(): number {
+    return this.#growCount;
+  }
+
+  /** A step is under way: its bytes are read until that has settled. */
+  get isRunning(): boolean {
+    return this.#isRunning;
+  }
+
+  /**
+   * Forgets all tokens from `tokenCount` on, for example because the text was edited there.
+   *
+   * @param tokenCount From 0 to {@link tokenCount}.
+   * @throws {MisuseError} `bad-option`; `freed`; `re-entrant` — a step is under way; `not-resident`,
+   *   `overwritten` — only of a model that delta rows do not fit, whose KV has to move.
+   */
+  truncate(tokenCount: number): void {
+    this.#checkIdle();
+    const before = this.#tokens.length;
+    if (!Number.isInteger(tokenCount) || tokenCount < 0 || tokenCount > before) {
+      throw new MisuseError("bad-option", `tokenCount must be an integer from 0 to ${before}`);
+    }
+    if (this.#plan.isTight && tokenCount < before && this.#held.length > 0) {
+      this.#checkUntouched(0);
+      this.#pin();
+      try {
+        this.#held.forEach(({ entry }, index) => {
+          restride(this.#elements(index), entry, before, tokenCount, tokenCount);
+        });
+      } finally {
+        this.#unpin();
+      }
+    }
+    this.#tokens.length = tokenCount;
+  }
+
+  /** Frees its tensors. @throws {MisuseError} `freed`; `re-entrant` — a step is under way. */
+  free(): void {
+    this.#checkIdle();
+    this.#isFreed = true;
+    for (const { tensor } of this.#held) tensor[Symbol.dispose]();
+    this.#held = [];
+  }
+
+  /** {@link free}, unless that was done before. */
+  [Symbol.dispose](): void {
+    if (!this.#isFreed) this.free();
+  }
+
+  /** Whether a decoder with that plan may use it. @internal */
+  fits(plan: CachePlan): boolean {
+    const { memory, fingerprint, isTight } = this.#plan;
+    return memory === plan.memory && fingerprint === plan.fingerprint && isTight === plan.isTight;
+  }
+
+  /**
+   * What of `tokens` is new.
+   *
+   * @internal
+   * @throws {MisuseError} `token-mismatch` — the cache's tokens are not the beginning of `tokens`, or
+   *   there is no other; `freed`, `re-entrant`.
+   */
+  newTokenCount(tokens: ArrayLike<number>): number {
+    this.#checkIdle();
+    const known = this.#tokens;
+    if (tokens.length <= known.length) {
+      const problem = `${tokens.length} tokens for a cache of ${known.length}`;
+      throw new MisuseError("token-mismatch", `${problem}: pass all of them and a new one`);
+    }
+    for (let index = 0; index < known.length; index++) {
+      if (tokens[index] !== known[index]) {
+        const problem = `token ${index} is not the one that the cache holds`;
+        throw new MisuseError("token-mismatch", `${problem}: truncate it to ${index}`);
+      }
+    }
+    return tokens.length - known.length;
+  }
+
+  /**
+   * Makes it resident with room for `tokenCount` tokens and pins it, until {@link end}.
+   *
+   * @internal
+   * @throws {OutOfMemoryError} There is no room; the cache is as it was.
+   * @throws {MisuseError} `overwritten` — somebody else wrote to its tensors; `freed`.
+   * @throws As `TensorMemory.acquire`.
+   */
+  async begin(tokenCount: number): Promise<void> {
+    this.#isRunning = true;
+    try {
+      if (this.#held.length === 0) {
+        await this.#withRoom(tokenCount, (capacityTokens) => this.#tryAllocate(capacityTokens));
+        return;
+      }
+      const leases = await this.#leaseAbsent();
+      try {
+        this.#checkUntouched(0);
+        if (tokenCount <= this.#capacityTokens) {
+          this.#pin();
+          return;
+        }
+        // What is resized must not be pinned.
+        for (const lease of leases.splice(0)) lease[Symbol.dispose]();
+        await this.#withRoom(tokenCount, (capacityTokens) => this.#tryGrow(capacityTokens));
+      } finally {
+        for (const lease of leases) lease[Symbol.dispose]();
+      }
+    } catch (error) {
+      this.#isRunning = false;
+      throw error;
+    }
+  }
+
+  /** The elements of one tensor, all of its capacity; the same object while the block stays. @internal */
+  view(index: number): Elements {
+    return this.#elements(index);
+  }
+
+  /**
+   * @internal
+   * @throws {MisuseError} `overwritten` — somebody wrote to its tensors since the step began.
+   */
+  checkRunUntouched(): void {
+    this.#checkUntouched(1);
+  }
+
+  /** Writes one tensor's new rows [1, heads, rowTokens, headDim] behind the used tokens. @internal */
+  writeRows(index: number, rows: Elements, rowTokens: number): void {
+    const { entry } = this.#held[index] as Held;
+    const usedTokens = this.#tokens.length;
+    writeRows(this.#elements(index), rows, entry, this.#capacityTokens, usedTokens, rowTokens);
+  }
+
+  /** Takes over all of one tensor's KV, at whatever stride the model gave it. @internal */
+  replace(index: number, present: Elements): void {
+    this.#elements(index).set(present);
+  }
+
+  /** The rows of these tokens are written now. @internal */
+  commit(tokens: ArrayLike<number>): void {
+    for (let index = this.#tokens.length; index < tokens.length; index++) {
+      this.#tokens.push(tokens[index] as number);
+    }
+  }
+
+  /** Ends what {@link begin} began. @internal */
+  end(): void {
+    this.#unpin();
+    this.#isRunning = false;
+  }
+
+  // --- Inside --------------------------------------------------------------------------------------
+
+  #checkIdle(): void {
+    if (this.#isFreed) throw new MisuseError("freed", "the cache was freed before");
+    if (this.#isRunning) throw new MisuseError("re-entrant", "a step of the cache is under way");
+  }
+
+  #elements(index: number): Elements {
+    return (this.#pins[index] as Pin<"f32" | "f16">).view;
+  }
+
+  /** Pins for writing, so that every other write pin shows in the version. */
+  #pin(): void {
+    try {
+      for (const { tensor } of this.#held) this.#pins.push(tensor.pin());
+    } catch (error) {
+      this.#unpin();
+      throw error;
+    }
+  }
+
+  #unpin(): void {
+    for (const pin of this.#pins.splice(0)) pin[Symbol.dispose]();
+    this.#remember();
+  }
+
+  #remember(): void {
+    for (const held of this.#held) held.version = Tensor.recordOf(held.tensor).version;
+  }
+
+  /** @param ownPinCount Write pins of its own on each tensor. */
+  #checkUntouched(ownPinCount: number): void {
+    for (const { tensor, version } of this.#held) {
+      const record = Tensor.recordOf(tensor);
+      if (record.version === version + ownPinCount && record.writePinCount === ownPinCount)
+        continue;
+      const name = tensor.id ?? "a KV tensor";
+      throw new MisuseError("overwritten", `${name} may have been written by somebody else`);
+    }
+  }
+
+  #shapeOf({ heads, headDim }: KvEntry, capacityTokens: number): number[] {
+    return [1, heads, capacityTokens, headDim];
+  }
+
+  /** Allocates and pins its tensors, all or none. */
+  #tryAllocate(capacityTokens: number): void {
+    const { entries, memory } = this.#plan;
+    try {
+      for (const entry of entries) {
+        const tensor = memory.allocate({
+          kind: "KV_CACHE",
+          shape: this.#shapeOf(entry, capacityTokens),
+          dtype: entry.dtype,
+          zero: true,
+          ...(this.id !== null && { id: `${this.id}/${entry.layer}.${entry.part}` }),
+        });
+        this.#held.push({ tensor, entry, version: 0 });
+      }
+    } catch (error) {
+      for (const { tensor } of this.#held.splice(0)) tensor.free();
+      throw error;
+    }
+    this.#capacityTokens = capacityTokens;
+    this.#remember();
+    this.#pin();
+    if (this.#pins.every(({ view }) => view.buffer instanceof ArrayBuffer)) return;
+    this.#unpin();
+    for (const { tensor } of this.#held.splice(0)) tensor.free();
+    throw new MisuseError("unsupported", "the native runtime refuses views of a shared memory");
+  }
+
+  /** Leases on all tensors, if some are not resident. */
+  async #leaseAbsent(): Promise<Pin[]> {
+    if (this.#held.every(({ tensor }) => tensor.isResident)) return [];
+    const ids = this.#held.map(({ tensor }) => tensor.id as string);
+    const leases = await this.#plan.memory.acquireChain(ids, { access: "read" });
+    if (leases === null) throw new MisuseError("freed", "tensors of the cache were freed");
+    return leases;
+  }
+
+  /** Gives all of its tensors another capacity and pins them, or leaves them as they were. */
+  #tryGrow(capacityTokens: number): void {
+    let grownCount = 0;
+    try {
+      for (const held of this.#held) {
+        held.tensor.resize({ shape: this.#shapeOf(held.entry, capacityTokens) });
+        this.#restride(held, this.#capacityTokens, capacityTokens);
+        grownCount += 1;
+      }
+    } catch (error) {
+      for (const held of this.#held.slice(0, grownCount)) {
+        this.#restride(held, capacityTokens, this.#capacityTokens);
+        held.tensor.resize({ shape: this.#shapeOf(held.entry, this.#capacityTokens) });
+      }
+      this.#remember();
+      throw error;
+    }
+    this.#capacityTokens = capacityTokens;
+    this.#growCount += 1;
+    this.#remember();
+    this.#pin();
+  }
+
+  #restride({ tensor, entry }: Held, from: number, to: number): void {
+    if (this.#plan.isTight) return;
+    const pin = tensor.pin();
+    restride(pin.view, entry, from, to, this.#tokens.length);
+    pin[Symbol.dispose]();
+  }
+
+  /** Does `work`, in one go; if it does not fit, once more after others were demoted. */
+  async #withRoom(tokenCount: number, work: (capacityTokens: number) => void): Promise<void> {
+    const { entries, memory, pageTokens } = this.#plan;
+    const capacityTokens = Math.ceil(tokenCount / pageTokens) * pageTokens;
+    try {
+      work(capacityTokens);
+    } catch (error) {
+      if (!(error instanceof OutOfMemoryError)) throw error;
+      const bytes = Math.max(
+        ...entries.map(
+          ({ heads, headDim, dtype }) => heads * headDim * capacityTokens * DTYPE_BYTES[dtype],
+        ),
+      );
+      // Those it has must not be demoted for those it wants.
+      const pins = this.#held.map(({ tensor }) => tensor.pin({ access: "read" }));
+      try {
+        await memory.reserve({ kind: "KV_CACHE", bytes, count: entries.length });
+      } finally {
+        for (const pin of pins) pin[Symbol.dispose]();
+      }
+      work(capacityTokens);
+    }
+  }
+}
