@@ -24,6 +24,9 @@ export interface CachePlan {
 
 type Elements = Float32Array | Uint16Array;
 
+/** A tensor's version changes when a write pin begins and when it ends. */
+const VERSIONS_PER_WRITE_PIN = 2;
+
 const DTYPE_BYTES = { f32: 4, f16: 2 } as const;
 
 /** A tensor of the cache, with what was known of it when a step last ended. */
@@ -173,7 +176,9 @@ export class OrtKvCache {
         await this.#withRoom(tokenCount, (capacityTokens) => this.#tryAllocate(capacityTokens));
         return;
       }
-      const leases = await this.#leaseAbsent();
+      // What is resident is pinned in this turn of the event loop.
+      const isResident = this.#held.every(({ tensor }) => tensor.isResident);
+      const leases = isResident ? [] : await this.#leaseAll();
       try {
         this.#checkUntouched(0);
         if (tokenCount <= this.#capacityTokens) {
@@ -251,9 +256,12 @@ export class OrtKvCache {
     }
   }
 
+  /** Counts its own pins only: somebody else's write stays visible in the version. */
   #unpin(): void {
-    for (const pin of this.#pins.splice(0)) pin[Symbol.dispose]();
-    this.#remember();
+    for (const [index, pin] of this.#pins.splice(0).entries()) {
+      pin[Symbol.dispose]();
+      (this.#held[index] as Held).version += VERSIONS_PER_WRITE_PIN;
+    }
   }
 
   #remember(): void {
@@ -302,9 +310,7 @@ export class OrtKvCache {
     throw new MisuseError("unsupported", "the native runtime refuses views of a shared memory");
   }
 
-  /** Leases on all tensors, if some are not resident. */
-  async #leaseAbsent(): Promise<Pin[]> {
-    if (this.#held.every(({ tensor }) => tensor.isResident)) return [];
+  async #leaseAll(): Promise<Pin[]> {
     const ids = this.#held.map(({ tensor }) => tensor.id as string);
     const leases = await this.#plan.memory.acquireChain(ids, { access: "read" });
     if (leases === null) throw new MisuseError("freed", "tensors of the cache were freed");
@@ -313,6 +319,7 @@ export class OrtKvCache {
 
   /** Gives all of its tensors another capacity and pins them, or leaves them as they were. */
   #tryGrow(capacityTokens: number): void {
+    this.#checkUntouched(0);
     let grownCount = 0;
     try {
       for (const held of this.#held) {
