@@ -74,14 +74,23 @@ export class HeapKvStore implements KvStore {
     this.#now = now;
   }
 
+  /** What the ids of a state's tensors begin with: the id of its cache. */
+  idOf({ chat, turn }: KvState): string {
+    return `${prefixOf(chat)}turn-${turn}`;
+  }
+
   /** The ids of a chain, head first: what a runtime needs first. */
-  idsOf({ chat, turn }: KvState): string[] {
+  idsOf(state: KvState): string[] {
     const ids: string[] = [];
     for (let layer = 0; layer < this.#kv.layers; layer++) {
-      for (const part of ["key", "value"])
-        ids.push(`${prefixOf(chat)}turn-${turn}/${layer}.${part}`);
+      for (const part of ["key", "value"]) ids.push(`${this.idOf(state)}/${layer}.${part}`);
     }
     return ids;
+  }
+
+  /** Tells the heap that the tensors of a state were used together. */
+  touch(state: KvState): void {
+    this.#memory.touchChain(this.idsOf(state));
   }
 
   async hold(state: KvState): Promise<HeldKv | null> {
@@ -123,7 +132,7 @@ export class HeapKvStore implements KvStore {
     const pins = ids.map((id) =>
       this.#memory.allocate({ kind: "KV_CACHE", id, shape, dtype }).pin({ access: "write" }),
     );
-    this.#memory.touchChain(ids);
+    this.touch(state);
     return {
       update: (present, tokens) =>
         pins.map((pin, index) => {

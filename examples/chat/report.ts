@@ -38,6 +38,7 @@ export function formatRun(result: RunResult): string {
       ["restore is faster by", `${restore.speedup.toFixed(1)} ×`],
     );
   }
+  rows.push(["KV out of the runtime", kvOut(result)]);
   const { steps, fixedCount, reuseCount, scopedCount } = result.stepInputs;
   rows.push([
     "inputs of the steps",
@@ -48,6 +49,14 @@ export function formatRun(result: RunResult): string {
     `${formatBytes(result.rssBareBytes)} bare runtime, grew by at most ${formatBytes(result.rssGrowthBytesPeak)}`,
   ]);
   return `${result.report}\n\n${formatTable(rows)}\n\n${verdict(result)}`;
+}
+
+/** How much KV the steps moved, and why it was not less. */
+function kvOut({ decoder, presentBytesAvoided }: RunResult): string {
+  if (decoder === null) return "all of it at each step: the model cannot be patched";
+  if (decoder.mode === "plain") return `all of it at each step: ${decoder.reason}`;
+  const instead = formatBytes(presentBytesAvoided);
+  return `new rows only, ${formatBytes(decoder.rowBytes)} in place of ${instead}`;
 }
 
 function verdict(result: RunResult): string {
@@ -100,6 +109,12 @@ export function figuresOf(result: RunResult): Figure[] {
       value: result.stepInputs.reuseCount / Math.max(1, result.stepInputs.fixedCount),
       unit: "ratio",
     },
+    atLeast(
+      "chat/present-over-rows",
+      result.presentBytesAvoided / Math.max(1, result.decoder?.rowBytes ?? 0),
+      "ratio",
+      2,
+    ),
     { id: "chat/rss-growth", value: result.rssGrowthBytesPeak, unit: "bytes" },
   ];
   if (result.restore !== null) {

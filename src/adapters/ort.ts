@@ -18,6 +18,7 @@ export {
   openOrtDecoder,
   type PlainReason,
 } from "./ort/decoder.js";
-export type { OrtKvCache } from "./ort/kv-cache.js";
+export type { CacheOptions, OrtKvCache } from "./ort/kv-cache.js";
 export { greedyToken } from "./ort/logits.js";
 export type { OrtNamespace } from "./ort/runtime.js";
+export type { StepArrays } from "./ort/step-inputs.js";

@@ -16,7 +16,7 @@ import {
   planDeltaRows,
 } from "../onnx/delta-rows.js";
 import { ModelError } from "../onnx/model-error.js";
-import { type CachePlan, OrtKvCache } from "./kv-cache.js";
+import { type CacheOptions, type CachePlan, OrtKvCache } from "./kv-cache.js";
 import { greedyToken, logitsAgree } from "./logits.js";
 import {
   makeTensor,
@@ -25,7 +25,7 @@ import {
   type OrtSession,
   type OrtTensor,
 } from "./runtime.js";
-import { StepInputs } from "./step-inputs.js";
+import { type StepArrays, StepInputs } from "./step-inputs.js";
 
 /** `delta`: the new rows only. `plain`: all of the KV, copied at each step. */
 export type DecoderMode = "delta" | "plain";
@@ -58,6 +58,8 @@ export interface OrtDecoderOptions {
    * that they would.
    */
   readonly checkTokens?: number;
+  /** Where ids, positions and mask of a step lie. Default: arrays of the engine, kept between steps. */
+  readonly arrays?: StepArrays;
   /** Tokens by which a cache grows, at least 1. Default: 64. Higher copies less often and pads more. */
   readonly pageTokens?: number;
 }
@@ -109,6 +111,7 @@ export class OrtDecoder {
   readonly #memory: TensorMemory;
   readonly #deltas: DeltaPlan;
   readonly #pageTokens: number;
+  readonly #arrays: StepArrays | null;
   readonly #feedings = new WeakMap<OrtKvCache, Feeding>();
   readonly #running = new Set<Promise<unknown>>();
   #mode: DecoderMode;
@@ -136,6 +139,7 @@ export class OrtDecoder {
     this.#memory = options.memory;
     this.#deltas = opened.deltas;
     this.#pageTokens = options.pageTokens ?? PAGE_TOKENS;
+    this.#arrays = options.arrays ?? null;
     this.#reason = opened.reason;
     this.#mode = opened.reason === null ? "delta" : "plain";
   }
@@ -143,17 +147,49 @@ export class OrtDecoder {
   /**
    * An empty cache for one chat.
    *
-   * @param options.id Begins the ids of its tensors; with one, they may be demoted between steps.
-   *   Default: none, so they stay resident.
-   * @throws {MisuseError} `bad-id`, `closed`.
+   * @throws {MisuseError} `bad-id`, `bad-option`, `closed`.
    */
-  createCache(options: { readonly id?: string } = {}): OrtKvCache {
+  createCache(options: CacheOptions = {}): OrtKvCache {
     this.#checkOpen();
-    const { id } = options;
-    if (id !== undefined && (typeof id !== "string" || id === "")) {
-      throw new MisuseError("bad-id", `${describe(id)} is not an id`);
+    return new OrtKvCache(this.#planFor(this.#mode, this.#pageTokens), options);
+  }
+
+  /**
+   * A cache of its own over what a cache of that id left, in this memory or in its tier.
+   *
+   * @param options.tokens Those whose rows it holds. The caller keeps them, and vouches for them: the
+   *   rows do not tell.
+   * @returns null when a tensor of it is gone, or belongs to a model of another shape.
+   * @throws As `TensorMemory.acquireChain`; {@link MisuseError} `bad-id`, `closed`.
+   * @remarks At most one cache writes to an id at a time; the others find it overwritten.
+   */
+  openCache(options: {
+    readonly id: string;
+    readonly tokens: ArrayLike<number>;
+  }): Promise<OrtKvCache | null> {
+    this.#checkOpen();
+    const plan = this.#planFor(this.#mode, this.#pageTokens);
+    return this.#track(OrtKvCache.open(plan, options.id, options.tokens));
+  }
+
+  /**
+   * A cache with the same tokens, and tensors of its own. The other stays.
+   *
+   * @throws {MisuseError} `foreign-cache`; `re-entrant` — a step of it is under way; `overwritten`,
+   *   `freed`, `closed`, `bad-*`, `duplicate-id`.
+   * @throws {OutOfMemoryError} There is no room for another.
+   * @remarks Copies the rows in use.
+   */
+  async forkCache(cache: OrtKvCache, options: CacheOptions = {}): Promise<OrtKvCache> {
+    this.#checkFits(cache);
+    const fork = this.createCache(options);
+    try {
+      await this.#track(fork.copyFrom(cache));
+    } catch (error) {
+      fork.free();
+      throw error;
     }
-    return new OrtKvCache(this.#planFor(this.#mode, this.#pageTokens), id ?? null);
+    return fork;
   }
 
   /**
@@ -172,11 +208,7 @@ export class OrtDecoder {
    *   leave, be resized or freed.
    */
   async step(cache: OrtKvCache, tokens: ArrayLike<number>): Promise<OrtStep> {
-    this.#checkOpen();
-    const plan = this.#planFor(this.#mode, this.#pageTokens);
-    if (!(cache instanceof OrtKvCache) || !cache.fits(plan)) {
-      throw new MisuseError("foreign-cache", "the cache is of another model, mode or memory");
-    }
+    this.#checkFits(cache);
     return this.#track(this.#step(cache, tokens, this.#mode));
   }
 
@@ -214,7 +246,7 @@ export class OrtDecoder {
   async check(count: number): Promise<void> {
     const caches = (["plain", "delta"] as const).map((mode) => ({
       mode,
-      cache: new OrtKvCache(this.#planFor(mode, CHECK_PAGE_TOKENS), null),
+      cache: new OrtKvCache(this.#planFor(mode, CHECK_PAGE_TOKENS)),
     }));
     try {
       const reason = await this.#findDisagreement(count, caches);
@@ -236,6 +268,13 @@ export class OrtDecoder {
 
   #checkOpen(): void {
     if (this.#closing !== null) throw new MisuseError("closed", "the decoder is closed");
+  }
+
+  #checkFits(cache: OrtKvCache): void {
+    this.#checkOpen();
+    const plan = this.#planFor(this.#mode, this.#pageTokens);
+    if (cache instanceof OrtKvCache && cache.fits(plan)) return;
+    throw new MisuseError("foreign-cache", "the cache is of another model, mode or memory");
   }
 
   #planFor(mode: DecoderMode, pageTokens: number): CachePlan {
@@ -292,6 +331,7 @@ export class OrtDecoder {
     this.#checkTokens(tokens, pastTokens);
     await cache.begin(tokens.length);
     let outputs: Record<string, OrtTensor> = {};
+    this.#arrays?.begin();
     try {
       const { decoder, patch } = this.#deltas;
       const names =
@@ -309,6 +349,7 @@ export class OrtDecoder {
       this.#stepCount += 1;
       return { logits };
     } finally {
+      this.#arrays?.end();
       cache.end();
       // Frees what a provider may hold elsewhere; arrays keep their own memory alive.
       for (const output of Object.values(outputs)) output.dispose();
@@ -337,7 +378,8 @@ export class OrtDecoder {
       isGrouped || (mode === "delta" && pastTokens > 0) ? cache.capacityTokens : pastTokens;
     let feeding = this.#feedings.get(cache);
     if (feeding === undefined) {
-      feeding = { inputs: new StepInputs(this.#ort, controls), pastTensors: [] };
+      const inputs = new StepInputs(this.#ort, controls, this.#arrays);
+      feeding = { inputs, pastTensors: [] };
       this.#feedings.set(cache, feeding);
     }
     const { inputs, pastTensors } = feeding;

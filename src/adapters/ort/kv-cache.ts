@@ -8,8 +8,9 @@ import { MisuseError, OutOfMemoryError } from "../../errors.js";
 import type { Pin } from "../../memory/pin.js";
 import { Tensor } from "../../memory/tensor.js";
 import type { TensorMemory } from "../../tensor-memory.js";
+import { describe } from "../../types.js";
 import type { KvEntry } from "../onnx/decoder-graph.js";
-import { restride, writeRows } from "./layout.js";
+import { copyRows, restride, writeRows } from "./layout.js";
 
 /** How a model's KV is kept; the same for all caches of one decoder. */
 export interface CachePlan {
@@ -20,6 +21,17 @@ export interface CachePlan {
   readonly isTight: boolean;
   /** Tokens by which the capacity grows. */
   readonly pageTokens: number;
+}
+
+/** What a cache is made with. */
+export interface CacheOptions {
+  /**
+   * Begins the ids of its tensors; with one, they may be demoted between steps. Default: none, so they
+   * stay resident.
+   */
+  readonly id?: string;
+  /** Room that is allocated at first, where it is known how long the chat will get. Default: 0, a page. */
+  readonly capacityTokens?: number;
 }
 
 type Elements = Float32Array | Uint16Array;
@@ -45,6 +57,7 @@ interface Held {
 export class OrtKvCache {
   readonly id: string | null;
   readonly #plan: CachePlan;
+  readonly #firstCapacityTokens: number;
   readonly #tokens: number[] = [];
   #held: Held[] = [];
   #pins: Pin<"f32" | "f16">[] = [];
@@ -54,9 +67,35 @@ export class OrtKvCache {
   #growCount = 0;
 
   /** @internal */
-  constructor(plan: CachePlan, id: string | null) {
+  constructor(plan: CachePlan, options: CacheOptions = {}) {
+    const { id, capacityTokens = 0 } = options;
+    if (id !== undefined && (typeof id !== "string" || id === "")) {
+      throw new MisuseError("bad-id", `${describe(id)} is not an id`);
+    }
+    if (!Number.isSafeInteger(capacityTokens) || capacityTokens < 0) {
+      throw new MisuseError("bad-option", `${describe(capacityTokens)} is not a number of tokens`);
+    }
     this.#plan = plan;
-    this.id = id;
+    this.#firstCapacityTokens = capacityTokens;
+    this.id = id ?? null;
+  }
+
+  /**
+   * A cache over tensors of that id that lie in this memory or in its tier.
+   *
+   * @internal
+   * @returns null when one of them is unknown, or has another shape or element type.
+   */
+  static async open(
+    plan: CachePlan,
+    id: string,
+    tokens: ArrayLike<number>,
+  ): Promise<OrtKvCache | null> {
+    const cache = new OrtKvCache(plan, { id });
+    const leases = await plan.memory.acquireChain(cache.#ids(), { access: "read" });
+    if (leases === null) return null;
+    for (const lease of leases) lease[Symbol.dispose]();
+    return cache.#adopt(tokens) ? cache : null;
   }
 
   /** Of the model that computed it: other models' decoders refuse it. */
@@ -173,7 +212,9 @@ export class OrtKvCache {
     this.#isRunning = true;
     try {
       if (this.#held.length === 0) {
-        await this.#withRoom(tokenCount, (capacityTokens) => this.#tryAllocate(capacityTokens));
+        await this.#withRoom(tokenCount, this.#plan.entries.length, (capacityTokens) =>
+          this.#tryAllocate(capacityTokens),
+        );
         return;
       }
       // What is resident is pinned in this turn of the event loop.
@@ -187,13 +228,56 @@ export class OrtKvCache {
         }
         // What is resized must not be pinned.
         for (const lease of leases.splice(0)) lease[Symbol.dispose]();
-        await this.#withRoom(tokenCount, (capacityTokens) => this.#tryGrow(capacityTokens));
+        await this.#withRoom(tokenCount, this.#plan.entries.length, (capacityTokens) =>
+          this.#tryGrow(capacityTokens),
+        );
       } finally {
         for (const lease of leases) lease[Symbol.dispose]();
       }
     } catch (error) {
       this.#isRunning = false;
       throw error;
+    }
+  }
+
+  /**
+   * Copies the tokens and rows of another cache of the same plan into this one, which is empty. Tensor by
+   * tensor, so that besides this cache only one tensor of the other must be resident.
+   *
+   * @internal
+   * @throws {OutOfMemoryError} There is no room; this cache is empty as before.
+   */
+  async copyFrom(source: OrtKvCache): Promise<void> {
+    source.#checkIdle();
+    const tokens = source.#tokens;
+    if (tokens.length === 0) return;
+    source.#isRunning = true;
+    this.#isRunning = true;
+    try {
+      for (const [index, entry] of this.#plan.entries.entries()) {
+        const lease = await source.#lease(index);
+        try {
+          await this.#withRoom(tokens.length, 1, (capacityTokens) => {
+            source.#checkUntouched(0);
+            this.#allocateOne(index, capacityTokens);
+            const isTight = this.#plan.isTight;
+            const stride = isTight ? tokens.length : capacityTokens;
+            const sourceStride = isTight ? tokens.length : source.#capacityTokens;
+            const [target, from] = [this.#elements(index), lease.view as Elements];
+            copyRows(target, stride, from, sourceStride, entry, tokens.length);
+            this.#capacityTokens = capacityTokens;
+          });
+        } finally {
+          lease[Symbol.dispose]();
+        }
+      }
+      this.commit(tokens);
+    } catch (error) {
+      this.#discard();
+      throw error;
+    } finally {
+      this.end();
+      source.#isRunning = false;
     }
   }
 
@@ -285,34 +369,76 @@ export class OrtKvCache {
 
   /** Allocates and pins its tensors, all or none. */
   #tryAllocate(capacityTokens: number): void {
-    const { entries, memory } = this.#plan;
     try {
-      for (const entry of entries) {
-        const tensor = memory.allocate({
-          kind: "KV_CACHE",
-          shape: this.#shapeOf(entry, capacityTokens),
-          dtype: entry.dtype,
-          zero: true,
-          ...(this.id !== null && { id: `${this.id}/${entry.layer}.${entry.part}` }),
-        });
-        this.#held.push({ tensor, entry, version: 0 });
-      }
+      for (const index of this.#plan.entries.keys()) this.#allocateOne(index, capacityTokens);
     } catch (error) {
-      for (const { tensor } of this.#held.splice(0)) tensor.free();
+      this.#discard();
       throw error;
     }
     this.#capacityTokens = capacityTokens;
-    this.#remember();
-    this.#pin();
-    if (this.#pins.every(({ view }) => view.buffer instanceof ArrayBuffer)) return;
-    this.#unpin();
-    for (const { tensor } of this.#held.splice(0)) tensor.free();
+  }
+
+  #allocateOne(index: number, capacityTokens: number): void {
+    const entry = this.#plan.entries[index] as KvEntry;
+    const tensor = this.#plan.memory.allocate({
+      kind: "KV_CACHE",
+      shape: this.#shapeOf(entry, capacityTokens),
+      dtype: entry.dtype,
+      zero: true,
+      ...(this.id !== null && { id: this.#ids()[index] as string }),
+    });
+    this.#held.push({ tensor, entry, version: Tensor.recordOf(tensor).version });
+    const pin = tensor.pin();
+    this.#pins.push(pin);
+    if (pin.view.buffer instanceof ArrayBuffer) return;
     throw new MisuseError("unsupported", "the native runtime refuses views of a shared memory");
   }
 
+  /** Frees what it has allocated so far. */
+  #discard(): void {
+    this.#unpin();
+    for (const { tensor } of this.#held.splice(0)) tensor.free();
+    this.#capacityTokens = 0;
+  }
+
+  #ids(): string[] {
+    return this.#plan.entries.map(({ layer, part }) => `${this.id}/${layer}.${part}`);
+  }
+
+  /** Takes over resident tensors of its ids. @returns Whether all of them fit. */
+  #adopt(tokens: ArrayLike<number>): boolean {
+    const { entries, memory } = this.#plan;
+    const tensors = this.#ids().map((id) => memory.tensor(id));
+    const capacityTokens = tensors[0]?.shape[2] ?? 0;
+    const isFitting = entries.every((entry, index) => {
+      const tensor = tensors[index];
+      const shape = this.#shapeOf(entry, capacityTokens);
+      return (
+        tensor?.dtype === entry.dtype &&
+        tensor.shape.length === shape.length &&
+        tensor.shape.every((length, axis) => length === shape[axis])
+      );
+    });
+    if (!isFitting || capacityTokens < tokens.length) return false;
+    this.#held = entries.map((entry, index) => {
+      const tensor = tensors[index] as Tensor<"f32" | "f16">;
+      return { tensor, entry, version: Tensor.recordOf(tensor).version };
+    });
+    this.#capacityTokens = capacityTokens;
+    this.commit(tokens);
+    return true;
+  }
+
+  async #lease(index: number): Promise<Pin> {
+    const { tensor } = this.#held[index] as Held;
+    if (tensor.isResident) return tensor.pin({ access: "read" });
+    const lease = await this.#plan.memory.acquire(tensor.id as string, { access: "read" });
+    if (lease === null) throw new MisuseError("freed", "a tensor of the cache was freed");
+    return lease;
+  }
+
   async #leaseAll(): Promise<Pin[]> {
-    const ids = this.#held.map(({ tensor }) => tensor.id as string);
-    const leases = await this.#plan.memory.acquireChain(ids, { access: "read" });
+    const leases = await this.#plan.memory.acquireChain(this.#ids(), { access: "read" });
     if (leases === null) throw new MisuseError("freed", "tensors of the cache were freed");
     return leases;
   }
@@ -349,9 +475,16 @@ export class OrtKvCache {
   }
 
   /** Does `work`, in one go; if it does not fit, once more after others were demoted. */
-  async #withRoom(tokenCount: number, work: (capacityTokens: number) => void): Promise<void> {
+  async #withRoom(
+    tokenCount: number,
+    tensorCount: number,
+    work: (capacityTokens: number) => void,
+  ): Promise<void> {
     const { entries, memory, pageTokens } = this.#plan;
-    const capacityTokens = Math.ceil(tokenCount / pageTokens) * pageTokens;
+    const capacityTokens =
+      tokenCount <= this.#firstCapacityTokens
+        ? this.#firstCapacityTokens
+        : Math.ceil(tokenCount / pageTokens) * pageTokens;
     try {
       work(capacityTokens);
     } catch (error) {
@@ -364,7 +497,7 @@ export class OrtKvCache {
       // Those it has must not be demoted for those it wants.
       const pins = this.#held.map(({ tensor }) => tensor.pin({ access: "read" }));
       try {
-        await memory.reserve({ kind: "KV_CACHE", bytes, count: entries.length });
+        await memory.reserve({ kind: "KV_CACHE", bytes, count: tensorCount });
       } finally {
         for (const pin of pins) pin[Symbol.dispose]();
       }

@@ -62,3 +62,22 @@ export function writeRows(
     }
   }
 }
+
+/**
+ * Copies the first `usedTokens` tokens of each head to tensors of another stride.
+ *
+ * @param target Of `targetStride`, whose other tokens stay as they are.
+ */
+export function copyRows(
+  target: Elements,
+  targetStride: number,
+  source: Elements,
+  sourceStride: number,
+  { heads, headDim }: RowShape,
+  usedTokens: number,
+): void {
+  for (let head = 0; head < heads; head++) {
+    const from = head * sourceStride * headDim;
+    target.set(source.subarray(from, from + usedTokens * headDim), head * targetStride * headDim);
+  }
+}

@@ -15,6 +15,17 @@ export interface StepPlace {
   readonly isPaddingMasked: boolean;
 }
 
+/**
+ * Where these arrays lie, if not in arrays of the engine that are kept between steps. Serves one step
+ * at a time.
+ */
+export interface StepArrays {
+  begin(): void;
+  /** An array of `count` integers, valid until {@link end}; it may hold anything. */
+  take(type: "int64" | "int32", count: number): BigInt64Array | Int32Array;
+  end(): void;
+}
+
 interface Kept {
   readonly data: BigInt64Array | Int32Array;
   readonly tensor: OrtTensor;
@@ -27,13 +38,19 @@ interface Kept {
 export class StepInputs {
   readonly #ort: OrtNamespace;
   readonly #controls: readonly ControlInput[];
+  readonly #arrays: StepArrays | null;
   readonly #kept = new Map<string, Kept>();
   /** Typed arrays and tensors made so far, for the statistics. */
   madeCount = 0;
 
-  constructor(ort: OrtNamespace, controls: readonly ControlInput[]) {
+  constructor(
+    ort: OrtNamespace,
+    controls: readonly ControlInput[],
+    arrays: StepArrays | null = null,
+  ) {
     this.#ort = ort;
     this.#controls = controls;
+    this.#arrays = arrays;
   }
 
   /** Adds the inputs of one step to `feeds`. They are read until the run has settled. */
@@ -95,15 +112,19 @@ export class StepInputs {
   #keep({ name, type }: ControlInput, dims: readonly number[]): Kept {
     const count = dims.reduce((product, length) => product * length, 1);
     const known = this.#kept.get(name);
-    if (known !== undefined && known.data.length === count) return known;
-    const data = type === "int32" ? new Int32Array(count) : new BigInt64Array(count);
+    if (this.#arrays === null && known?.data.length === count) return known;
     const elementType = type === "int32" ? "int32" : "int64";
+    const data = this.#arrays?.take(elementType, count) ?? newArray(elementType, count);
     const tensor = makeTensor(this.#ort, elementType, data, dims);
     const kept = { data, tensor, pastTokens: 0, seenTokens: -1 };
-    this.#kept.set(name, kept);
+    if (this.#arrays === null) this.#kept.set(name, kept);
     this.madeCount += 2;
     return kept;
   }
+}
+
+function newArray(type: "int64" | "int32", count: number): BigInt64Array | Int32Array {
+  return type === "int32" ? new Int32Array(count) : new BigInt64Array(count);
 }
 
 function setAt(data: BigInt64Array | Int32Array, at: number, value: number): void {
