@@ -15,11 +15,12 @@ import {
   type OrtKvCache,
   type OrtNamespace,
   openOrtDecoder,
+  type StepArrays,
 } from "../../src/adapters/ort.js";
 import type { Pin, TensorMemory } from "../../src/index.js";
 import { memoryFileSystem, seededRandom } from "../../src/testing/index.js";
 import { BareChat, type BareStyle } from "../support/bare-decoder.js";
-import { openMemory, openOn, SEED, withSeed } from "../support/oracle.js";
+import { closeMemory, openMemory, openOn, SEED, withSeed } from "../support/oracle.js";
 
 const SIZES = { layers: 2, hidden: 64, heads: 4, vocabulary: 256 };
 const CAPACITY = 256;
@@ -309,6 +310,36 @@ describe("a cache", () => {
     }
   });
 
+  it("feeds ids and masks from where it is told, and gives them back", async () => {
+    const memory = await openMemory();
+    let openCount = 0;
+    let takenCount = 0;
+    const arrays: StepArrays = {
+      begin: () => {
+        openCount += 1;
+      },
+      take: (type, count) => {
+        expect(openCount).toBe(1);
+        takenCount += 1;
+        return type === "int64"
+          ? new BigInt64Array(count).fill(77n)
+          : new Int32Array(count).fill(77);
+      },
+      end: () => {
+        openCount -= 1;
+      },
+    };
+    for (const family of FAMILIES) {
+      const decoder = await open({ memory, model: family.build(1), arrays });
+      const chat = new Chat(decoder);
+      expect(await answersOf(chat, 1)).toEqual(await bareAnswers(family, 1));
+      chat.cache.free();
+      await decoder.close();
+    }
+    expect(openCount).toBe(0);
+    expect(takenCount).toBeGreaterThan(100);
+  });
+
   it("is as it was when there is no room to grow", async () => {
     const memory = await openMemory({ budgets: { ram: "4MiB" } });
     const decoder = await open({ memory });
@@ -336,6 +367,110 @@ describe("a cache", () => {
     );
     chat.cache.free();
     await release();
+    await decoder.close();
+  });
+});
+
+describe("a cache that is opened again or forked", () => {
+  const NAMES = ["0.key", "0.value", "1.key", "1.value"];
+
+  it("goes on in another process, over what was saved", async () => {
+    const files = memoryFileSystem();
+    const expected = await bareAnswers(CONCAT, 1);
+    const [first, ...others] = promptsFor(1) as [number[], ...number[][]];
+    const before = await openOn(files);
+    const decoder = await open({ memory: before });
+    const chat = new Chat(decoder, decoder.createCache({ id: "chat" }));
+    expect(await chat.say(first, TURNS[0][1])).toEqual(expected[0]);
+    for (const name of NAMES) expect(await before.save(`chat/${name}`)).toBe("stored");
+    await decoder.close();
+    await closeMemory(before);
+
+    const after = await openOn(files);
+    const next = await open({ memory: after });
+    expect(await next.openCache({ id: "other", tokens: [1] })).toBeNull();
+    const tokens = chat.cache.tokens;
+    const cache = (await next.openCache({ id: "chat", tokens })) as OrtKvCache;
+    expect(cache.tokens).toEqual(tokens);
+    const again = new Chat(next, cache);
+    again.tokens.push(...chat.tokens);
+    for (const [index, prompt] of others.entries()) {
+      const turn = index + 1;
+      expect(await again.say(prompt, TURNS[turn]?.[1] ?? 0)).toEqual(expected[turn]);
+    }
+    cache.free();
+    await next.close();
+  });
+
+  it("is none where the tensors do not fit the model or the tokens", async () => {
+    const memory = await openMemory();
+    const decoder = await open({ memory });
+    const cache = decoder.createCache({ id: "chat", capacityTokens: 7 });
+    await decoder.step(cache, [1, 2, 3]);
+    expect(cache.capacityTokens).toBe(7);
+    expect(await decoder.openCache({ id: "chat", tokens: [1, 2, 3] })).not.toBeNull();
+    expect(await decoder.openCache({ id: "chat", tokens: new Uint8Array(8) })).toBeNull();
+    const other = await open({ memory, model: (FAMILIES[1] as Family).build(1) });
+    expect(await other.openCache({ id: "chat", tokens: [1, 2, 3] })).toBeNull();
+    await expect(decoder.openCache({ id: "", tokens: [] })).rejects.toMatchObject({
+      code: "bad-id",
+    });
+    cache.free();
+    await other.close();
+    await decoder.close();
+  });
+
+  it.each(FAMILIES)("goes on beside the other: $name", async (family) => {
+    const memory = await openOn(memoryFileSystem());
+    const [first, second, , last] = promptsFor(5) as [number[], number[], number[], number[]];
+    for (const mode of ["delta", "plain"] as const) {
+      const decoder = await open({ memory, model: family.build(5), mode });
+      const chat = new Chat(decoder, decoder.createCache({ id: "chat" }));
+      await chat.say(first, 6);
+      const options = { id: "fork", capacityTokens: 61 };
+      const fork = new Chat(decoder, await decoder.forkCache(chat.cache, options));
+      fork.tokens.push(...chat.tokens);
+      expect(fork.cache.capacityTokens).toBe(61);
+      const [own, forked] = [await chat.say(second, 9), await fork.say(last, 9)];
+      for (const [prompt, answer] of [
+        [second, own],
+        [last, forked],
+      ] as const) {
+        const fresh = new Chat(decoder);
+        const whole = [...chat.tokens.slice(0, first.length + 6), ...prompt];
+        expect(await fresh.say(whole, 9)).toEqual(answer);
+        fresh.cache.free();
+      }
+      // One that has left, and an empty one.
+      for (const name of NAMES) await memory.swapOut(`fork/${name}`);
+      const third = await decoder.forkCache(fork.cache);
+      expect(third.tokens).toEqual(fork.cache.tokens);
+      const empty = await decoder.forkCache(decoder.createCache());
+      expect(empty.tokenCount).toBe(0);
+      for (const cache of [chat.cache, fork.cache, third, empty]) cache.free();
+      await decoder.close();
+    }
+  });
+
+  it("is refused under a run, from elsewhere, and where there is no room", async () => {
+    const memory = await openMemory({ budgets: { ram: "4MiB" } });
+    const decoder = await open({ memory, pageTokens: 512 });
+    const chat = new Chat(decoder);
+    await chat.say(promptsFor(1)[0] as number[], 2);
+    const step = decoder.step(chat.cache, chat.tokens);
+    await expect(decoder.forkCache(chat.cache)).rejects.toMatchObject({ code: "re-entrant" });
+    await step;
+    await expect(decoder.forkCache({} as OrtKvCache)).rejects.toMatchObject({
+      code: "foreign-cache",
+    });
+    const forks: OrtKvCache[] = [];
+    const filling = async () => {
+      for (;;) forks.push(await decoder.forkCache(chat.cache));
+    };
+    await expect(filling()).rejects.toMatchObject({ code: "out-of-memory" });
+    expect(forks.length).toBeGreaterThan(0);
+    expect(chat.cache.isRunning).toBe(false);
+    for (const cache of [...forks, chat.cache]) cache.free();
     await decoder.close();
   });
 });
