@@ -260,6 +260,7 @@ export class OrtKvCache {
           await this.#withRoom(tokens.length, 1, (capacityTokens) => {
             source.#checkUntouched(0);
             this.#allocateOne(index, capacityTokens);
+            this.#pinOne(index);
             const isTight = this.#plan.isTight;
             const stride = isTight ? tokens.length : capacityTokens;
             const sourceStride = isTight ? tokens.length : source.#capacityTokens;
@@ -367,10 +368,11 @@ export class OrtKvCache {
     return [1, heads, capacityTokens, headDim];
   }
 
-  /** Allocates and pins its tensors, all or none. */
+  /** Allocates its tensors and then pins them, all or none: until then compaction may move them. */
   #tryAllocate(capacityTokens: number): void {
     try {
       for (const index of this.#plan.entries.keys()) this.#allocateOne(index, capacityTokens);
+      for (const index of this.#plan.entries.keys()) this.#pinOne(index);
     } catch (error) {
       this.#discard();
       throw error;
@@ -388,7 +390,10 @@ export class OrtKvCache {
       ...(this.id !== null && { id: this.#ids()[index] as string }),
     });
     this.#held.push({ tensor, entry, version: Tensor.recordOf(tensor).version });
-    const pin = tensor.pin();
+  }
+
+  #pinOne(index: number): void {
+    const pin = (this.#held[index] as Held).tensor.pin();
     this.#pins.push(pin);
     if (pin.view.buffer instanceof ArrayBuffer) return;
     throw new MisuseError("unsupported", "the native runtime refuses views of a shared memory");
