@@ -2,6 +2,7 @@
  * Takes the turns of many chats on one model. Deterministic: the tokens of a chat depend on its own
  * prompts alone, so any order of visits, and any place where KV is kept, must give the same.
  */
+import { OutOfMemoryError } from "tierheap";
 import type { OrtDecoder, OrtKvCache } from "tierheap/adapters/ort";
 import { type HeapKvStore, type KvState, type KvStore, kvBytes } from "./kv-store.js";
 import { type DecoderRuntime, greedyChoice, RuntimeError } from "./runtime.js";
@@ -137,11 +138,22 @@ export class Conversation {
   ): Promise<OrtKvCache> {
     const options = { id: store.idOf(after), capacityTokens: after.tokens };
     const held = before.turn === 0 ? null : await store.hold(before);
-    // What has been copied may leave while the rest is.
-    held?.release();
-    const known = tokens.slice(0, before.tokens);
-    const old = held && (await decoder.openCache({ id: store.idOf(before), tokens: known }));
-    if (old !== null) return await decoder.forkCache(old, options);
+    try {
+      const known = tokens.slice(0, before.tokens);
+      const old = held && (await decoder.openCache({ id: store.idOf(before), tokens: known }));
+      if (old !== null) {
+        try {
+          return await decoder.forkCache(old, options);
+        } catch (error) {
+          if (!(error instanceof OutOfMemoryError)) throw error;
+        }
+        // No room for both at once: what has been copied may leave while the rest is.
+        held?.release();
+        return await decoder.forkCache(old, options);
+      }
+    } finally {
+      held?.release();
+    }
     this.recomputedTokens += before.tokens;
     return decoder.createCache(options);
   }
