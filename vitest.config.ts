@@ -10,6 +10,7 @@ export default defineConfig({
     alias: [
       { find: /^tierheap(\/node)?$/, replacement: path("./src/node.ts") },
       { find: /^tierheap\/browser$/, replacement: path("./src/browser.ts") },
+      { find: /^tierheap\/adapters\/ort$/, replacement: path("./src/adapters/ort.ts") },
       { find: /^tierheap\/testing$/, replacement: path("./src/testing/index.ts") },
     ],
   },

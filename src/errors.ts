@@ -34,6 +34,9 @@ export type MisuseCode =
   | "not-owner"
   | "freed"
   | "plan-mismatch"
+  | "foreign-cache"
+  | "token-mismatch"
+  | "overwritten"
   | "re-entrant"
   | "unsupported"
   | "closed";

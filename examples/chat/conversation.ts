@@ -2,8 +2,10 @@
  * Takes the turns of many chats on one model. Deterministic: the tokens of a chat depend on its own
  * prompts alone, so any order of visits, and any place where KV is kept, must give the same.
  */
-import type { KvState, KvStore } from "./kv-store.js";
-import type { DecoderRuntime } from "./runtime.js";
+import { OutOfMemoryError } from "tierheap";
+import type { OrtDecoder, OrtKvCache } from "tierheap/adapters/ort";
+import { type HeapKvStore, type KvState, type KvStore, kvBytes } from "./kv-store.js";
+import { type DecoderRuntime, greedyChoice, RuntimeError } from "./runtime.js";
 import { plainInputs, type StepInputs } from "./step-inputs.js";
 
 /** One chat as it stands between two turns. */
@@ -24,6 +26,8 @@ export interface ConversationOptions {
   readonly inputs?: StepInputs;
   /** Tokens per answer, at least 1. */
   readonly answerTokens: number;
+  /** Takes the steps in place of the runtime, over the KV of its store. */
+  readonly heap?: { readonly decoder: OrtDecoder; readonly store: HeapKvStore } | undefined;
 }
 
 export class Conversation {
@@ -31,6 +35,9 @@ export class Conversation {
   readonly #store: KvStore;
   readonly #inputs: StepInputs;
   readonly #answerTokens: number;
+  readonly #heap: ConversationOptions["heap"];
+  /** KV that the runtime by itself would have returned in the steps that the decoder took. */
+  presentBytesAvoided = 0;
   /** Tokens whose KV had to be computed again because the store had lost it. */
   recomputedTokens = 0;
   /** Tokens that the model has processed. */
@@ -43,6 +50,7 @@ export class Conversation {
     this.#store = options.store;
     this.#inputs = options.inputs ?? plainInputs;
     this.#answerTokens = options.answerTokens;
+    this.#heap = options.heap;
   }
 
   /**
@@ -58,7 +66,19 @@ export class Conversation {
   ): Promise<void> {
     const before: KvState = { chat: chat.chat, turn: chat.turn, tokens: chat.cachedTokens };
     const tokens = [...chat.tokens, ...prompt];
-    const held = chat.turn === 0 ? null : await this.#store.hold(before);
+    const cachedTokens = tokens.length + this.#answerTokens - 1;
+    const after: KvState = { chat: chat.chat, turn: chat.turn + 1, tokens: cachedTokens };
+    if (this.#heap === undefined) await this.#answer(before, after, tokens);
+    else await this.#answerOnHeap(this.#heap, before, after, tokens);
+    const next: ChatState = { chat: chat.chat, turn: after.turn, tokens, cachedTokens };
+    await commit(next);
+    if (chat.turn > 0) await this.#store.drop(before);
+    Object.assign(chat, next);
+  }
+
+  /** Adds the answer to `tokens`, and leaves its KV under `after`. */
+  async #answer(before: KvState, after: KvState, tokens: number[]): Promise<void> {
+    const held = before.turn === 0 ? null : await this.#store.hold(before);
     const pastTokens = held === null ? 0 : before.tokens;
     if (held === null) this.recomputedTokens += before.tokens;
     let step: Awaited<ReturnType<DecoderRuntime["step"]>>;
@@ -67,13 +87,11 @@ export class Conversation {
     } finally {
       held?.release();
     }
-    const cachedTokens = tokens.length + this.#answerTokens - 1;
-    const after: KvState = { chat: chat.chat, turn: chat.turn + 1, tokens: cachedTokens };
     const growing = await this.#store.grow(after);
     try {
       let past = growing.update(step.present, tokens.length);
       tokens.push(step.nextToken);
-      while (tokens.length <= cachedTokens) {
+      while (tokens.length <= after.tokens) {
         step = await this.#step(tokens.slice(-1), past, tokens.length - 1);
         past = growing.update(step.present, tokens.length);
         tokens.push(step.nextToken);
@@ -81,10 +99,63 @@ export class Conversation {
     } finally {
       growing.release();
     }
-    const next: ChatState = { chat: chat.chat, turn: after.turn, tokens, cachedTokens };
-    await commit(next);
-    if (chat.turn > 0) await this.#store.drop(before);
-    Object.assign(chat, next);
+  }
+
+  /** As {@link #answer}, by the decoder: the rows before are copied once, and new ones written behind. */
+  async #answerOnHeap(
+    { decoder, store }: NonNullable<ConversationOptions["heap"]>,
+    before: KvState,
+    after: KvState,
+    tokens: number[],
+  ): Promise<void> {
+    const cache = await this.#forkOnHeap({ decoder, store }, before, after, tokens);
+    try {
+      while (tokens.length <= after.tokens) {
+        const newTokens = tokens.length - cache.tokenCount;
+        const { logits } = await decoder.step(cache, tokens);
+        const choice = greedyChoice(logits, logits.length);
+        if (choice === undefined) {
+          throw new RuntimeError("run-failed", "The model yields no number as a logit.");
+        }
+        this.presentBytesAvoided += kvBytes(this.#runtime.kv, tokens.length);
+        this.processedTokens += newTokens;
+        this.logitGapMin = Math.min(this.logitGapMin, choice.logitGap);
+        tokens.push(choice.nextToken);
+      }
+      store.touch(after);
+    } catch (error) {
+      cache.free();
+      throw error;
+    }
+  }
+
+  /** A cache for `after` that begins as the one of `before`, or empty when that is gone. */
+  async #forkOnHeap(
+    { decoder, store }: NonNullable<ConversationOptions["heap"]>,
+    before: KvState,
+    after: KvState,
+    tokens: readonly number[],
+  ): Promise<OrtKvCache> {
+    const options = { id: store.idOf(after), capacityTokens: after.tokens };
+    const held = before.turn === 0 ? null : await store.hold(before);
+    try {
+      const known = tokens.slice(0, before.tokens);
+      const old = held && (await decoder.openCache({ id: store.idOf(before), tokens: known }));
+      if (old !== null) {
+        try {
+          return await decoder.forkCache(old, options);
+        } catch (error) {
+          if (!(error instanceof OutOfMemoryError)) throw error;
+        }
+        // No room for both at once: what has been copied may leave while the rest is.
+        held?.release();
+        return await decoder.forkCache(old, options);
+      }
+    } finally {
+      held?.release();
+    }
+    this.recomputedTokens += before.tokens;
+    return decoder.createCache(options);
   }
 
   async #step(

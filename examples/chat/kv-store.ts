@@ -79,14 +79,28 @@ export class HeapKvStore implements KvStore {
     this.#now = now;
   }
 
+  /** What the ids of a state's tensors begin with: the id of its cache. */
+  idOf({ chat, turn }: KvState): string {
+    return `${prefixOf(chat)}turn-${turn}`;
+  }
+
   /** The ids of a chain, head first: what a runtime needs first. */
-  idsOf({ chat, turn }: KvState): string[] {
+  idsOf(state: KvState): string[] {
     const ids: string[] = [];
     for (let layer = 0; layer < this.#kv.layers; layer++) {
-      for (const part of ["key", "value"])
-        ids.push(`${prefixOf(chat)}turn-${turn}/${layer}.${part}`);
+      for (const part of ["key", "value"]) ids.push(`${this.idOf(state)}/${layer}.${part}`);
     }
     return ids;
+  }
+
+  /**
+   * Tells the heap that the tensors of a state were used together. The example's answers have a fixed
+   * length, so that is known before they are made.
+   */
+  touch(state: KvState): void {
+    const { turn } = state;
+    const outputTokens = this.#answerTokens;
+    this.#memory.touchChain(this.idsOf(state), { stopReason: "end", outputTokens, turn });
   }
 
   /**
@@ -151,9 +165,7 @@ export class HeapKvStore implements KvStore {
     );
     // Not before all have a place: what is pinned cannot be moved together.
     const pins = tensors.map((tensor) => tensor.pin({ access: "write" }));
-    // The example's answers have a fixed length, so that is known before they are made.
-    const { turn } = state;
-    this.#memory.touchChain(ids, { stopReason: "end", outputTokens: this.#answerTokens, turn });
+    this.touch(state);
     return {
       update: (present, tokens) =>
         pins.map((pin, index) => {

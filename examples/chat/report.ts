@@ -56,6 +56,7 @@ export function formatRun(result: RunResult): string {
       ["restore is faster by", `${restore.speedup.toFixed(1)} ×`],
     );
   }
+  rows.push(["KV out of the runtime", kvOut(result)]);
   const { issuedCount, usedCount, lateCount, wastedCount } = stats.prefetch;
   rows.push([
     "prefetched for who is next",
@@ -102,6 +103,14 @@ function codedBytes({ stats }: RunResult): { rawBytes: number; storedBytes: numb
     storedBytes += each.storedBytes;
   }
   return { rawBytes, storedBytes };
+}
+
+/** How much KV the steps moved, and why it was not less. */
+function kvOut({ decoder, presentBytesAvoided }: RunResult): string {
+  if (decoder === null) return "all of it at each step: the model cannot be patched";
+  if (decoder.mode === "plain") return `all of it at each step: ${decoder.reason}`;
+  const instead = formatBytes(presentBytesAvoided);
+  return `new rows only, ${formatBytes(decoder.rowBytes)} in place of ${instead}`;
 }
 
 function verdict(result: RunResult): string {
@@ -169,6 +178,12 @@ export function figuresOf(result: RunResult): Figure[] {
     { id: "chat/prefetch-late", value: result.stats.prefetch.lateCount, unit: "tensors" },
     { id: "chat/prefetch-wasted", value: result.stats.prefetch.wastedCount, unit: "tensors" },
     { id: "chat/prefetched-wait", value: result.prefetched.waitMs, unit: "ms" },
+    atLeast(
+      "chat/present-over-rows",
+      result.presentBytesAvoided / Math.max(1, result.decoder?.rowBytes ?? 0),
+      "ratio",
+      2,
+    ),
     { id: "chat/rss-growth", value: result.rssGrowthBytesPeak, unit: "bytes" },
   ];
   if (result.compaction !== null) {

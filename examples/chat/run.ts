@@ -13,8 +13,10 @@ import {
   type PoolStats,
   type TensorMemory,
 } from "tierheap";
+import type { OrtDecoderStats } from "tierheap/adapters/ort";
 import { redisTier } from "tierheap/tiers/redis";
 import { type ChatState, Conversation } from "./conversation.js";
+import { openHeapDecoder } from "./heap-decoder.js";
 import { HeapKvStore, type KvState, kvBytes, PlainKvStore, type Restore } from "./kv-store.js";
 import { buildDecoder } from "./model/decoder.js";
 import { type ChatOptions, UsageError } from "./options.js";
@@ -97,6 +99,10 @@ export interface RunResult {
     readonly after: PoolStats;
     readonly totals: CompactionTotals;
   } | null;
+  /** null when the chats used the runtime by itself. */
+  readonly decoder: OrtDecoderStats | null;
+  /** KV that the runtime by itself would have returned, and the heap copied. */
+  readonly presentBytesAvoided: number;
   readonly stats: MemoryStats;
   readonly report: string;
 }
@@ -119,6 +125,15 @@ function seededUnit(seed: number): () => number {
   };
 }
 
+/** A model on the runtime by itself. */
+export interface OpenedModel {
+  readonly runtime: DecoderRuntime;
+  readonly fingerprint: string;
+  readonly name: string;
+  /** Its bytes, or the path of its file. */
+  readonly model: Uint8Array<ArrayBuffer> | string;
+}
+
 /**
  * The model, and the fingerprint under which its KV is kept. Two runtimes give the same tokens but
  * not the same bits, so they share no KV.
@@ -126,13 +141,13 @@ function seededUnit(seed: number): () => number {
 export async function openModel(
   options: Pick<ChatOptions, "model" | "seed">,
   signal?: AbortSignal,
-): Promise<{ runtime: DecoderRuntime; fingerprint: string; name: string }> {
+): Promise<OpenedModel> {
   const model = options.model ?? buildDecoder({ ...MODEL, seed: options.seed });
   const runtime = await openRuntime({ model, ...(signal && { signal }) });
   const bytes = typeof model === "string" ? await readFile(model) : model;
   const digest = createHash("sha256").update(bytes).digest("hex");
   const name = options.model ?? `seeded decoder, seed ${options.seed}`;
-  return { runtime, fingerprint: `${digest.slice(0, 32)}@${runtime.name}`, name };
+  return { runtime, fingerprint: `${digest.slice(0, 32)}@${runtime.name}`, name, model };
 }
 
 async function makePlan(options: ChatOptions): Promise<RunPlan> {
@@ -264,10 +279,7 @@ export async function runChats(
   stream: NodeJS.WriteStream,
 ): Promise<RunResult> {
   const startMs = performance.now();
-  const { runtime, fingerprint, name } = await openModel(options, signal);
-  // The runtime's own working memory: what it takes without any KV kept.
-  await runtime.step(new Uint8Array(OPENING_BYTES.max).fill(32), [], 0);
-  const rssBareBytes = process.memoryUsage.rss();
+  const { runtime, fingerprint, name, model } = await openModel(options, signal);
   const memory = await createTensorMemory({
     budgets: { ram: options.ram, warm: options.warm, ssd: options.ssd, hdd: options.hdd },
     ssd: { directory: options.directory },
@@ -277,14 +289,25 @@ export async function runChats(
     namespace: { fingerprint },
   });
   let progress: Progress | null = null;
+  let decoder: Awaited<ReturnType<typeof openHeapDecoder>> = null;
   try {
+    const inputs = new HeapStepInputs(memory);
+    decoder = await openHeapDecoder({ runtime, model, memory, fingerprint, arrays: inputs });
+    // The working memory of both sessions: what they take without any KV kept.
+    const warmUp = new Uint8Array(OPENING_BYTES.max).fill(32);
+    await runtime.step(warmUp, [], 0);
+    if (decoder !== null) {
+      using cache = decoder.createCache();
+      await decoder.step(cache, warmUp);
+    }
+    const rssBareBytes = process.memoryUsage.rss();
     const { plan, chats, chatsFound } = await prepare(memory, options, (line) =>
       stream.write(`${line}\n`),
     );
     const { answerTokens } = plan;
     const store = new HeapKvStore(memory, runtime.kv, answerTokens, () => performance.now());
-    const inputs = new HeapStepInputs(memory);
-    const conversation = new Conversation({ runtime, store, inputs, answerTokens });
+    const heap = decoder === null ? undefined : { decoder, store };
+    const conversation = new Conversation({ runtime, store, inputs, answerTokens, heap });
     const visits = plan.visits.filter(
       (visit) => visit.turn >= (chats[visit.chat] as ChatState).turn,
     );
@@ -362,11 +385,14 @@ export async function runChats(
       durationMs: performance.now() - startMs,
       stepInputs: inputs.stats(),
       compaction,
+      decoder: decoder?.stats() ?? null,
+      presentBytesAvoided: conversation.presentBytesAvoided,
       stats,
       report,
     };
   } finally {
     progress?.stop();
+    await decoder?.close();
     await memory.close();
     await runtime.close();
   }

@@ -524,7 +524,7 @@ function numbersOf(tensor: Tensor): Float32Array | Uint16Array {
 }
 
 /** Picks the best of the last `vocabulary` logits; `undefined` when none of them is a number. */
-function greedyChoice(
+export function greedyChoice(
   logits: Float32Array | Uint16Array,
   vocabulary: number,
 ): Pick<StepResult, "nextToken" | "logitGap"> | undefined {

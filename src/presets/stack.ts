@@ -12,12 +12,12 @@ import { reuseIntervals } from "../predictor/reuse-intervals.js";
 import { systemRandom } from "../random.js";
 import { memoryTier } from "../tier/memory.js";
 import type { Tier } from "../tier/tier.js";
-import type { TierPlan } from "./tiers.js";
 
 export function createStack(parts: {
   readonly checked: CheckedOptions;
   readonly options: TensorMemoryOptions;
-  readonly plan: TierPlan;
+  /** Buffers for what moves between tiers. */
+  readonly moveCount: number;
   readonly chunkBytes: number;
   readonly clock: Clock;
   readonly hasher: Hasher;
@@ -26,7 +26,7 @@ export function createStack(parts: {
   readonly ssd: Tier | null;
   readonly hdd: Tier | null;
 }): TierStack {
-  const { checked, options, plan, chunkBytes, clock, hasher, events, ssd, hdd } = parts;
+  const { checked, options, moveCount, chunkBytes, clock, hasher, events, ssd, hdd } = parts;
   const seams = options.seams ?? {};
   const tiers: Tier[] = [];
   if (checked.warmBytes > 0) {
@@ -47,7 +47,7 @@ export function createStack(parts: {
     tiers,
     mayBeAbsent,
     manager: new TierManager(seams.tierPredictor ?? reuseIntervals()),
-    mover: new ObjectMover(new Staging(plan.moveCount, chunkBytes), recordInspector(hasher)),
+    mover: new ObjectMover(new Staging(moveCount, chunkBytes), recordInspector(hasher)),
     clock,
     checksRecords: true,
     onFailure: (tier, error) => events.emit({ type: "tier-error", tier, error }),

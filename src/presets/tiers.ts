@@ -82,6 +82,6 @@ export async function createTiers(parts: {
   }
   const { createStack } = await import("./stack.js");
   const hdd = checked.hddBytes > 0 ? storeOf("hdd", checked.hddDirectory, checked.hddBytes) : null;
-  const stack = createStack({ ...parts, ssd, hdd });
+  const stack = createStack({ ...parts, moveCount: plan.moveCount, ssd, hdd });
   return { tier: stack, stack };
 }

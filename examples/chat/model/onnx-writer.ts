@@ -172,6 +172,7 @@ export class OnnxGraph {
   readonly #initializers: ProtoMessage[] = [];
   readonly #inputs: ProtoMessage[] = [];
   readonly #outputs: ProtoMessage[] = [];
+  readonly #domains = new Set<string>();
 
   /** Declares a graph input. */
   input(name: string, type: ElementType, shape: readonly Dimension[]): string {
@@ -205,26 +206,34 @@ export class OnnxGraph {
   }
 
   /**
-   * Adds a node with one output.
+   * Adds a node.
    *
-   * @param operator Operator of the default domain, for example `MatMul`.
-   * @param output Name of the value it produces.
-   * @returns `output`, so that calls can be chained.
+   * @param operator Name of the operator, for example `MatMul`.
+   * @param output Name of the value it produces, or the names of several.
+   * @param domain Of the operator, in its version 1. Default: ONNX's own.
+   * @returns The first of its outputs, so that calls can be chained.
    */
   node(
     operator: string,
     inputs: readonly string[],
-    output: string,
+    output: string | readonly [string, ...string[]],
     attributes: Readonly<Record<string, Attribute>> = {},
+    domain = "",
   ): string {
+    const outputs = typeof output === "string" ? ([output] as const) : output;
     const node = new ProtoMessage();
     for (const input of inputs) node.text(1, input);
-    node.text(2, output).text(3, `${output}_${operator}`).text(4, operator);
+    for (const each of outputs) node.text(2, each);
+    node.text(3, `${outputs[0]}_${operator}`).text(4, operator);
     for (const [name, value] of Object.entries(attributes)) {
       node.message(5, encodeAttribute(name, value));
     }
+    if (domain !== "") {
+      node.text(7, domain);
+      this.#domains.add(domain);
+    }
     this.#nodes.push(node);
-    return output;
+    return outputs[0];
   }
 
   /** @returns The graph as a complete ONNX file, in a buffer of exactly its length. */
@@ -235,12 +244,14 @@ export class OnnxGraph {
     for (const initializer of this.#initializers) graph.message(5, initializer);
     for (const input of this.#inputs) graph.message(11, input);
     for (const output of this.#outputs) graph.message(12, output);
-    const operatorSet = new ProtoMessage().text(1, "").varint(2, OPERATOR_SET_VERSION);
-    return new ProtoMessage()
+    const model = new ProtoMessage()
       .varint(1, IR_VERSION)
       .text(2, PRODUCER_NAME)
       .message(7, graph)
-      .message(8, operatorSet)
-      .toBytes();
+      .message(8, new ProtoMessage().text(1, "").varint(2, OPERATOR_SET_VERSION));
+    for (const domain of this.#domains) {
+      model.message(8, new ProtoMessage().text(1, domain).varint(2, 1));
+    }
+    return model.toBytes();
   }
 }
