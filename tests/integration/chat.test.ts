@@ -67,8 +67,11 @@ describe("the chat example", () => {
     const { planCount, replayedCount } = run.stepInputs;
     expect(planCount).toBeGreaterThan(0);
     expect(replayedCount).toBeGreaterThan(20);
-    expect(run.compaction.after.externalFragmentation).toBeLessThanOrEqual(
-      run.compaction.before.externalFragmentation,
+    // The share may grow when arenas are given back: less is free.
+    const scatteredBytes = ({ externalFragmentation, freeBytes }: Record<string, number>) =>
+      (externalFragmentation as number) * (freeBytes as number);
+    expect(scatteredBytes(run.compaction.after)).toBeLessThanOrEqual(
+      scatteredBytes(run.compaction.before),
     );
     const { lookups, hits, joins, misses } = run.stats.lookups;
     expect(hits + joins + misses).toBe(lookups);
