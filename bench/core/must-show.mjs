@@ -29,7 +29,7 @@ const PROMISES = [
   { promise: "speed in that arena", figures: { "core/llm-trace-in-smallest-arena": "≤" } },
   {
     promise: "capacity used at first failure, after churn, compacting",
-    figures: { "core/refill-compacting-tensor-sizes/tierheap": "≥" },
+    figures: { "core/capacity-used-compacting-tensor-sizes/tierheap": "≥" },
   },
   {
     promise: "compaction, nothing pinned",

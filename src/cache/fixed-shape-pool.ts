@@ -48,15 +48,21 @@ export interface FixedShapeStats {
   readonly reuseCount: number;
 }
 
-/** A block and its view, which is made once. */
+/** A block and its view, which is made once, and who has it. */
 interface Cell<D extends Dtype> {
   readonly block: HeldBlock;
   readonly view: TensorView<D>;
+  /** Its tensor, until the turn ends in which it was lent. */
+  tensor: FixedShapeTensor<D> | null;
+  /** Whether it was lent in this turn. */
+  isFresh: boolean;
+  /** What is watched of its tensor, from the end of that turn on. */
+  loan: Loan | null;
+  callSite: string | null;
 }
 
-/** A cell while a tensor has it. A fresh one for each tensor. */
-export interface Loan<D extends Dtype = Dtype> extends Leakable {
-  readonly cell: Cell<D>;
+/** What stays of a tensor that nothing reaches any more. */
+export interface Loan extends Leakable {
   isFreed: boolean;
 }
 
@@ -74,6 +80,8 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
    * such objects and the code that it compiled for them; a collection that finds none drops both.
    */
   readonly layoutKeeper: FixedShapeTensor<D>;
+  /** Cells that were lent in this turn. */
+  readonly #fresh: Cell<D>[] = [];
   #liveCount = 0;
   #allocationCount = 0;
   #newCount = 0;
@@ -135,10 +143,13 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
   }
 
   /** @internal A tensor was freed. */
-  takeBack(loan: Loan<D>): void {
-    const { cell } = loan;
-    loan.isFreed = true;
-    this.#parts.leaks.unwatch(loan);
+  takeBack(cell: Cell<D>): void {
+    cell.tensor = null;
+    if (cell.loan !== null) {
+      cell.loan.isFreed = true;
+      this.#parts.leaks.unwatch(cell.loan);
+      cell.loan = null;
+    }
     this.#liveCount -= 1;
     try {
       this.#parts.guards?.checkHeld(cell.block);
@@ -172,7 +183,8 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
     this.#newCount += 1;
     const block = held.hold(pool, slot);
     guards?.armHeld(block, { kind, byteLength, tag: "fixed shape", callSite: null });
-    return { block, view: held.view(block, this.dtype, 0, this.byteLength) as TensorView<D> };
+    const view = held.view(block, this.dtype, 0, this.byteLength) as TensorView<D>;
+    return { block, view, tensor: null, isFresh: false, loan: null, callSite: null };
   }
 
   #giveBack(block: HeldBlock): void {
@@ -184,21 +196,27 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
   #lend(cell: Cell<D>): FixedShapeTensor<D> {
     this.#liveCount += 1;
     this.#allocationCount += 1;
-    const { kind, byteLength } = this;
-    const { leaks, guards } = this.#parts;
-    const loan: Loan<D> = {
-      cell,
-      kind,
-      byteLength,
-      tag: "",
-      callSite: guards === null ? null : callSite(),
-      isFreed: false,
-      isWatched: false,
-    };
-    const tensor = new FixedShapeTensor<D>(this, loan);
-    leaks.watch(tensor, loan);
+    const tensor = new FixedShapeTensor<D>(this, cell);
+    cell.tensor = tensor;
+    if (this.#parts.guards !== null) cell.callSite = callSite();
+    if (cell.isFresh) return tensor;
+    cell.isFresh = true;
+    if (this.#fresh.push(cell) === 1) this.#parts.leaks.afterTurn(this.#watchFresh);
     return tensor;
   }
+
+  /** Watches the tensors that have outlived their turn. */
+  readonly #watchFresh = (): void => {
+    const { kind, byteLength } = this;
+    for (const cell of this.#fresh.splice(0)) {
+      cell.isFresh = false;
+      const { tensor, callSite: site } = cell;
+      if (tensor === null) continue;
+      cell.tensor = null;
+      cell.loan = { kind, byteLength, tag: "", callSite: site, isFreed: false, isWatched: false };
+      this.#parts.leaks.register(tensor, cell.loan);
+    }
+  };
 }
 
 /**
@@ -208,12 +226,12 @@ export class FixedShapePool<D extends Dtype = Dtype> implements BlockHolder {
  */
 export class FixedShapeTensor<D extends Dtype = Dtype> {
   readonly #pool: FixedShapePool<D>;
-  #loan: Loan<D> | null;
+  #cell: Cell<D> | null;
 
   /** @internal Made by {@link FixedShapePool.allocate}. */
-  constructor(pool: FixedShapePool<D>, loan: Loan<D> | null) {
+  constructor(pool: FixedShapePool<D>, cell: Cell<D> | null) {
     this.#pool = pool;
-    this.#loan = loan;
+    this.#cell = cell;
   }
 
   get kind(): TensorKind {
@@ -233,7 +251,7 @@ export class FixedShapeTensor<D extends Dtype = Dtype> {
   }
 
   get isFreed(): boolean {
-    return this.#loan === null;
+    return this.#cell === null;
   }
 
   /**
@@ -243,8 +261,8 @@ export class FixedShapeTensor<D extends Dtype = Dtype> {
    * @throws {MisuseError} `freed`.
    */
   get view(): TensorView<D> {
-    if (this.#loan === null) throw new MisuseError("freed", "the tensor was freed");
-    return this.#loan.cell.view;
+    if (this.#cell === null) throw new MisuseError("freed", "the tensor was freed");
+    return this.#cell.view;
   }
 
   /**
@@ -254,15 +272,15 @@ export class FixedShapeTensor<D extends Dtype = Dtype> {
    * @throws {GuardError} `overrun` — in debug mode; it is freed all the same.
    */
   free(): void {
-    const loan = this.#loan;
-    if (loan === null) throw new MisuseError("freed", "the tensor was freed before");
+    const cell = this.#cell;
+    if (cell === null) throw new MisuseError("freed", "the tensor was freed before");
     if (this.#pool.isClosed) throw new MisuseError("closed", "the memory is closed");
-    this.#loan = null;
-    this.#pool.takeBack(loan);
+    this.#cell = null;
+    this.#pool.takeBack(cell);
   }
 
   /** {@link free}, unless that was done before or the memory is closed. */
   [Symbol.dispose](): void {
-    if (this.#loan !== null && !this.#pool.isClosed) this.free();
+    if (this.#cell !== null && !this.#pool.isClosed) this.free();
   }
 }

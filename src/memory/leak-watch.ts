@@ -55,13 +55,23 @@ export class LeakWatch<L extends Leakable> {
     if (this.#freshRecords.length === FRESH_COUNT_MAX) this.#settle();
     if (this.#isSettling) return;
     this.#isSettling = true;
-    // Cannot reject: nothing in it throws.
+    this.afterTurn(() => {
+      this.#isSettling = false;
+      this.#settle();
+    });
+  }
+
+  /** Calls `work`, which never throws, when the turn's own work is done. */
+  afterTurn(work: () => void): void {
     Promise.resolve()
-      .then(() => {
-        this.#isSettling = false;
-        this.#settle();
-      })
+      .then(work)
       .catch(() => {});
+  }
+
+  /** Watches a tensor that has outlived its turn. */
+  register(tensor: object, record: L): void {
+    this.#registry.register(tensor, record, record);
+    record.isWatched = true;
   }
 
   /** Ends the watch over a freed tensor. */
@@ -76,14 +86,9 @@ export class LeakWatch<L extends Leakable> {
   #settle(): void {
     const tensors = this.#freshTensors;
     for (const [index, record] of this.#freshRecords.entries()) {
-      if (!record.isFreed) this.#register(tensors[index] as object, record);
+      if (!record.isFreed) this.register(tensors[index] as object, record);
     }
     this.#freshTensors = [];
     this.#freshRecords = [];
-  }
-
-  #register(tensor: object, record: L): void {
-    this.#registry.register(tensor, record, record);
-    record.isWatched = true;
   }
 }
