@@ -42,6 +42,8 @@ const STEPS = [
   script("model", "proof.mjs", ["--only", "model", "--operations", "1e9"]),
   script("misuse", "proof.mjs", ["--only", "misuse", "--bad-uses", "1e8"]),
   script("mutants", "proof.mjs", ["--only", "mutants", "--mutants", "300"]),
+  script("schedules", "explore-schedules.mjs", ["--schedules", "1e7"]),
+  script("worker deaths", "worker-deaths.mjs", []),
   script("codecs", "codec-fuzz.mjs", ["--mutants", "10000000"]),
   script("kills", "kill-resume.mjs", ["--kills", "100"]),
   script("histories", "histories.mjs", ["--histories", "100000"]),
