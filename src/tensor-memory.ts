@@ -192,7 +192,7 @@ export class TensorMemory {
    * @param options.stream Who asks: a chat, a layer loop. What came next in a stream the last time is
    *   brought in ahead, into room that nobody needs. Default: none, and nothing is learnt from it.
    * @param options.recomputeMs What computing the tensor again would take, in milliseconds, at least 0.
-   *   Default: unknown, so it is loaded.
+   *   Kept for the order of leaving. Default: unknown, so it is loaded.
    * @returns A lease, or null when no tier knows the id, or when bringing the tensor back is expected to
    *   take longer than `recomputeMs`; see {@link estimateRestore}.
    * @throws {CorruptionError} Its only copy is damaged.
@@ -216,6 +216,8 @@ export class TensorMemory {
       const recomputeMs = checkMs(options.recomputeMs, "recomputeMs");
       const restoreMs = (await this.estimateRestore(id))?.restoreMs ?? 0;
       this.#allocator.checkOpen();
+      const record = this.#directory.get(id);
+      if (record !== undefined) record.recomputeMs = recomputeMs;
       if (restoreMs > recomputeMs) {
         this.#cache.noteDeclined();
         return null;

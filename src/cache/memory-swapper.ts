@@ -15,6 +15,7 @@ import { type CopyOptions, hasSaved } from "./cold-copies.js";
 import type { Directory } from "./directory.js";
 import type { Guards } from "./guards.js";
 import { headerOf } from "./record-headers.js";
+import { expectedRestoreMs } from "./restore-cost.js";
 import type { BytesAt } from "./staging.js";
 import type { SwapperStats } from "./swapper-stats.js";
 import { type ColdCopy, nameOf, type TensorRecord } from "./tensor-record.js";
@@ -94,7 +95,7 @@ export class MemorySwapper {
   attach(record: TensorRecord, slot: number): void {
     record.bind(slot, this.#core.generationOf(slot));
     this.#guards?.arm(record);
-    if (record.id !== null) this.#policy.track({ index: record.index, bytes: record.byteLength });
+    if (record.id !== null) this.#track(record);
     this.#counters.hotBytes += record.byteLength;
     this.#counters.hotCount += 1;
   }
@@ -147,7 +148,7 @@ export class MemorySwapper {
     this.#guards?.arm(record);
     if (record.id === null) return;
     this.#policy.untrack(record.index);
-    this.#policy.track({ index: record.index, bytes: byteLength });
+    this.#track(record);
   }
 
   /**
@@ -453,6 +454,11 @@ export class MemorySwapper {
       pool.free(slot, generation);
     }
     record.bind(0, 0);
+  }
+
+  #track(record: TensorRecord): void {
+    const { index, byteLength: bytes } = record;
+    this.#policy.track({ index, bytes, restoreMs: expectedRestoreMs(record, this.speed) });
   }
 
   /** The tensor no longer counts as resident. */
