@@ -11,7 +11,7 @@ import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import { CODEC_RAW, type RecordHeader } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
 import { type Coding, codingOf } from "./coding.js";
-import { type CopyOptions, hasSaved } from "./cold-copies.js";
+import { type CopyOptions, hasSaved, isNeeded } from "./cold-copies.js";
 import type { Directory } from "./directory.js";
 import type { Guards } from "./guards.js";
 import { headerOf } from "./record-headers.js";
@@ -398,24 +398,14 @@ export class MemorySwapper {
   ): Promise<WriteOutcome> {
     const written = await this.#engine.write(header, source, isStale, coding);
     if (written !== "no-space") return written;
-    const hasRoom = await this.#engine.sweepSwapCopies((other) => this.#isNeeded(other));
+    const hasRoom = await this.#engine.sweep((other) => {
+      const owner = this.#engine.isOurs(other) ? this.#directory.get(other.id) : undefined;
+      return isNeeded(other, owner, this.#clock.wallMs());
+    });
     // Freed meanwhile: what is written now would outlive its deletion.
     return hasRoom && !record.isFreed
       ? this.#engine.write(header, source, isStale, coding)
       : written;
-  }
-
-  /**
-   * Whether a swapped-out copy is the only one of its tensor. What killed processes left is not needed,
-   * and neither is that of a resident tensor, which is dirty then.
-   */
-  #isNeeded(header: RecordHeader): boolean {
-    const owner = this.#engine.isOurs(header) ? this.#directory.get(header.id) : undefined;
-    if (owner?.hasSwapCopy !== true) return false;
-    if (!owner.isResident || owner.transfer !== null) return true;
-    if (owner.cold?.isSaved === false) owner.cold = null;
-    owner.hasSwapCopy = false;
-    return false;
   }
 
   async #read(record: TensorRecord, slot: number): Promise<boolean> {

@@ -231,17 +231,18 @@ export class Reclaimer {
   ): Promise<number> {
     const remedies: string[] = [...REMEDIES_BEFORE_VICTIMS];
     const passed = new Set<number>();
+    let isFull = false;
     for (let round = 0, slot = 0; ; slot = this.#tryWithoutVictims(pool, bytes, alignment)) {
       if (slot !== 0) {
         onPlaced();
         return slot;
       }
       const isCollecting = this.#dropSparesFor(pool, bytes) || this.#budget.retiredBytes > 0;
-      const victim =
-        isCollecting && round < PATIENCE_ROUNDS ? null : this.#victim(pool, bytes, passed);
+      const isWaiting = isCollecting && round < PATIENCE_ROUNDS;
+      const victim = isWaiting ? null : this.#victim(pool, bytes, passed, isFull);
       if (victim !== null) {
         if (!remedies.includes("demote")) remedies.push("demote");
-        if (!this.#disposables.admits(victim)) {
+        if (isFull ? !victim.isClean : !this.#disposables.admits(victim)) {
           this.#disposables.drop(victim);
           continue;
         }
@@ -252,12 +253,16 @@ export class Reclaimer {
             this.#disposables.drop(victim);
             continue;
           }
-          const advice = `The ${this.#tierName} tier is full or switched off: enlarge its budget or free tensors.`;
-          throw this.#outOfMemory(pool, bytes, remedies, advice);
+          // What leaves without a write still can.
+          isFull = true;
         }
         // Vetoed: somebody uses it. Look at others first.
         if (outcome === "vetoed") passed.add(victim.index);
         continue;
+      }
+      if (isFull && !isWaiting) {
+        const advice = `The ${this.#tierName} tier is full or switched off: enlarge its budget or free tensors.`;
+        throw this.#outOfMemory(pool, bytes, remedies, advice);
       }
       const { progressing } = this.#swapper.transfers;
       if (progressing !== null) {
@@ -394,12 +399,22 @@ export class Reclaimer {
     return 0;
   }
 
-  /** The next tensor to demote: of the pool that needs room if possible, else of any. */
-  #victim(pool: MemoryPool, bytes: number, passed: ReadonlySet<number>): TensorRecord | null {
+  /**
+   * The next tensor to demote: of the pool that needs room if possible, else of any.
+   *
+   * @param isFull Nothing can be written: only what is clean or may be dropped leaves.
+   */
+  #victim(
+    pool: MemoryPool,
+    bytes: number,
+    passed: ReadonlySet<number>,
+    isFull: boolean,
+  ): TensorRecord | null {
     let other: TensorRecord | null = null;
     const own = this.#next((record) => {
       if (passed.has(record.index) || !this.#swapper.canDemote(record)) return false;
       if (!this.#canHelp(record, pool, bytes)) return false;
+      if (isFull && !record.isClean && !this.#disposables.canDrop(record)) return false;
       if (record.pool === pool) return true;
       other ??= record;
       return false;
