@@ -192,7 +192,7 @@ export class TensorMemory {
    * @param options.stream Who asks: a chat, a layer loop. What came next in a stream the last time is
    *   brought in ahead, into room that nobody needs. Default: none, and nothing is learnt from it.
    * @param options.recomputeMs What computing the tensor again would take, in milliseconds, at least 0.
-   *   Default: unknown, so it is loaded.
+   *   Kept for the order of leaving. Default: unknown, so it is loaded.
    * @returns A lease, or null when no tier knows the id, or when bringing the tensor back is expected to
    *   take longer than `recomputeMs`; see {@link estimateRestore}.
    * @throws {CorruptionError} Its only copy is damaged.
@@ -216,6 +216,8 @@ export class TensorMemory {
       const recomputeMs = checkMs(options.recomputeMs, "recomputeMs");
       const restoreMs = (await this.estimateRestore(id))?.restoreMs ?? 0;
       this.#allocator.checkOpen();
+      const record = this.#directory.get(id);
+      if (record !== undefined) record.recomputeMs = recomputeMs;
       if (restoreMs > recomputeMs) {
         this.#cache.noteDeclined();
         return null;
@@ -334,7 +336,7 @@ export class TensorMemory {
    *   memory's `ssd.mode`.
    * @param options.ttlMs Milliseconds after which no tier gives the record back, by the wall clock; at
    *   least 1. A tensor that is resident then stays until it leaves. Default: it does not expire.
-   * @returns `"no-space"` when the tier is full or off.
+   * @returns `"no-space"` when the tier is off, or full of what nobody could make again.
    * @throws {MisuseError} `unknown-id`; `pinned` — a write pin is open; `unsupported` — durable, on a
    *   tier that cannot promise it.
    * @throws {TierError} `io`, `busy` — it was written meanwhile, `closed`.
@@ -381,21 +383,27 @@ export class TensorMemory {
    * Moves the only copy of a tensor to the SSD tier and gives its block back. Writes nothing when a
    * valid copy is there already.
    *
-   * @returns `"no-space"` when the tier is full or off; the tensor stays resident.
+   * @returns `"no-space"` when the tier is off, or full of what nobody could make again; the tensor
+   *   stays resident.
    * @throws {MisuseError} `unknown-id`, `pinned`.
    * @throws {TierError} `io`, `busy` — it was used meanwhile, `closed`; it stays resident.
    */
   async swapOut(id: string): Promise<"stored" | "no-space"> {
     this.#allocator.checkOpen();
-    const outcome = await this.#whenIdle(checkId(id), async (record) => {
-      if (!record.isResident) return "demoted";
-      if (!this.#swapper.canDemote(record)) throw new MisuseError("pinned", "the tensor is pinned");
-      return this.#swapper.demote(record, { durable: this.#isDurable });
-    });
-    if (outcome === "vetoed") {
-      throw new TierError("busy", this.#engine.tier.name, "the tensor was used while it was moved");
+    for (;;) {
+      const outcome = await this.#whenIdle(checkId(id), async (record) => {
+        if (!record.isResident) return "demoted";
+        if (!this.#swapper.canDemote(record))
+          throw new MisuseError("pinned", "the tensor is pinned");
+        return this.#swapper.demote(record, { durable: this.#isDurable });
+      });
+      if (outcome === "vetoed") {
+        const message = "the tensor was used while it was moved";
+        throw new TierError("busy", this.#engine.tier.name, message);
+      }
+      if (outcome === "demoted") return "stored";
+      if (!(await this.#makeColdRoom(id))) return outcome;
     }
-    return outcome === "demoted" ? "stored" : "no-space";
   }
 
   /**

@@ -1,4 +1,5 @@
 // What the records that a tensor has in a tier are good for.
+import type { RecordHeader } from "../record/record.js";
 import type { TensorRecord } from "./tensor-record.js";
 
 /** How a copy is to be written. */
@@ -22,4 +23,34 @@ export function hasSaved(
 export function hasExpired({ cold, isResident, transfer }: TensorRecord, nowMs: number): boolean {
   if (cold === null || isResident || transfer !== null) return false;
   return cold.expiresMs > 0 && cold.expiresMs <= nowMs;
+}
+
+/**
+ * Whether a record has to stay in a tier that is full. One that is not needed is to be deleted before
+ * anything else happens to its tensor: the tensor is told that it is gone.
+ *
+ * Not needed are the swapped-out copies that killed processes left, and that of a resident tensor, which is
+ * dirty then; and saved records whose time is over, unless a resident tensor is clean by them.
+ *
+ * @param owner The tensor of this memory that the record belongs to, if there is one.
+ * @param nowMs By the wall clock.
+ */
+export function isNeeded(
+  header: RecordHeader,
+  owner: TensorRecord | undefined,
+  nowMs: number,
+): boolean {
+  const isIdle = owner === undefined || owner.transfer === null;
+  if (header.isSaved) {
+    const isOver = header.expiresMs > 0 && header.expiresMs <= nowMs;
+    if (!isOver || !isIdle || owner?.isResident === true) return true;
+    // A tensor of which nothing else is left expires when it is asked for.
+    if (owner?.cold?.isSaved === false) owner.hasSavedRecord = false;
+    return false;
+  }
+  if (owner?.hasSwapCopy !== true) return false;
+  if (!owner.isResident || !isIdle) return true;
+  if (owner.cold?.isSaved === false) owner.cold = null;
+  owner.hasSwapCopy = false;
+  return false;
 }

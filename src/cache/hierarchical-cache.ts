@@ -12,6 +12,7 @@ import type { Directory } from "./directory.js";
 import type { Disposables } from "./disposables.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { Reclaimer } from "./reclaimer.js";
+import { expectedRestoreMs } from "./restore-cost.js";
 import type { TensorRecord } from "./tensor-record.js";
 import { incompatible, type TransferEngine } from "./transfer-engine.js";
 
@@ -113,7 +114,9 @@ export class HierarchicalCache {
         isCounted = true;
       }
       if (record.isResident) {
-        if (record.id !== null) this.#policy.touch(record.index);
+        if (record.id !== null) {
+          this.#policy.touch(record.index, expectedRestoreMs(record, this.#swapper.speed));
+        }
         return use(record);
       }
       const used = await this.#useOnArrival(record, signal, use);
@@ -191,7 +194,9 @@ export class HierarchicalCache {
     const chain: number[] = [];
     for (const id of new Set(ids)) {
       const record = this.#directory.get(id);
-      if (record?.isResident === true) chain.push(record.index);
+      if (record?.isResident !== true) continue;
+      record.isChained = true;
+      chain.push(record.index);
     }
     this.#policy.touchChain(chain, hints);
   }
@@ -233,6 +238,7 @@ export class HierarchicalCache {
       isDisposable: false,
       // Whoever allocated it may have wanted it so.
       errorBudget: "exact" as const,
+      recomputeMs: null,
     };
     const pool = this.#pools.get(header.kind) as MemoryPool;
     const record = this.#directory.add(options, pool, this.#clock.monotonicMs());

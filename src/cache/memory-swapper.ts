@@ -11,10 +11,11 @@ import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import { CODEC_RAW, type RecordHeader } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
 import { type Coding, codingOf } from "./coding.js";
-import { type CopyOptions, hasSaved } from "./cold-copies.js";
+import { type CopyOptions, hasSaved, isNeeded } from "./cold-copies.js";
 import type { Directory } from "./directory.js";
 import type { Guards } from "./guards.js";
 import { headerOf } from "./record-headers.js";
+import { expectedRestoreMs } from "./restore-cost.js";
 import type { BytesAt } from "./staging.js";
 import type { SwapperStats } from "./swapper-stats.js";
 import { type ColdCopy, nameOf, type TensorRecord } from "./tensor-record.js";
@@ -94,7 +95,7 @@ export class MemorySwapper {
   attach(record: TensorRecord, slot: number): void {
     record.bind(slot, this.#core.generationOf(slot));
     this.#guards?.arm(record);
-    if (record.id !== null) this.#policy.track({ index: record.index, bytes: record.byteLength });
+    if (record.id !== null) this.#track(record);
     this.#counters.hotBytes += record.byteLength;
     this.#counters.hotCount += 1;
   }
@@ -147,7 +148,7 @@ export class MemorySwapper {
     this.#guards?.arm(record);
     if (record.id === null) return;
     this.#policy.untrack(record.index);
-    this.#policy.track({ index: record.index, bytes: byteLength });
+    this.#track(record);
   }
 
   /**
@@ -397,24 +398,14 @@ export class MemorySwapper {
   ): Promise<WriteOutcome> {
     const written = await this.#engine.write(header, source, isStale, coding);
     if (written !== "no-space") return written;
-    const hasRoom = await this.#engine.sweepSwapCopies((other) => this.#isNeeded(other));
+    const hasRoom = await this.#engine.sweep((other) => {
+      const owner = this.#engine.isOurs(other) ? this.#directory.get(other.id) : undefined;
+      return isNeeded(other, owner, this.#clock.wallMs());
+    });
     // Freed meanwhile: what is written now would outlive its deletion.
     return hasRoom && !record.isFreed
       ? this.#engine.write(header, source, isStale, coding)
       : written;
-  }
-
-  /**
-   * Whether a swapped-out copy is the only one of its tensor. What killed processes left is not needed,
-   * and neither is that of a resident tensor, which is dirty then.
-   */
-  #isNeeded(header: RecordHeader): boolean {
-    const owner = this.#engine.isOurs(header) ? this.#directory.get(header.id) : undefined;
-    if (owner?.hasSwapCopy !== true) return false;
-    if (!owner.isResident || owner.transfer !== null) return true;
-    if (owner.cold?.isSaved === false) owner.cold = null;
-    owner.hasSwapCopy = false;
-    return false;
   }
 
   async #read(record: TensorRecord, slot: number): Promise<boolean> {
@@ -453,6 +444,11 @@ export class MemorySwapper {
       pool.free(slot, generation);
     }
     record.bind(0, 0);
+  }
+
+  #track(record: TensorRecord): void {
+    const { index, byteLength: bytes } = record;
+    this.#policy.track({ index, bytes, restoreMs: expectedRestoreMs(record, this.speed) });
   }
 
   /** The tensor no longer counts as resident. */

@@ -16,6 +16,7 @@ import type { Disposables } from "./disposables.js";
 import type { HeldBlocks } from "./held-blocks.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { PressureWatch } from "./pressure-watch.js";
+import type { VictimChoice } from "./restore-cost.js";
 import type { TensorRecord } from "./tensor-record.js";
 
 export interface ReclaimerOptions {
@@ -37,6 +38,8 @@ export interface ReclaimerOptions {
   readonly isDurable: boolean;
   /** Gives up a prefetched guess whose room helps. @returns Whether there was one. */
   readonly giveUpGuess: (helps: (record: TensorRecord) => boolean) => boolean;
+  /** Weighs the order by costs; null: victims leave in the policy's order. */
+  readonly choice: VictimChoice | null;
 }
 
 /** Waits for the engine's collector: 1, 2, 4, … milliseconds. */
@@ -84,6 +87,7 @@ export class Reclaimer {
   readonly #tierName: string;
   readonly #isDurable: boolean;
   readonly #giveUpGuess: ReclaimerOptions["giveUpGuess"];
+  readonly #choice: VictimChoice | null;
   #watch: PressureWatch | null = null;
   #reservedCount = 0;
   /** Requests that demote at this moment. */
@@ -105,6 +109,7 @@ export class Reclaimer {
     this.#tierName = options.tierName;
     this.#isDurable = options.isDurable;
     this.#giveUpGuess = options.giveUpGuess;
+    this.#choice = options.choice;
   }
 
   /**
@@ -214,7 +219,10 @@ export class Reclaimer {
     );
   }
 
-  /** Demotes in the policy's order, clean or dirty: only a caller that cannot wait prefers clean ones. */
+  /**
+   * Demotes in the policy's order, as weighed by costs, clean or dirty: only a caller that cannot wait takes
+   * clean ones first wherever they are.
+   */
   async #demoteFor(
     pool: MemoryPool,
     bytes: number,
@@ -223,17 +231,18 @@ export class Reclaimer {
   ): Promise<number> {
     const remedies: string[] = [...REMEDIES_BEFORE_VICTIMS];
     const passed = new Set<number>();
+    let isFull = false;
     for (let round = 0, slot = 0; ; slot = this.#tryWithoutVictims(pool, bytes, alignment)) {
       if (slot !== 0) {
         onPlaced();
         return slot;
       }
       const isCollecting = this.#dropSparesFor(pool, bytes) || this.#budget.retiredBytes > 0;
-      const victim =
-        isCollecting && round < PATIENCE_ROUNDS ? null : this.#victim(pool, bytes, passed);
+      const isWaiting = isCollecting && round < PATIENCE_ROUNDS;
+      const victim = isWaiting ? null : this.#victim(pool, bytes, passed, isFull);
       if (victim !== null) {
         if (!remedies.includes("demote")) remedies.push("demote");
-        if (!this.#disposables.admits(victim)) {
+        if (isFull ? !victim.isClean : !this.#disposables.admits(victim)) {
           this.#disposables.drop(victim);
           continue;
         }
@@ -244,12 +253,16 @@ export class Reclaimer {
             this.#disposables.drop(victim);
             continue;
           }
-          const advice = `The ${this.#tierName} tier is full or switched off: enlarge its budget or free tensors.`;
-          throw this.#outOfMemory(pool, bytes, remedies, advice);
+          // What leaves without a write still can.
+          isFull = true;
         }
         // Vetoed: somebody uses it. Look at others first.
         if (outcome === "vetoed") passed.add(victim.index);
         continue;
+      }
+      if (isFull && !isWaiting) {
+        const advice = `The ${this.#tierName} tier is full or switched off: enlarge its budget or free tensors.`;
+        throw this.#outOfMemory(pool, bytes, remedies, advice);
       }
       const { progressing } = this.#swapper.transfers;
       if (progressing !== null) {
@@ -386,37 +399,59 @@ export class Reclaimer {
     return 0;
   }
 
-  /** The next tensor to demote: of the pool that needs room if possible, else of any. */
-  #victim(pool: MemoryPool, bytes: number, passed: ReadonlySet<number>): TensorRecord | null {
+  /**
+   * The next tensor to demote: of the pool that needs room if possible, else of any.
+   *
+   * @param isFull Nothing can be written: only what is clean or may be dropped leaves.
+   */
+  #victim(
+    pool: MemoryPool,
+    bytes: number,
+    passed: ReadonlySet<number>,
+    isFull: boolean,
+  ): TensorRecord | null {
     let other: TensorRecord | null = null;
+    const own = this.#next((record) => {
+      if (passed.has(record.index) || !this.#swapper.canDemote(record)) return false;
+      if (!this.#canHelp(record, pool, bytes)) return false;
+      if (isFull && !record.isClean && !this.#disposables.canDrop(record)) return false;
+      if (record.pool === pool) return true;
+      other ??= record;
+      return false;
+    });
+    return own ?? other;
+  }
+
+  /** What should leave first of those that may. Asks about no more of them than it must. */
+  #next(mayLeave: (record: TensorRecord) => boolean): TensorRecord | null {
+    const order = this.#order(mayLeave);
+    if (this.#choice !== null) return this.#choice.next(order);
+    for (const record of order) if (record !== null) return record;
+    return null;
+  }
+
+  *#order(mayLeave: (record: TensorRecord) => boolean): Generator<TensorRecord | null> {
     for (const index of this.#policy.candidates()) {
       const record = this.#directory.at(index);
-      if (passed.has(index) || !this.#swapper.canDemote(record)) continue;
-      if (!this.#canHelp(record, pool, bytes)) continue;
-      if (record.pool === pool) return record;
-      other ??= record;
+      yield mayLeave(record) ? record : null;
     }
-    return other;
   }
 
   /**
-   * Demotes or drops whatever the policy lets leave first, for nobody in particular.
+   * Demotes or drops whatever should leave first, for nobody in particular.
    *
    * @returns false when there is no victim, or no room for it.
    */
   async demoteNext(): Promise<boolean> {
-    for (const index of this.#policy.candidates()) {
-      const record = this.#directory.at(index);
-      if (!this.#swapper.canDemote(record)) continue;
-      if (!this.#disposables.admits(record)) {
-        this.#disposables.drop(record);
-        return true;
-      }
-      const outcome = await this.#swapper.demote(record, { durable: this.#isDurable });
-      if (outcome === "no-space") return this.#disposables.makeColdRoom(record.byteLength);
+    const record = this.#next((each) => this.#swapper.canDemote(each));
+    if (record === null) return false;
+    if (!this.#disposables.admits(record)) {
+      this.#disposables.drop(record);
       return true;
     }
-    return false;
+    const outcome = await this.#swapper.demote(record, { durable: this.#isDurable });
+    if (outcome === "no-space") return this.#disposables.makeColdRoom(record.byteLength);
+    return true;
   }
 
   /** From here on room is also made in the background. */

@@ -193,6 +193,12 @@ export class StackMoves {
       if (bytes > 0) return bytes;
       bytesRefused = object.byteLength ?? bytesRefused;
     }
+    let others = 0;
+    for (const each of this.#levels) if (each !== level && each.isUsable) others |= each.bit;
+    for (const object of [...this.#manager.spares(level, others, this.#clock.wallMs())]) {
+      const bytes = await this.#giveUp(object, level);
+      if (bytes > 0) return bytes;
+    }
     return 0;
   }
 

@@ -39,6 +39,8 @@ export interface TensorRecordOptions {
   readonly isDisposable: boolean;
   /** null: what is said about its tag or kind. */
   readonly errorBudget: TensorErrorBudget | null;
+  /** null: nobody has told. */
+  readonly recomputeMs: number | null;
 }
 
 export class TensorRecord {
@@ -57,6 +59,10 @@ export class TensorRecord {
   /** May be dropped under pressure instead of written. */
   readonly isDisposable: boolean;
   readonly errorBudget: TensorErrorBudget | null;
+  /** What computing it again would take, in milliseconds, as was told last; null if nobody has. */
+  recomputeMs: number | null;
+  /** It was used as a part of a chain. */
+  isChained = false;
   readonly pool: MemoryPool;
   /** By the memory's clock; 0 when nobody measures lifetimes. */
   readonly allocatedMs: number;
@@ -104,6 +110,7 @@ export class TensorRecord {
     this.tag = options.tag;
     this.isDisposable = options.isDisposable;
     this.errorBudget = options.errorBudget;
+    this.recomputeMs = options.recomputeMs;
     this.pool = pool;
     this.allocatedMs = allocatedMs;
   }

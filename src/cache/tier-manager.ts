@@ -94,6 +94,21 @@ export class TierManager {
     return found.sort((one, other) => isElsewhere(other) - isElsewhere(one));
   }
 
+  /**
+   * Objects that may leave without a write, however warm they are: what has expired, and copies of what
+   * lies elsewhere too. For a level whose coldest objects find no other place.
+   *
+   * @param others Bits of the levels that can be relied on now.
+   * @remarks Looks at every object of the level.
+   */
+  *spares(level: TierLevel, others: number, wallMs: number): Generator<StackObject> {
+    for (const object of level.objects.values()) {
+      if (object.userCount > 0 || object.work !== null) continue;
+      const isOver = object.expiresMs > 0 && object.expiresMs <= wallMs;
+      if (isOver || (object.held & others) !== 0) yield object;
+    }
+  }
+
   /** How long things stay in a level unused, as its coldest one shows. */
   #stayMs(level: TierLevel, nowMs: number): number {
     for (const object of level.objects.values()) return nowMs - object.lastUseMs;

@@ -190,17 +190,17 @@ export class TransferEngine {
   }
 
   /**
-   * Deletes swapped-out copies, of whatever namespace.
+   * Deletes records, of whatever namespace.
    *
    * @param isNeeded Asked for each; what is not needed goes.
    * @returns Whether anything was deleted.
    * @throws {TierError} `io`, `closed`.
    */
-  async sweepSwapCopies(isNeeded: (header: RecordHeader) => boolean): Promise<boolean> {
+  async sweep(isNeeded: (header: RecordHeader) => boolean): Promise<boolean> {
     let hasDeleted = false;
     for await (const key of this.tier.list()) {
       const peeked = await this.peekKey(key);
-      if (peeked.verdict !== "found" || peeked.header.isSaved || isNeeded(peeked.header)) continue;
+      if (peeked.verdict !== "found" || isNeeded(peeked.header)) continue;
       hasDeleted = (await this.#serially(key, () => this.tier.delete(key))) || hasDeleted;
     }
     return hasDeleted;

@@ -36,7 +36,7 @@ import {
   type CompactionPolicy,
   checkCompaction,
 } from "./auto-compaction.js";
-import { checkAlignment, checkFlag, checkId, checkObject, checkSignal } from "./checks.js";
+import { checkAlignment, checkFlag, checkId, checkMs, checkObject, checkSignal } from "./checks.js";
 import {
   type CodecOptions,
   type CodecRules,
@@ -78,6 +78,11 @@ export type TensorOptions<D extends Dtype = Dtype> = TensorExtent<D> & {
    * any more. Needs an id. Default: false.
    */
   readonly disposable?: boolean | undefined;
+  /**
+   * What computing it again would take, in milliseconds, at least 0. What costs little to have back
+   * leaves sooner. Default: unknown; `acquire` may tell it later.
+   */
+  readonly recomputeMs?: number | undefined;
   /** A label for leak reports, statistics and `codecs.tags`. Default: empty. */
   readonly tag?: string | undefined;
   /**
@@ -214,6 +219,7 @@ export interface CheckedTensor {
   readonly isDisposable: boolean;
   readonly tag: string;
   readonly errorBudget: TensorErrorBudget | null;
+  readonly recomputeMs: number | null;
 }
 
 /** A block's length is 32 bits wide in the core. */
@@ -259,6 +265,8 @@ export function checkTensorOptions(options: TensorOptions): CheckedTensor {
     isDisposable,
     tag,
     errorBudget: checkErrorBudget(given["budget"]),
+    recomputeMs:
+      given["recomputeMs"] === undefined ? null : checkMs(given["recomputeMs"], "recomputeMs"),
   };
 }
 
@@ -274,6 +282,7 @@ export const TENSOR_OPTION_NAMES = [
   "disposable",
   "tag",
   "budget",
+  "recomputeMs",
 ];
 
 /** A shape that was checked, and the bytes of a dense tensor of it. Frozen, so that all may share it. */

@@ -7,10 +7,10 @@ export interface PolicyEntry {
   readonly index: number;
   readonly bytes: number;
   /**
-   * Expected time to bring it back, in milliseconds. Default: the same for every byte. Policies that
+   * Expected time to bring it back, in milliseconds. Default: the same for every entry. Policies that
    * weigh costs keep what is dear; the others do not look at it.
    */
-  readonly restoreMs?: number;
+  readonly restoreMs?: number | undefined;
 }
 
 /** What a caller may know when a chain was used. All of it is optional, and may be wrong. */
@@ -29,8 +29,12 @@ export interface EvictionPolicy {
   readonly name: string;
   /** Starts to watch an entry; it is the most recent one. Its index is not tracked. */
   track(entry: PolicyEntry): void;
-  /** A tracked entry was used on its own. */
-  touch(index: number): void;
+  /**
+   * A tracked entry was used on its own.
+   *
+   * @param restoreMs As {@link PolicyEntry.restoreMs}, from here on. Default: as it was told last.
+   */
+  touch(index: number, restoreMs?: number): void;
   /**
    * Tracked entries were used together, each useless without those before it: under pressure the
    * tail leaves before the head.

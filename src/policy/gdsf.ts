@@ -15,6 +15,7 @@ export function gdsfPolicy(): EvictionPolicy {
   const places = new NumberColumn();
   const priorities = new NumberColumn();
   const worths = new NumberColumn();
+  const lengths = new NumberColumn();
   const hits = new NumberColumn();
   /** When each was used last, counted in uses. */
   const latest = new NumberColumn();
@@ -61,7 +62,11 @@ export function gdsfPolicy(): EvictionPolicy {
     places.set(index, 0);
     if (last !== index) sift(last, place);
   };
-  const touch = (index: number) => {
+  const price = (index: number, restoreMs: number) => {
+    worths.set(index, restoreMs / lengths.get(index));
+  };
+  const touch = (index: number, restoreMs?: number) => {
+    if (restoreMs !== undefined) price(index, restoreMs);
     latest.set(index, useCount++);
     hits.set(index, hits.get(index) + 1);
     priorities.set(index, age + hits.get(index) * worths.get(index));
@@ -70,14 +75,15 @@ export function gdsfPolicy(): EvictionPolicy {
   return {
     name: "gdsf",
     track: ({ index, bytes, restoreMs = 1 }) => {
-      worths.set(index, restoreMs / Math.max(1, bytes));
+      lengths.set(index, Math.max(1, bytes));
+      price(index, restoreMs);
       latest.set(index, useCount++);
       hits.set(index, 1);
       priorities.set(index, age + worths.get(index));
       push(index);
     },
     touch,
-    touchChain: (chain) => deepestFirst(chain, touch),
+    touchChain: (chain) => deepestFirst(chain, (index) => touch(index)),
     untrack: (index) => {
       age = Math.max(age, priorities.get(index));
       take(index);

@@ -13,6 +13,7 @@ import { PressureWatch } from "../cache/pressure-watch.js";
 import { Reclaimer } from "../cache/reclaimer.js";
 import { RecordCoder } from "../cache/record-coder.js";
 import { RepeatedTensors } from "../cache/repeated-tensors.js";
+import { VictimChoice } from "../cache/restore-cost.js";
 import { Staging } from "../cache/staging.js";
 import { TensorAllocator } from "../cache/tensor-allocator.js";
 import type { TensorRecord } from "../cache/tensor-record.js";
@@ -246,6 +247,8 @@ export async function composeTensorMemory(
       tierName,
       isDurable,
       giveUpGuess,
+      // An order that was chosen is kept to.
+      choice: seams.evictionPolicy === undefined ? new VictimChoice(swapper.speed) : null,
     });
     const cache = new HierarchicalCache({ ...parts, swapper, reclaimer, disposables });
     const predictor = seams.predictor ?? successorPredictor();
