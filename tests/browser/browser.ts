@@ -21,6 +21,26 @@ export const TEST_PAGE: InlineConfig = {
     ],
   },
   build: { outDir: path("build/test-page"), emptyOutDir: true, target: "es2022" },
+  worker: { format: "es" },
+};
+
+/** The same page, isolated: what shared memory needs. */
+export const ISOLATED_PAGE: InlineConfig = {
+  ...TEST_PAGE,
+  build: { ...TEST_PAGE.build, outDir: path("build/isolated-page") },
+  plugins: [
+    {
+      name: "isolation",
+      configurePreviewServer: ({ middlewares }) => {
+        middlewares.use((_request, response, next) => {
+          response.setHeader("Cross-Origin-Opener-Policy", "same-origin");
+          response.setHeader("Cross-Origin-Embedder-Policy", "require-corp");
+          response.setHeader("Cross-Origin-Resource-Policy", "same-origin");
+          next();
+        });
+      },
+    },
+  ],
 };
 
 export interface Site {

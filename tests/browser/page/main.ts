@@ -1,5 +1,5 @@
 // What the tests do inside a page, put on `window` for them.
-import { createTensorMemory, type TensorMemory } from "tierheap/browser";
+import { createTensorMemory, type TensorMemory, type TensorMessage } from "tierheap/browser";
 import { seededRandom, type TierFixture, tierConformance } from "tierheap/testing";
 import { indexedDbTier } from "../../../src/tier/indexed-db.js";
 
@@ -176,7 +176,56 @@ async function closeShared(): Promise<void> {
   await shared?.close();
 }
 
+/**
+ * A Web Worker on a shared heap: tensors go there and back, and the worker is killed while it
+ * allocates and frees.
+ */
+async function killWorkers(count: number): Promise<{
+  readonly doubled: number;
+  readonly liveBytes: number;
+  readonly problems: readonly string[];
+}> {
+  const memory = await createTensorMemory({ budgets: { ram: "32MiB" }, shared: true });
+  let doubled = 0;
+  for (let death = 0; death < count; death++) {
+    const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+    const answer = () =>
+      new Promise<unknown>((resolve, reject) => {
+        worker.onmessage = ({ data }) => resolve(data);
+        worker.onerror = ({ message }) => reject(new Error(message));
+      });
+    const token = memory.share({ kind: "ACTIVATIONS" });
+    let answered = answer();
+    worker.postMessage({ token });
+    if ((await answered) !== "attached") throw new Error("the worker did not attach");
+    const ended = memory.watch({}, token);
+    const given = memory.allocate({ kind: "ACTIVATIONS", byteLength: 1000 });
+    {
+      using pin = given.pin();
+      pin.bytes.fill(21);
+    }
+    answered = answer();
+    worker.postMessage({ tensor: given.handOver() });
+    const back = memory.adopt((await answered) as TensorMessage);
+    {
+      using pin = back.pin();
+      if (pin.bytes.every((byte) => byte === 42)) doubled += 1;
+    }
+    back.free();
+    answered = answer();
+    worker.postMessage({ churn: true });
+    if ((await answered) !== "churning") throw new Error("the worker does not churn");
+    worker.terminate();
+    await ended;
+  }
+  const { problems } = memory.verify();
+  const liveBytes = memory.stats().pools.reduce((sum, pool) => sum + pool.requestedBytes, 0);
+  await memory.close();
+  return { doubled, liveBytes, problems };
+}
+
 const api = {
+  killWorkers,
   runTierCase,
   saveSome,
   inspect,
