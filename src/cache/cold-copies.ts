@@ -19,7 +19,8 @@ export function hasSaved(
 }
 
 /** Whether all that is left of a tensor is a record whose time is over. */
-export function hasExpired({ cold, isResident, transfer }: TensorRecord, nowMs: number): boolean {
-  if (cold === null || isResident || transfer !== null) return false;
+export function hasExpired(record: TensorRecord, nowMs: number): boolean {
+  const { cold, isResident, transfer, shared } = record;
+  if (cold === null || isResident || transfer !== null || shared !== null) return false;
   return cold.expiresMs > 0 && cold.expiresMs <= nowMs;
 }

@@ -13,6 +13,7 @@ import { PressureWatch } from "../cache/pressure-watch.js";
 import { Reclaimer } from "../cache/reclaimer.js";
 import { RecordCoder } from "../cache/record-coder.js";
 import { RepeatedTensors } from "../cache/repeated-tensors.js";
+import { SharedTensors } from "../cache/shared-tensors.js";
 import { Staging } from "../cache/staging.js";
 import { TensorAllocator } from "../cache/tensor-allocator.js";
 import type { TensorRecord } from "../cache/tensor-record.js";
@@ -275,12 +276,14 @@ export async function composeTensorMemory(
     const isWatched = hasWatermarks || rssLimitBytes < Number.POSITIVE_INFINITY;
     if (capacityBytes > 0 && isWatched) reclaimer.watchPressure(watch);
     const lifetimes = seams.lifetimePredictor ?? unknownLifetime;
+    const sharing = new SharedTensors({ ...parts, swapper, reclaimer });
     const allocator = new TensorAllocator({
       ...parts,
       swapper,
       reclaimer,
       disposables,
       lifetimes,
+      sharing,
       guards,
     });
     const repeated = new RepeatedTensors(pools, { reclaimer, allocator, held, events, guards });
@@ -297,6 +300,7 @@ export async function composeTensorMemory(
       cache,
       reclaimer,
       allocator,
+      sharing,
       prefetcher,
       disposables,
       watch,
