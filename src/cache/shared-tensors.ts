@@ -157,7 +157,10 @@ export class SharedTensors {
 
   /** A new tensor with the content of another one, which is shared already. @param id Not in use. */
   tie(id: string, other: TensorRecord): TensorRecord {
-    const record = this.#directory.add({ ...other, id }, other.pool, this.#clock.monotonicMs());
+    const { kind, dtype, shape, layout, byteLength, alignment, tag, errorBudget, pool } = other;
+    const like = { kind, dtype, shape, layout, byteLength, alignment, tag, errorBudget };
+    const options = { ...like, id, isDisposable: false };
+    const record = this.#directory.add(options, pool, this.#clock.monotonicMs());
     this.#join(record, other.shared as TensorRecord);
     return record;
   }
