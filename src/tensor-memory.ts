@@ -16,12 +16,8 @@ import type { Reclaimer } from "./cache/reclaimer.js";
 import { recoverMemory } from "./cache/recovery.js";
 import type { FixedShapeOptions } from "./cache/repeated-tensors.js";
 import { estimateRestore, type RestoreEstimate } from "./cache/restore-estimate.js";
-import {
-  checkInternOptions,
-  contentName,
-  type InternOptions,
-  type SharedTensors,
-} from "./cache/shared-tensors.js";
+import type { InternOptions } from "./cache/shared-tensors.js";
+import { internTensor, tieTensors, withRoomBeside } from "./cache/sharing-calls.js";
 import type { PlanRecorder } from "./cache/step-plan.js";
 import type { TensorAllocator } from "./cache/tensor-allocator.js";
 import type { TensorRecord } from "./cache/tensor-record.js";
@@ -77,7 +73,6 @@ export class TensorMemory {
   readonly #prefetcher: Prefetcher;
   readonly #events: EventHub;
   readonly #allocator: TensorAllocator;
-  readonly #sharing: SharedTensors;
   readonly #workers: Workers;
   readonly #isDurable: boolean;
   #closing: Promise<void> | null = null;
@@ -98,7 +93,6 @@ export class TensorMemory {
     this.#workers = parts.workers;
     this.#isDurable = parts.isDurable;
     this.#allocator = parts.allocator;
-    this.#sharing = parts.sharing;
   }
 
   // --- Allocation ----------------------------------------------------------------------------------
@@ -206,21 +200,7 @@ export class TensorMemory {
    *   id later; what was saved is. Freeing one of several is not stopped by its pins.
    */
   async intern<D extends Dtype = "u8">(options: InternOptions<D>): Promise<Tensor<D>> {
-    const { checked, id, source, signal } = checkInternOptions(options);
-    const check = () => {
-      this.#allocator.checkOpen();
-      this.#sharing.checkUnused(id);
-    };
-    check();
-    const name = await contentName(checked, source);
-    check();
-    if (!this.#sharing.has(name)) {
-      const { byteLength: bytes, alignment } = checked;
-      const request = { bytes, alignment, count: 1 };
-      await this.#reclaimer.reserve(this.#poolOf(checked.kind), request, signal);
-      check();
-    }
-    return new Tensor(this.#sharing.intern(checked, name, source), this.#allocator) as Tensor<D>;
+    return internTensor(this.#parts, options) as Promise<Tensor<D>>;
   }
 
   /**
@@ -235,37 +215,8 @@ export class TensorMemory {
    * @remarks Hashes the other one's bytes unless they are shared already.
    */
   async tie(id: string, otherId: string): Promise<Tensor> {
-    const check = () => {
-      this.#allocator.checkOpen();
-      this.#sharing.checkUnused(checkId(id));
-    };
-    check();
-    checkId(otherId);
-    for (;;) {
-      const pin = await this.#lease(otherId, "read", undefined);
-      if (pin === null) throw new MisuseError("unknown-id", `no tensor ${describe(otherId)}`);
-      const other = this.#directory.named(otherId) as TensorRecord;
-      const { version } = other;
-      let name = "";
-      try {
-        if (other.isDisposable) throw new MisuseError("unsupported", "a disposable tensor");
-        if (other.shared === null) name = await contentName(other, pin.bytes);
-      } finally {
-        pin[Symbol.dispose]();
-      }
-      check();
-      if (other.shared === null) {
-        if (other.version !== version || other.writePinCount > 0) {
-          throw new MisuseError("pinned", "the tensor was written while it was tied");
-        }
-        await other.transfer?.settled;
-        check();
-        if (other.isFreed || !other.isResident || other.version !== version) continue;
-        if (other.transfer !== null) continue;
-        this.#sharing.share(other, name);
-      }
-      return new Tensor(this.#sharing.tie(id, other), this.#allocator);
-    }
+    const lease = () => this.#lease(otherId, "read", undefined);
+    return tieTensors(this.#parts, id, otherId, lease);
   }
 
   // --- Tiers ---------------------------------------------------------------------------------------
@@ -733,15 +684,9 @@ export class TensorMemory {
     if (access !== "write" || content == null || content.referenceCount === 1) {
       return this.#cache.promote(id, signal, use);
     }
-    // Its own copy needs room, for which the content must not leave.
     const read = () => this.#allocator.pin(this.#named(id), "read");
     const held = await this.#cache.promote(id, signal, read, { isLookup: false });
-    try {
-      const { pool, byteLength: bytes, alignment } = content;
-      await this.#reclaimer.reserve(pool, { bytes, alignment, count: 1 }, signal);
-      return await this.#cache.promote(id, signal, use);
-    } finally {
-      held?.[Symbol.dispose]();
-    }
+    const promote = () => this.#cache.promote(id, signal, use);
+    return withRoomBeside(this.#reclaimer, content, { held, signal }, promote);
   }
 }

@@ -16,7 +16,7 @@ import type { Directory } from "./directory.js";
 import type { Guards } from "./guards.js";
 import { headerOf } from "./record-headers.js";
 import type { BytesAt } from "./staging.js";
-import type { SwapperStats } from "./swapper-stats.js";
+import { type SwapperStats, swapperCounters } from "./swapper-stats.js";
 import { type ColdCopy, nameOf, type TensorRecord } from "./tensor-record.js";
 import type { TransferEngine, WriteOutcome } from "./transfer-engine.js";
 import { TransferSpeed } from "./transfer-speed.js";
@@ -62,19 +62,7 @@ export class MemorySwapper {
   /** Of loads, decoding included. */
   readonly speed = new TransferSpeed();
   #lastGeneration = 0;
-  #counters = {
-    swapOutCount: 0,
-    swapInCount: 0,
-    cleanEvictionCount: 0,
-    saveCount: 0,
-    vetoCount: 0,
-    noSpaceCount: 0,
-    failedCount: 0,
-    rawBytesOut: 0,
-    rawBytesIn: 0,
-    hotBytes: 0,
-    hotCount: 0,
-  };
+  readonly #counters = swapperCounters();
 
   constructor(options: MemorySwapperOptions) {
     this.#core = options.core;
