@@ -26,6 +26,7 @@ export type { PrefetchStats } from "./cache/prefetcher.js";
 export type { PressureWatchStats } from "./cache/pressure-watch.js";
 export type { FixedShapeOptions } from "./cache/repeated-tensors.js";
 export type { RestoreEstimate } from "./cache/restore-estimate.js";
+export type { InternOptions, SharingStats } from "./cache/shared-tensors.js";
 export type { PlanRecorder, StepPlan } from "./cache/step-plan.js";
 export type { SwapperStats } from "./cache/swapper-stats.js";
 export type { LevelStats } from "./cache/tier-level.js";

@@ -9,6 +9,7 @@ import type { Prefetcher } from "./cache/prefetcher.js";
 import type { PressureWatch } from "./cache/pressure-watch.js";
 import type { Reclaimer } from "./cache/reclaimer.js";
 import type { RepeatedTensors } from "./cache/repeated-tensors.js";
+import type { SharedTensors } from "./cache/shared-tensors.js";
 import type { TensorAllocator } from "./cache/tensor-allocator.js";
 import type { TierStack } from "./cache/tier-stack.js";
 import type { TransferEngine } from "./cache/transfer-engine.js";
@@ -47,6 +48,7 @@ export interface TensorMemoryParts {
   readonly policy: EvictionPolicy;
   readonly prefetcher: Prefetcher;
   readonly allocator: TensorAllocator;
+  readonly sharing: SharedTensors;
   readonly repeated: RepeatedTensors;
   readonly held: HeldBlocks;
   /** Only in debug mode. */

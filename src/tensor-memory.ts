@@ -16,6 +16,8 @@ import type { Reclaimer } from "./cache/reclaimer.js";
 import { recoverMemory } from "./cache/recovery.js";
 import type { FixedShapeOptions } from "./cache/repeated-tensors.js";
 import { estimateRestore, type RestoreEstimate } from "./cache/restore-estimate.js";
+import type { InternOptions } from "./cache/shared-tensors.js";
+import { internTensor, tieTensors, withRoomBeside } from "./cache/sharing-calls.js";
 import type { PlanRecorder } from "./cache/step-plan.js";
 import type { TensorAllocator } from "./cache/tensor-allocator.js";
 import type { TensorRecord } from "./cache/tensor-record.js";
@@ -147,7 +149,8 @@ export class TensorMemory {
    */
   free(id: string): void {
     if (this.#parts.disposables.forgetDropped(checkId(id))) return;
-    this.#allocator.free(this.#require(id));
+    this.#require(id);
+    this.#allocator.free(this.#named(id));
   }
 
   /** A group of tensors that are freed together. @param name Label for leak reports. */
@@ -178,8 +181,42 @@ export class TensorMemory {
 
   /** The tensor of that id, resident or not, or null when this memory does not hold it. */
   tensor(id: string): Tensor | null {
-    const record = this.#directory.get(checkId(id));
+    const record = this.#directory.named(checkId(id));
     return record === undefined ? null : new Tensor(record, this.#allocator);
+  }
+
+  // --- Sharing -------------------------------------------------------------------------------------
+
+  /**
+   * A tensor of given content. It takes no second block when a tensor of this memory that was made
+   * here, or tied, has the same kind, dtype, shape, layout, alignment and bytes: they share one block and
+   * one swapped-out copy, and move together. Who writes gets bytes of its own first; see `Tensor.pin`.
+   *
+   * @returns When the tensor is there. It is resident, unless the content is cold.
+   * @throws {OutOfMemoryError} The content is new, and no room can be made for it.
+   * @throws {MisuseError} `bad-*`; `duplicate-id`, `closed`.
+   * @throws {TierError} `io`, `busy`, `aborted`.
+   * @remarks Hashes all bytes with SHA-256. What is swapped out when the process ends is not found by
+   *   id later; what was saved is. Freeing one of several is not stopped by its pins.
+   */
+  async intern<D extends Dtype = "u8">(options: InternOptions<D>): Promise<Tensor<D>> {
+    return internTensor(this.#parts, options) as Promise<Tensor<D>>;
+  }
+
+  /**
+   * A second tensor with the content of another one: weights that two layers have in common. From then
+   * on both are as if {@link intern} had made them.
+   *
+   * @param id Of the new tensor. It has the other one's kind, dtype, shape, layout and tag.
+   * @param otherId Any tensor that is not disposable; it is made resident.
+   * @throws {MisuseError} `unknown-id`; `duplicate-id`; `unsupported` — it is disposable; `pinned` — it
+   *   is written meanwhile, or read while a tensor of the same content is there; `bad-id`, `closed`.
+   * @throws As {@link acquire}.
+   * @remarks Hashes the other one's bytes unless they are shared already.
+   */
+  async tie(id: string, otherId: string): Promise<Tensor> {
+    const lease = () => this.#lease(otherId, "read", undefined);
+    return tieTensors(this.#parts, id, otherId, lease);
   }
 
   // --- Tiers ---------------------------------------------------------------------------------------
@@ -292,7 +329,7 @@ export class TensorMemory {
     const { access } = checkPinOptions(options, "tryAcquire", ["access"]);
     this.#prefetcher.want("", id);
     const record = this.#cache.tryPromote(id);
-    return record === null ? null : (this.#allocator.pin(record, access) as Pin<D>);
+    return record === null ? null : (this.#allocator.pin(this.#named(id), access) as Pin<D>);
   }
 
   /**
@@ -366,11 +403,12 @@ export class TensorMemory {
         if (record.writePinCount > 0) {
           throw new MisuseError("pinned", "a tensor is not saved while a write pin is open");
         }
-        if (record.isResident) return this.#swapper.save(record, wanted);
-        if (hasSaved(record, wanted)) return "stored";
+        const named = this.#named(id);
+        if (record.isResident) return this.#swapper.save(record, wanted, named);
+        if (hasSaved(named, wanted)) return "stored";
         // Saved in the turn in which it arrives, unless somebody else was quicker.
         return this.#cache.promote(id, undefined, (arrived) =>
-          arrived.transfer === null ? this.#swapper.save(arrived, wanted) : "busy",
+          arrived.transfer === null ? this.#swapper.save(arrived, wanted, this.#named(id)) : "busy",
         );
       });
       if (outcome === null) throw new MisuseError("unknown-id", `no tensor ${describe(id)}`);
@@ -419,7 +457,7 @@ export class TensorMemory {
     // Its outcome is for those who asked for it; here only the record in the directory counts.
     if (adoption !== null) await adoption.catch(() => {});
     this.#parts.disposables.forgetDropped(id);
-    const record = this.#directory.get(id);
+    const record = this.#directory.named(id);
     if (record !== undefined) this.#allocator.free(record);
     const existed = await Promise.all([
       this.#engine.delete({ id, isSaved: true }),
@@ -629,6 +667,11 @@ export class TensorMemory {
     return record;
   }
 
+  /** The own record of a tensor of this memory. */
+  #named(id: string): TensorRecord {
+    return this.#directory.named(id) as TensorRecord;
+  }
+
   /** Drops disposable tensors in the tier for one that is to be written. @returns Whether that helped. */
   async #makeColdRoom(id: string): Promise<boolean> {
     const bytes = this.#directory.get(id)?.byteLength ?? 0;
@@ -639,12 +682,19 @@ export class TensorMemory {
     return this.#pools.get(kind) as MemoryPool;
   }
 
-  #lease<D extends Dtype>(
+  async #lease<D extends Dtype>(
     id: string,
     access: PinAccess,
     signal: AbortSignal | undefined,
   ): Promise<Pin<D> | null> {
-    const use = (record: TensorRecord) => this.#allocator.pin(record, access) as Pin<D>;
-    return this.#cache.promote(id, signal, use);
+    const use = () => this.#allocator.pin(this.#named(id), access) as Pin<D>;
+    const content = this.#directory.named(id)?.shared;
+    if (access !== "write" || content == null || content.referenceCount === 1) {
+      return this.#cache.promote(id, signal, use);
+    }
+    const read = () => this.#allocator.pin(this.#named(id), "read");
+    const held = await this.#cache.promote(id, signal, read, { isLookup: false });
+    const promote = () => this.#cache.promote(id, signal, use);
+    return withRoomBeside(this.#reclaimer, content, { held, signal }, promote);
   }
 }

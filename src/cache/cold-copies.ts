@@ -20,8 +20,9 @@ export function hasSaved(
 }
 
 /** Whether all that is left of a tensor is a record whose time is over. */
-export function hasExpired({ cold, isResident, transfer }: TensorRecord, nowMs: number): boolean {
-  if (cold === null || isResident || transfer !== null) return false;
+export function hasExpired(record: TensorRecord, nowMs: number): boolean {
+  const { cold, isResident, transfer, shared } = record;
+  if (cold === null || isResident || transfer !== null || shared !== null) return false;
   return cold.expiresMs > 0 && cold.expiresMs <= nowMs;
 }
 
@@ -44,6 +45,8 @@ export function isNeeded(
   if (header.isSaved) {
     const isOver = header.expiresMs > 0 && header.expiresMs <= nowMs;
     if (!isOver || !isIdle || owner?.isResident === true) return true;
+    // A content may be clean by it.
+    if (owner !== undefined && owner.shared !== null) return true;
     // A tensor of which nothing else is left expires when it is asked for.
     if (owner?.cold?.isSaved === false) owner.hasSavedRecord = false;
     return false;

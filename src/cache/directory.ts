@@ -16,7 +16,14 @@ export class Directory {
     return this.#byIndex.length - this.#freeIndexes.length - this.#dropped.size;
   }
 
+  /** The record that holds the bytes of that tensor: of a shared one, its content. */
   get(id: string): TensorRecord | undefined {
+    const record = this.#byId.get(id);
+    return record?.shared ?? record;
+  }
+
+  /** The tensor's own record, or the content of that name. */
+  named(id: string): TensorRecord | undefined {
     return this.#byId.get(id);
   }
 

@@ -119,13 +119,14 @@ export class HierarchicalCache {
         }
         return use(record);
       }
-      const used = await this.#useOnArrival(record, signal, use);
+      const used = await this.#useOnArrival(id, record, signal, use);
       if (used !== null) return used.value;
     }
   }
 
   /** Loads a record, or joins its transfer. @returns null when the tensor did not become resident. */
   async #useOnArrival<T>(
+    id: string,
     record: TensorRecord,
     signal: AbortSignal | undefined,
     use: (record: TensorRecord) => T | Promise<T>,
@@ -133,6 +134,8 @@ export class HierarchicalCache {
     const arrivals: { readonly value: T | Promise<T> }[] = [];
     const failures: unknown[] = [];
     const wake = () => {
+      // A shared tensor that was freed, while its content was on its way for others.
+      if (this.#directory.get(id) !== record) return;
       try {
         arrivals.push({ value: use(record) });
       } catch (error) {
@@ -191,14 +194,14 @@ export class HierarchicalCache {
 
   /** Tells the policy which resident tensors were used as one chain. @param ids Head first. */
   touchChain(ids: readonly string[], hints?: ChainHints): void {
-    const chain: number[] = [];
+    const chain = new Set<number>();
     for (const id of new Set(ids)) {
       const record = this.#directory.get(id);
       if (record?.isResident !== true) continue;
       record.isChained = true;
-      chain.push(record.index);
+      chain.add(record.index);
     }
-    this.#policy.touchChain(chain, hints);
+    this.#policy.touchChain([...chain], hints);
   }
 
   lookupStats(): LookupStats {

@@ -8,6 +8,7 @@ import { hasExpired } from "./cold-copies.js";
 import type { Directory } from "./directory.js";
 import type { Guards } from "./guards.js";
 import type { MemorySwapper } from "./memory-swapper.js";
+import { CONTENT_PREFIX, type TensorRecord } from "./tensor-record.js";
 import type { TransferEngine } from "./transfer-engine.js";
 
 /** A tensor of this memory, or a record of its namespace in the tier. */
@@ -42,7 +43,9 @@ export async function* listTensors(
   const seen = new Set<string>();
   for (const record of [...directory]) {
     if (record.id?.startsWith(prefix) !== true || hasExpired(record, nowMs)) continue;
-    const { id, kind, dtype, shape, layout, byteLength, isResident } = record;
+    if (record.referenceCount > 0) continue;
+    const { id, kind, dtype, shape, layout, byteLength } = record;
+    const { isResident } = record.shared ?? record;
     const isSaved = record.hasSavedRecord;
     seen.add(id);
     yield { id, kind, dtype, shape, layout, byteLength, isResident, isSaved };
@@ -52,7 +55,7 @@ export async function* listTensors(
     if (peeked.verdict !== "found" || !engine.isOurs(peeked.header)) continue;
     const { id, kind, dtype, shape, layout, rawBytes, isSaved, expiresMs } = peeked.header;
     if (expiresMs > 0 && expiresMs <= nowMs) continue;
-    if (!id.startsWith(prefix) || seen.has(id)) continue;
+    if (!id.startsWith(prefix) || id.startsWith(CONTENT_PREFIX) || seen.has(id)) continue;
     // Where there are both, the saved record is what `acquire` finds.
     if (!isSaved && (await engine.peek({ id, isSaved: true })).verdict === "found") continue;
     seen.add(id);
@@ -78,9 +81,13 @@ export function verifyMemory(parts: {
   const problems: string[] = [];
   let hotBytes = 0;
   let hotCount = 0;
+  const references = new Map<TensorRecord, number>();
   for (const record of directory) {
     const name = record.id ?? `anonymous tensor ${record.index}`;
+    const { shared } = record;
+    if (shared !== null) references.set(shared, (references.get(shared) ?? 0) + 1);
     if (!record.isResident) {
+      if (shared !== null) continue;
       if (record.cold === null && !record.isLost) problems.push(`${name} is nowhere`);
       continue;
     }
@@ -90,6 +97,11 @@ export function verifyMemory(parts: {
     if (!core.isLive(slot) || core.generationOf(slot) !== generation) {
       problems.push(`${name} has a stale block`);
     }
+  }
+  const contents = [...directory].filter(({ referenceCount }) => referenceCount > 0);
+  const isCounted = (content: TensorRecord) => references.get(content) === content.referenceCount;
+  if (contents.length !== references.size || !contents.every(isCounted)) {
+    problems.push("references do not add up");
   }
   const transfers = swapper.stats();
   // A transfer may hold a block that is not a tensor's yet, or no longer.

@@ -17,7 +17,7 @@ import type { Guards } from "./guards.js";
 import { headerOf } from "./record-headers.js";
 import { expectedRestoreMs } from "./restore-cost.js";
 import type { BytesAt } from "./staging.js";
-import type { SwapperStats } from "./swapper-stats.js";
+import { type SwapperStats, swapperCounters } from "./swapper-stats.js";
 import { type ColdCopy, nameOf, type TensorRecord } from "./tensor-record.js";
 import type { TransferEngine, WriteOutcome } from "./transfer-engine.js";
 import { TransferSpeed } from "./transfer-speed.js";
@@ -63,19 +63,7 @@ export class MemorySwapper {
   /** Of loads, decoding included. */
   readonly speed = new TransferSpeed();
   #lastGeneration = 0;
-  #counters = {
-    swapOutCount: 0,
-    swapInCount: 0,
-    cleanEvictionCount: 0,
-    saveCount: 0,
-    vetoCount: 0,
-    noSpaceCount: 0,
-    failedCount: 0,
-    rawBytesOut: 0,
-    rawBytesIn: 0,
-    hotBytes: 0,
-    hotCount: 0,
-  };
+  readonly #counters = swapperCounters();
 
   constructor(options: MemorySwapperOptions) {
     this.#core = options.core;
@@ -134,6 +122,19 @@ export class MemorySwapper {
   releaseFreed(record: TensorRecord): void {
     record.bind(0, 0);
     this.#forget(record);
+    this.#end(record);
+  }
+
+  /** Takes the hot block, unfreed, and the swapped-out copy from a tensor that stays. */
+  strip(record: TensorRecord): void {
+    record.bind(0, 0);
+    this.#forget(record);
+    if (record.cold?.isSaved === false) record.cold = null;
+    if (record.hasSwapCopy) this.#deleteSwapCopy(record);
+  }
+
+  /** Ends a shared tensor: of its own it has nothing but what an earlier process may have left. */
+  endShared(record: TensorRecord): void {
     this.#end(record);
   }
 
@@ -238,14 +239,16 @@ export class MemorySwapper {
    * Writes a record that outlives the tensor; the tensor stays where it is.
    *
    * @param record Resident, without a transfer.
+   * @param named Whose record it is to be: that of a shared tensor is written from its content.
    * @throws {TierError} `io`, `busy` — it was written while it was copied, `closed`.
    */
   async save(
     record: TensorRecord,
     options: Omit<CopyOptions, "isSaved">,
+    named: TensorRecord,
   ): Promise<"stored" | "no-space"> {
-    if (hasSaved(record, options)) return "stored";
-    const stored = await this.#store(record, { ...options, isSaved: true });
+    if (hasSaved(named, options)) return "stored";
+    const stored = await this.#store(record, { ...options, isSaved: true }, () => {}, named);
     if (stored === "vetoed") {
       const message = "the tensor was written while it was saved";
       throw new TierError("busy", this.#engine.tier.name, message);
@@ -315,6 +318,7 @@ export class MemorySwapper {
     record: TensorRecord,
     options: CopyOptions,
     finish: (cold: ColdCopy) => void = () => {},
+    named = record,
   ): Promise<ColdCopy | "no-space" | "vetoed"> {
     const { slot, generation } = record;
     let result: ColdCopy | "no-space" | "vetoed" = "vetoed";
@@ -322,7 +326,7 @@ export class MemorySwapper {
     const end = this.transfers.begin(record);
     const endProgress = this.transfers.noteProgress();
     try {
-      result = await this.#writeCopy(record, slot, options);
+      result = await this.#writeCopy(record, slot, options, named);
     } catch (error) {
       this.#counters.failedCount += 1;
       throw error;
@@ -341,44 +345,46 @@ export class MemorySwapper {
     record: TensorRecord,
     slot: number,
     options: CopyOptions,
+    named: TensorRecord,
   ): Promise<ColdCopy | "no-space" | "vetoed"> {
     const { version } = record;
+    const namedVersion = named.version;
     const { isSaved, expiresMs } = options;
     const isStale = () => record.version !== version || record.writePinCount > 0;
     if (isStale()) return "vetoed";
     const startMs = this.#clock.monotonicMs();
-    const generation = this.#nextGeneration(record);
+    const generation = this.#nextGeneration(named);
     const asItIs = { codecId: CODEC_RAW, storedBytes: record.byteLength };
     const isDurable = options.durable;
     const copy = { generation, isDurable, isSaved, expiresMs };
-    const header = headerOf(this.#engine.namespace, record, { ...copy, ...asItIs });
-    const coding = codingOf(this.#codecRules, record, isSaved);
+    const header = headerOf(this.#engine.namespace, named, { ...copy, ...asItIs });
+    const coding = codingOf(this.#codecRules, named, isSaved);
     const source: BytesAt = (offset, byteLength) =>
       this.#bytesOf(slot, record).subarray(offset, offset + byteLength);
-    const before = record.cold;
+    const before = named.cold;
     // A failure may come after the new record has replaced the old one.
     const distrust = () => {
-      if (before?.isSaved === isSaved) record.cold = { ...before, version: NO_VERSION };
+      if (before?.isSaved === isSaved) named.cold = { ...before, version: NO_VERSION };
     };
-    if (!isSaved) record.hasSwapCopy = true;
+    if (!isSaved) named.hasSwapCopy = true;
     try {
-      const written = await this.#writeOrSweep(record, header, source, isStale, coding);
+      const written = await this.#writeOrSweep(named, header, source, isStale, coding);
       if (written === "no-space") this.#counters.noSpaceCount += 1;
       if (written === "vetoed") this.#counters.vetoCount += 1;
       if (typeof written === "string") return written;
       const { codecId, storedBytes } = written;
       const isInexact = codecId !== CODEC_RAW && (coding?.limit ?? null) !== null;
       const place = { ...copy, isDurable: written.isDurable, codecId, storedBytes };
-      const cold: ColdCopy = { ...place, version, isInexact };
+      const cold: ColdCopy = { ...place, version: namedVersion, isInexact };
       // Freed meanwhile: nobody will ask for it.
-      if (record.isFreed) return cold;
+      if (named.isFreed) return cold;
       distrust();
-      if (!(await this.#engine.readsBack(written)) && !record.isFreed) {
+      if (!(await this.#engine.readsBack(written)) && !named.isFreed) {
         throw new TierError("io", this.#engine.tier.name, "what was written does not read back");
       }
-      record.cold = cold;
-      if (isSaved) record.hasSavedRecord = true;
-      if (isSaved && record.hasSwapCopy && !record.isFreed) this.#deleteSwapCopy(record);
+      named.cold = cold;
+      if (isSaved) named.hasSavedRecord = true;
+      if (isSaved && named.hasSwapCopy && !named.isFreed) this.#deleteSwapCopy(named);
       this.#counters.rawBytesOut += record.byteLength;
       this.#sink.time("swap.store", this.#clock.monotonicMs() - startMs);
       return cold;
@@ -399,7 +405,7 @@ export class MemorySwapper {
     const written = await this.#engine.write(header, source, isStale, coding);
     if (written !== "no-space") return written;
     const hasRoom = await this.#engine.sweep((other) => {
-      const owner = this.#engine.isOurs(other) ? this.#directory.get(other.id) : undefined;
+      const owner = this.#engine.isOurs(other) ? this.#directory.named(other.id) : undefined;
       return isNeeded(other, owner, this.#clock.wallMs());
     });
     // Freed meanwhile: what is written now would outlive its deletion.

@@ -85,6 +85,8 @@ export class Prefetcher {
       const record = this.#directory.get(id);
       if (record === undefined || record.isResident || record.transfer !== null) return false;
       if (record.cold === null || record.isLost) return false;
+      // A content leaves under its own name: it cannot be told whose guess that was.
+      if (record.id !== id) return false;
       const slot = this.#placeGuess(record);
       if (slot === 0) {
         this.#refusedCount += 1;
@@ -123,8 +125,9 @@ export class Prefetcher {
   async declare(ids: readonly string[], signal: AbortSignal | undefined): Promise<void> {
     await Promise.allSettled(
       ids.map(async (id) => {
-        const isResident = this.#directory.get(id)?.isResident === true;
-        if (!isResident && signal?.aborted !== true) {
+        const record = this.#directory.get(id);
+        const isCounted = record === undefined || (!record.isResident && record.id === id);
+        if (isCounted && signal?.aborted !== true) {
           this.#guesses.delete(id);
           this.#window.declare(id, this.#clock.monotonicMs());
         }

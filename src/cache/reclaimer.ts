@@ -135,6 +135,16 @@ export class Reclaimer {
     throw this.#outOfMemory(pool, bytes, SYNCHRONOUS_REMEDIES, advice);
   }
 
+  /** As {@link place}, a second block for a tensor: pinned meanwhile, so that no remedy moves it. */
+  placeBeside({ slot, generation, alignment, pool }: TensorRecord, byteLength: number): number {
+    this.#core.pin(slot, generation);
+    try {
+      return this.place(pool, byteLength, alignment);
+    } finally {
+      this.#core.unpin(slot, generation);
+    }
+  }
+
   /**
    * Makes sure that `count` tensors of `bytes` each can be allocated, by demoting if need be. Holds
    * nothing: allocate before the next await.

@@ -9,7 +9,8 @@ import type { Directory } from "./directory.js";
 import type { HeldBlocks } from "./held-blocks.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { Reclaimer } from "./reclaimer.js";
-import type { TensorRecord } from "./tensor-record.js";
+import type { SharedTensors } from "./shared-tensors.js";
+import { CONTENT_PREFIX, type TensorRecord } from "./tensor-record.js";
 
 /**
  * Rebuilds the core's books and brings the host's in step with them.
@@ -28,21 +29,22 @@ export function recoverMemory(
     readonly reclaimer: Reclaimer;
     readonly held: HeldBlocks;
     readonly compactor: Compactor;
+    readonly sharing: SharedTensors;
   },
   forget: (record: TensorRecord) => void,
 ): number {
-  const { core, pools, shelf, directory, swapper, reclaimer, held, compactor } = parts;
+  const { core, pools, shelf, directory, swapper, reclaimer, held, compactor, sharing } = parts;
   if (reclaimer.reservedCount > 0) {
     throw new MisuseError("re-entrant", "a reservation is under way: await it first");
   }
   core.recover();
   compactor.reset();
   for (const pool of pools.values()) pool.reconcile();
-  const gone = swapper.reconcile(held.slots());
+  const gone = sharing.withHolders(swapper.reconcile(held.slots()));
   for (const record of gone) {
     directory.remove(record);
     forget(record);
   }
   shelf.reconcile();
-  return gone.length;
+  return gone.filter(({ id }) => id?.startsWith(CONTENT_PREFIX) !== true).length;
 }

@@ -21,3 +21,20 @@ export interface SwapperStats {
   readonly latencyMs: number | null;
   readonly bytesPerSecond: number | null;
 }
+
+/** Nothing has happened yet. */
+export function swapperCounters() {
+  return {
+    swapOutCount: 0,
+    swapInCount: 0,
+    cleanEvictionCount: 0,
+    saveCount: 0,
+    vetoCount: 0,
+    noSpaceCount: 0,
+    failedCount: 0,
+    rawBytesOut: 0,
+    rawBytesIn: 0,
+    hotBytes: 0,
+    hotCount: 0,
+  };
+}

@@ -26,6 +26,7 @@ import type { Disposables } from "./disposables.js";
 import type { Guards } from "./guards.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { Reclaimer } from "./reclaimer.js";
+import type { SharedTensors } from "./shared-tensors.js";
 import { nameOf, type TensorRecord } from "./tensor-record.js";
 
 export interface TensorAllocatorOptions {
@@ -40,6 +41,7 @@ export interface TensorAllocatorOptions {
   readonly lifetimes: LifetimePredictor;
   readonly events: EventHub;
   readonly clock: Clock;
+  readonly sharing: SharedTensors;
   /** Only in debug mode. */
   readonly guards: Guards | null;
 }
@@ -56,6 +58,7 @@ export class TensorAllocator implements TensorOwner {
   readonly #policy: EvictionPolicy;
   readonly #lifetimes: LifetimePredictor;
   readonly #clock: Clock;
+  readonly #sharing: SharedTensors;
   readonly #guards: Guards | null;
   #isClosed = false;
 
@@ -70,6 +73,7 @@ export class TensorAllocator implements TensorOwner {
     this.#policy = options.policy;
     this.#lifetimes = options.lifetimes;
     this.#clock = options.clock;
+    this.#sharing = options.sharing;
     this.#guards = options.guards;
     this.leaks = new LeakWatch(options.events, (record) => {
       // A pin that was never disposed: a view of it may still be in use, so the block stays.
@@ -112,15 +116,17 @@ export class TensorAllocator implements TensorOwner {
 
   pin(record: TensorRecord, access: PinAccess): Pin {
     this.#checkResident(record);
-    const { slot } = record;
-    if (record.id !== null) this.#policy.touch(record.index);
-    const epoch = this.#core.pin(slot, record.generation);
-    if (record.view === null || record.viewEpoch !== epoch) {
+    if (record.shared !== null && access === "write") this.#sharing.own(record);
+    const holder = record.shared ?? record;
+    const { slot } = holder;
+    if (holder.id !== null) this.#policy.touch(holder.index);
+    const epoch = this.#core.pin(slot, holder.generation);
+    if (holder.view === null || holder.viewEpoch !== epoch) {
       const offset = this.#core.offsetOf(slot);
-      record.view = this.#shelf.viewOf(slot, epoch, record.dtype, offset, record.byteLength);
-      record.viewEpoch = epoch;
+      holder.view = this.#shelf.viewOf(slot, epoch, holder.dtype, offset, holder.byteLength);
+      holder.viewEpoch = epoch;
     }
-    return new Pin(this.#core, record, access, record.view);
+    return new Pin(this.#core, record, access, holder.view);
   }
 
   free(record: TensorRecord): void {
@@ -131,7 +137,8 @@ export class TensorAllocator implements TensorOwner {
       return;
     }
     if (record.isFreed) throw new MisuseError("freed", "the tensor was freed before");
-    this.#release(record);
+    if (record.shared !== null) this.#sharing.release(record);
+    else this.#release(record);
     if (record.id === null) this.leaks.unwatch(record);
     this.#guards?.throwOverrun();
   }
@@ -203,10 +210,11 @@ export class TensorAllocator implements TensorOwner {
   resize(record: TensorRecord, shape: Shape): void {
     this.#checkResident(record);
     const checked = checkShape(shape, record.dtype);
+    if (record.shared !== null) this.#sharing.own(record);
     const { slot, generation, alignment, pool } = record;
     const { byteLength } = checked;
     if (!this.#core.tryResize(slot, generation, pool.blockBytes(byteLength), alignment)) {
-      const other = this.#placeBeside(record, byteLength);
+      const other = this.#reclaimer.placeBeside(record, byteLength);
       const otherGeneration = this.#core.generationOf(other);
       const keptBytes = Math.min(record.byteLength, byteLength);
       const target = this.#shelf.arenaOf(other).bytes(this.#core.offsetOf(other), keptBytes);
@@ -215,16 +223,6 @@ export class TensorAllocator implements TensorOwner {
       pool.free(other, otherGeneration);
     }
     this.#swapper.reshape(record, checked.shape, byteLength);
-  }
-
-  /** A second block for a tensor. Pinned meanwhile, so that no remedy moves or evicts it. */
-  #placeBeside({ slot, generation, alignment, pool }: TensorRecord, byteLength: number): number {
-    this.#core.pin(slot, generation);
-    try {
-      return this.#reclaimer.place(pool, byteLength, alignment);
-    } finally {
-      this.#core.unpin(slot, generation);
-    }
   }
 
   #check(options: TensorOptions): CheckedTensor {
@@ -258,7 +256,7 @@ export class TensorAllocator implements TensorOwner {
       throw new MisuseError("not-resident", "the tensor was dropped under pressure: make it again");
     }
     if (record.isFreed) throw new MisuseError("freed", "the tensor was freed");
-    if (!record.isResident) {
+    if (!(record.shared ?? record).isResident) {
       throw new MisuseError("not-resident", "the tensor was moved to a colder tier: use acquire");
     }
   }

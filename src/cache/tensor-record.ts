@@ -43,6 +43,9 @@ export interface TensorRecordOptions {
   readonly recomputeMs: number | null;
 }
 
+/** Ids of contents begin with it, and no id of a caller's does. */
+export const CONTENT_PREFIX = "tierheap/content/";
+
 export class TensorRecord {
   /** Dense number for policies; used again after the tensor is gone. */
   readonly index: number;
@@ -88,6 +91,10 @@ export class TensorRecord {
   transfer: Transfer | null = null;
   /** Called at the very end of a load, in the same turn in which the tensor became resident. */
   waiters: Set<() => void> | null = null;
+  /** The content that holds this tensor's bytes; null: the tensor has bytes of its own. */
+  shared: TensorRecord | null = null;
+  /** How many tensors share this content; 0 for a tensor. */
+  referenceCount = 0;
   isFreed = false;
   /** Freed by pressure, not by its owner. */
   isDropped = false;

@@ -1,5 +1,6 @@
 // Checks of what callers pass, shared by all public calls. Everything wrong is a MisuseError before
 // anything changes.
+import { CONTENT_PREFIX } from "../cache/tensor-record.js";
 import { canShareMemory } from "../core/linear-memory.js";
 import { MisuseError } from "../errors.js";
 import type { ChainHints } from "../policy/eviction-policy.js";
@@ -18,6 +19,9 @@ export function checkId(id: unknown): string {
   }
   if (id.length > ID_BYTES_MAX || utf8.encode(id).byteLength > ID_BYTES_MAX) {
     throw new MisuseError("bad-id", `an id has at most ${ID_BYTES_MAX} UTF-8 bytes`);
+  }
+  if (id.startsWith(CONTENT_PREFIX)) {
+    throw new MisuseError("bad-id", `ids that begin with ${CONTENT_PREFIX} name contents`);
   }
   return id;
 }

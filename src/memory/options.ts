@@ -62,8 +62,9 @@ export type TensorExtent<D extends Dtype> =
 export type TensorOptions<D extends Dtype = Dtype> = TensorExtent<D> & {
   readonly kind: TensorKind;
   /**
-   * Any well-formed string of at most 49,152 UTF-8 bytes, unused in this memory. Default: none; the
-   * tensor is then anonymous and stays resident until it is freed.
+   * Any well-formed string of at most 49,152 UTF-8 bytes, unused in this memory, that does not begin
+   * with `tierheap/content/`. Default: none; the tensor is then anonymous and stays resident until it
+   * is freed.
    */
   readonly id?: string | undefined;
   /** Default: `"row-major"`. A label that travels with the tensor. */

@@ -26,8 +26,9 @@ export class Pin<D extends Dtype = Dtype> {
     this.access = access;
     this.#core = core;
     this.#record = record;
-    this.#slot = record.slot;
-    this.#generation = record.generation;
+    const { slot, generation } = record.shared ?? record;
+    this.#slot = slot;
+    this.#generation = generation;
     this.#view = view as TensorView<D>;
     if (access === "write") {
       record.writePinCount += 1;

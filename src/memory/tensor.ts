@@ -61,7 +61,7 @@ export class Tensor<D extends Dtype = Dtype> {
 
   /** Its bytes are in an arena, so that {@link pin} works. */
   get isResident(): boolean {
-    return this.#record.isResident;
+    return (this.#record.shared ?? this.#record).isResident;
   }
 
   get isFreed(): boolean {
@@ -72,8 +72,11 @@ export class Tensor<D extends Dtype = Dtype> {
    * Pins the tensor and shows its bytes.
    *
    * @param options.access Default: `"write"`. `"read"` keeps a clean tensor clean.
-   * @throws {MisuseError} `freed`; `not-resident` — use `acquire`; `pin-limit`; `closed`.
-   * @remarks One call into the core; the view is cached until the block moves.
+   * @throws {MisuseError} `freed`; `not-resident` — use `acquire`; `pin-limit`; `closed`; `pinned` — a
+   *   pin for writing, while the last holder of a content reads it and it is moved or saved.
+   * @throws {OutOfMemoryError} A pin for writing, to a shared tensor, and there is no room for a copy.
+   * @remarks One call into the core; the view is cached until the block moves. A pin for writing gives a
+   *   shared tensor bytes of its own first; pins taken before go on to show the old ones.
    */
   pin(options?: { readonly access?: PinAccess }): Pin<D> {
     const { access } = checkPinOptions(options, "pin", ["access"]);

@@ -14,6 +14,7 @@ import { Reclaimer } from "../cache/reclaimer.js";
 import { RecordCoder } from "../cache/record-coder.js";
 import { RepeatedTensors } from "../cache/repeated-tensors.js";
 import { VictimChoice } from "../cache/restore-cost.js";
+import { SharedTensors } from "../cache/shared-tensors.js";
 import { Staging } from "../cache/staging.js";
 import { TensorAllocator } from "../cache/tensor-allocator.js";
 import type { TensorRecord } from "../cache/tensor-record.js";
@@ -278,12 +279,14 @@ export async function composeTensorMemory(
     const isWatched = hasWatermarks || rssLimitBytes < Number.POSITIVE_INFINITY;
     if (capacityBytes > 0 && isWatched) reclaimer.watchPressure(watch);
     const lifetimes = seams.lifetimePredictor ?? unknownLifetime;
+    const sharing = new SharedTensors({ ...parts, swapper, reclaimer });
     const allocator = new TensorAllocator({
       ...parts,
       swapper,
       reclaimer,
       disposables,
       lifetimes,
+      sharing,
       guards,
     });
     const repeated = new RepeatedTensors(pools, { reclaimer, allocator, held, events, guards });
@@ -300,6 +303,7 @@ export async function composeTensorMemory(
       cache,
       reclaimer,
       allocator,
+      sharing,
       prefetcher,
       disposables,
       watch,

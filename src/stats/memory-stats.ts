@@ -6,6 +6,7 @@ import type { GuardStats } from "../cache/guards.js";
 import type { LookupStats } from "../cache/hierarchical-cache.js";
 import type { PrefetchStats } from "../cache/prefetcher.js";
 import type { PressureWatchStats } from "../cache/pressure-watch.js";
+import type { SharingStats } from "../cache/shared-tensors.js";
 import type { SwapperStats } from "../cache/swapper-stats.js";
 import type { LevelStats } from "../cache/tier-level.js";
 import type { LockCounters } from "../core/lanes.js";
@@ -30,6 +31,7 @@ export interface MemoryStats {
   readonly transfers: SwapperStats;
   readonly prefetch: PrefetchStats;
   readonly disposables: DisposableStats;
+  readonly sharing: SharingStats;
   readonly background: PressureWatchStats;
   /** All tiers below the arenas together. */
   readonly tier: TierStats & { readonly name: string };
@@ -57,6 +59,7 @@ export interface StatsSources {
   readonly swapper: { stats(): SwapperStats };
   readonly prefetcher: { stats(): PrefetchStats };
   readonly disposables: { stats(): DisposableStats };
+  readonly sharing: { stats(): SharingStats };
   readonly watch: { stats(): PressureWatchStats };
   readonly tier: { readonly name: string; stats(): TierStats };
   readonly engine: { codecStats(): CodecStats[] };
@@ -71,6 +74,7 @@ export interface StatsSources {
 export function collectStats(sources: StatsSources): MemoryStats {
   const transfers = sources.swapper.stats();
   const { hotCount, hotBytes } = transfers;
+  const sharing = sources.sharing.stats();
   return {
     profile: sources.profile.name,
     budget: sources.budget.stats(),
@@ -78,11 +82,12 @@ export function collectStats(sources: StatsSources): MemoryStats {
     pools: [...sources.pools.values()]
       .map((pool) => pool.stats())
       .filter(({ capacityBytesPeak }) => capacityBytesPeak > 0),
-    tensors: { count: sources.directory.size, hotCount, hotBytes },
+    tensors: { count: sources.directory.size - sharing.contentCount, hotCount, hotBytes },
     lookups: sources.cache.lookupStats(),
     transfers,
     prefetch: sources.prefetcher.stats(),
     disposables: sources.disposables.stats(),
+    sharing,
     background: sources.watch.stats(),
     tier: { name: sources.tier.name, ...sources.tier.stats() },
     codecs: sources.engine.codecStats(),

@@ -68,7 +68,7 @@ function blockRows({ kind, freeBlocks, cachedBlocks }: MemoryStats["pools"][numb
 }
 
 export function formatReport(stats: MemoryStats): string {
-  const { budget, arenas, lookups, transfers, prefetch, disposables } = stats;
+  const { budget, arenas, lookups, transfers, prefetch, disposables, sharing } = stats;
   const sections: string[] = [];
   sections.push(
     formatTable([
@@ -148,6 +148,10 @@ export function formatReport(stats: MemoryStats): string {
       ],
       ["left clean", `${transfers.cleanEvictionCount} tensors, nothing written`],
       ["swapped in", `${transfers.swapInCount} tensors, ${formatBytes(transfers.rawBytesIn)}`],
+      [
+        "shared",
+        `${sharing.sharedCount} tensors in ${sharing.contentCount} contents: ${formatBytes(sharing.savedBytes)} saved, ${sharing.copyCount} copied to be written`,
+      ],
       ["dropped", `${disposables.droppedCount} disposable tensors, to be made again if need be`],
       [
         "prefetched",
