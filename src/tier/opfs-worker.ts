@@ -313,6 +313,6 @@ async function reply(request: OpfsRequest): Promise<void> {
 }
 
 port.onmessage = ({ data }) => {
-  // Never rejects.
-  void reply(data);
+  // What fails is its own reply.
+  reply(data).catch(() => {});
 };

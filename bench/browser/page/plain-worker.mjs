@@ -39,7 +39,16 @@ const calls = {
   },
 };
 
-addEventListener("message", async ({ data: { id, call, ...rest } }) => {
+async function reply({ id, call, ...rest }) {
   const value = await calls[call](rest);
   postMessage({ id, value }, value === undefined ? [] : [value.buffer]);
+}
+
+addEventListener("message", ({ data }) => {
+  reply(data).catch((error) => {
+    // An error event ends the bench.
+    queueMicrotask(() => {
+      throw error;
+    });
+  });
 });
