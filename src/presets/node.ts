@@ -10,8 +10,14 @@ const nodePlatform: Platform = {
   detectHardware,
   residentBytes: () => process.memoryUsage.rss(),
   hasHdd: true,
-  createSsdTier: (place, { fileSystem = nodeFileSystem, random }) =>
-    new FsTier({ ...place, fileSystem, ...(random && { random }) }),
+  createSsdTier: (
+    { name, directory, capacityBytes, bufferBytes },
+    { fileSystem = nodeFileSystem, random },
+  ) =>
+    new FsTier({
+      ...{ name, directory, capacityBytes, bufferBytes, fileSystem },
+      ...(random && { random }),
+    }),
 };
 
 /**

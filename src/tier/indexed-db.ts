@@ -40,6 +40,13 @@ function completed(transaction: IDBTransaction): Promise<void> {
   });
 }
 
+/** Whether there is a database of that name; false where the browser does not tell. */
+export async function hasDatabase(name: string): Promise<boolean> {
+  const list = (globalThis.indexedDB as IDBFactory | undefined)?.databases;
+  const found = await list?.call(indexedDB).catch(() => []);
+  return found?.some((each) => each.name === name) ?? false;
+}
+
 /** Gives a function that releases the lock, or null when somebody else holds it. */
 function tryLock(locks: LockManager, lockName: string): Promise<(() => void) | null> {
   return new Promise((resolve, reject) => {
