@@ -92,7 +92,7 @@ const SOURCE_LAYERS: readonly Layer[] = [
   {
     name: "seam",
     files:
-      /^src\/(arena\/arena|tier\/(tier|file-system)|codec\/codec|policy\/(eviction|admission)-policy|predictor\/(tier-)?predictor|lifetime\/lifetime-predictor|hardware\/hardware-profile|stats\/stats-sink)\.ts$/,
+      /^src\/(arena\/arena|tier\/(tier|file-system)|codec\/codec|policy\/(eviction|admission)-policy|predictor\/(tier-)?predictor|lifetime\/lifetime-predictor|hardware\/hardware-profile|stats\/stats-sink|kv\/(page-form|forms\/(exact|section)))\.ts$/,
     sees: ["base", "core", "seam"],
   },
   // Plain data about the whole, and its rendering.
@@ -103,7 +103,7 @@ const SOURCE_LAYERS: readonly Layer[] = [
   },
   {
     name: "implementation",
-    files: /^src\/(arena|tier|codec|policy|predictor|lifetime|hardware|stats)\//,
+    files: /^src\/(arena|tier|codec|policy|predictor|lifetime|hardware|stats|kv\/forms)\//,
     sees: ["base", "core", "seam", "implementation"],
   },
   // The one record of residency: memory/ holds it, cache/ is policies over it.
