@@ -5,6 +5,7 @@ import { createUnsharedMemory } from "../../src/core/linear-memory.js";
 import { MisuseError } from "../../src/errors.js";
 import { exactForm } from "../../src/kv/forms/exact.js";
 import { openPageForms, type PageForms } from "../../src/kv/forms/page-forms.js";
+import { codedLayout } from "../../src/kv/layouts.js";
 import type { KvLayerShape, PageForm } from "../../src/kv/page-form.js";
 import { seededRandom } from "../../src/random.js";
 import { type PageFormFixture, pageFormConformance } from "../../src/testing/index.js";
@@ -305,5 +306,95 @@ describe("low rank", () => {
     odd.set([0, 0, 0x80, 0x7f], 400);
     const fit = forms.fitBasis(layer, odd, 256, { rank: 32, bits: 8 });
     await expect(fit).rejects.toMatchObject({ code: "bad-option" });
+  });
+});
+
+describe("layouts", () => {
+  const ROTATED: KvLayerShape = LLAMA;
+  const BEFORE: KvLayerShape = { ...LLAMA, areKeysBeforeRope: true };
+
+  async function names(
+    name: "quant8" | "quant" | "lowrank" | "hybrid",
+    pageCount: number,
+    { shape = ROTATED, mass = null as ((page: number) => number) | null, options = {} } = {},
+  ) {
+    const forms = await open();
+    const lowRankOfLayer = () => ({ ...forms.a3, name: "lowrank" }) as PageForm;
+    const layout = codedLayout(name, forms, { ...options, lowRankOfLayer });
+    return Array.from({ length: pageCount }, (_, pageIndex) => {
+      const attentionMass = mass?.(pageIndex) ?? null;
+      return layout.formOf(shape, { pageIndex, pageCount, layerIndex: 0, attentionMass }).name;
+    });
+  }
+
+  it("keep the first and the last pages exact, and code those between", async () => {
+    expect(await names("quant8", 1)).toEqual(["exact"]);
+    expect(await names("quant8", 2)).toEqual(["exact", "exact"]);
+    expect(await names("quant8", 4)).toEqual(["exact", "a8", "a8", "exact"]);
+    expect(await names("quant", 4)).toEqual(["exact", "a4", "a4", "exact"]);
+    const options = { sinkPages: 0, recentPages: 0 };
+    expect(await names("quant", 2, { options })).toEqual(["a4", "a4"]);
+    expect(await names("lowrank", 3, { shape: BEFORE })).toEqual(["exact", "lowrank", "exact"]);
+  });
+
+  it("refuse low rank over rotated keys, even for pages that would be exact", async () => {
+    await expect(names("lowrank", 1)).rejects.toMatchObject({ code: "bad-option" });
+  });
+
+  it("demote the pages of hybrid by age, and spare those that are looked at", async () => {
+    const options = { a8Pages: 1, a4Pages: 2 };
+    const plain = ["exact", "a2", "a2", "a4", "a4", "a8", "exact"];
+    expect(await names("hybrid", 7, { options })).toEqual(plain);
+    const before = await names("hybrid", 7, { options, shape: BEFORE });
+    expect(before).toEqual(["exact", "lowrank", "lowrank", "a4", "a4", "a8", "exact"]);
+    const mass = (page: number) => (page === 1 || page === 3 || page === 5 ? 2 / 7 : 1 / 49);
+    const spared = await names("hybrid", 7, { options, mass });
+    expect(spared).toEqual(["exact", "a4", "a2", "a8", "a4", "a8", "exact"]);
+    // Without anybody looking, a page never gets better with age.
+    const order = ["exact", "a8", "a4", "a2"];
+    let last = 0;
+    for (let pageCount = 3; pageCount < 60; pageCount++) {
+      const step = order.indexOf((await names("hybrid", pageCount))[2] as string);
+      expect(step).toBeGreaterThanOrEqual(last);
+      last = step;
+    }
+    expect(last).toBe(3);
+  });
+
+  it("keep critical layers exact, and give layers forms of their own", async () => {
+    const critical = { ...ROTATED, isCritical: true };
+    expect(await names("hybrid", 40, { shape: critical })).toEqual(Array(40).fill("exact"));
+    const forms = await open();
+    const options = { formOfLayer: (layer: number) => (layer === 1 ? forms.mixed(8, 4) : null) };
+    const layout = codedLayout("quant", forms, options);
+    const place = { pageIndex: 3, pageCount: 9, attentionMass: null };
+    expect(layout.formOf(ROTATED, { ...place, layerIndex: 0 }).name).toBe("a4");
+    const mixed = layout.formOf(ROTATED, { ...place, layerIndex: 1 });
+    expect(mixed.name).toBe("k8v4");
+    // Keys of 8.5 and values of 4.125 bits.
+    expect(mixed.sectionBytes(LLAMA, PAGE_TOKENS)).toBe(8 * (8192 + 512 + 4096 + 128) + 64);
+    expect(() => forms.mixed(5 as never, 4)).toThrow(
+      expect.objectContaining({ code: "bad-option" }),
+    );
+  });
+
+  it("refuse parameters out of range", async () => {
+    const forms = await open();
+    for (const options of [
+      { sinkPages: -1 },
+      { recentPages: 0.5 },
+      { a8Pages: Number.NaN },
+      { attentionFactor: 0.5 },
+    ]) {
+      expect(() => codedLayout("hybrid", forms, options)).toThrow(
+        expect.objectContaining({ code: "bad-option" }),
+      );
+    }
+    expect(() => codedLayout("lowrank", forms)).toThrow(
+      expect.objectContaining({ code: "bad-option" }),
+    );
+    expect(codedLayout("hybrid", forms).name).toBe("hybrid(1,1,7,24,2)");
+    expect(codedLayout("quant", forms).name).toBe("quant(1,1)");
+    expect(codedLayout("quant", forms).keeps(0, 100)).toBe(true);
   });
 });

@@ -9,7 +9,7 @@
 // Keys go per channel because their outliers keep to their channels; values go per token.
 // Source: Liu et al., "KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache" — these axes.
 import { CodecWorkspace } from "../../core/codec-workspace.js";
-import type { MemoryFactory } from "../../core/linear-memory.js";
+import { createUnsharedMemory, type MemoryFactory } from "../../core/linear-memory.js";
 import type { WasmSource } from "../../core/wasm-modules.js";
 import { MisuseError } from "../../errors.js";
 import type { KvLayerShape, PageForm } from "../page-form.js";
@@ -28,21 +28,26 @@ import { chanSide, lmSide, q8Side } from "./sides.js";
 
 /** Enough for pages of 64 tokens with 32 heads of 128. */
 const WORKSPACE_BYTES = 2 ** 20;
+const CODE_BITS: readonly CodeBits[] = [8, 4, 3, 2];
 
 export interface PageFormsOptions {
-  readonly createMemory: MemoryFactory;
+  /** Default: unshared memories. */
+  readonly createMemory?: MemoryFactory;
   /** kernels.wasm; default: the one that the package carries. */
   readonly wasm?: WasmSource | undefined;
   /** Bytes of linear memory to code in. Default: 1 MiB. A page's section and one head must fit. */
   readonly workspaceBytes?: number;
 }
 
+/** Bits of a code, beside what ranges and gains cost. */
+export type CodeBits = 8 | 4 | 3 | 2;
+
 /** What a low-rank form keeps. */
 export interface LowRankOptions {
   /** Of the layer's keys before their rotation by position. */
   readonly keys: Basis;
   /** Values: their own basis, or bits of rotated vectors. Default: 4 bits. */
-  readonly values?: Basis | 4 | 3 | 2;
+  readonly values?: Basis | Exclude<CodeBits, 8>;
 }
 
 export interface PageForms {
@@ -51,6 +56,8 @@ export interface PageForms {
   readonly a4: PageForm;
   readonly a3: PageForm;
   readonly a2: PageForm;
+  /** Keys and values with bits of their own: keys per channel, values as in the form of those bits. */
+  mixed(keyBits: CodeBits, valueBits: CodeBits): PageForm;
   /** Bytes of linear memory that the forms work in. */
   readonly workspaceBytes: number;
   /**
@@ -77,17 +84,27 @@ export interface PageForms {
  *
  * @throws {OutOfMemoryError} The platform has no room for the workspace.
  */
-export async function openPageForms(options: PageFormsOptions): Promise<PageForms> {
-  const { createMemory, wasm, workspaceBytes = WORKSPACE_BYTES } = options;
+export async function openPageForms(options: PageFormsOptions = {}): Promise<PageForms> {
+  const { createMemory = createUnsharedMemory, wasm, workspaceBytes = WORKSPACE_BYTES } = options;
   const workspace = await CodecWorkspace.create(workspaceBytes, createMemory, wasm);
-  const coded = (name: string, keyBits: number, groupTokens: number, values = lmSide(keyBits)) =>
-    new CodedForm({ name, workspace, keys: chanSide(keyBits, groupTokens), values });
+  const coded = (name: string, keyBits: CodeBits, valueBits: CodeBits) => {
+    const keys = chanSide(keyBits, keyBits === 2 ? 32 : 64);
+    const values = valueBits === 8 ? q8Side : lmSide(valueBits);
+    return new CodedForm({ name, workspace, keys, values });
+  };
   return {
     exact: exactForm,
-    a8: coded("a8", 8, 64, q8Side),
-    a4: coded("a4", 4, 64),
-    a3: coded("a3", 3, 64),
-    a2: coded("a2", 2, 32),
+    a8: coded("a8", 8, 8),
+    a4: coded("a4", 4, 4),
+    a3: coded("a3", 3, 3),
+    a2: coded("a2", 2, 2),
+    mixed: (keyBits, valueBits) => {
+      for (const bits of [keyBits, valueBits]) {
+        if (CODE_BITS.includes(bits)) continue;
+        throw new MisuseError("bad-option", `codes have 8, 4, 3 or 2 bits, not ${String(bits)}`);
+      }
+      return coded(`k${keyBits}v${valueBits}`, keyBits, valueBits);
+    },
     workspaceBytes: workspace.byteLength,
     lowRank: ({ keys, values = 4 }) => lowRankForm(workspace, keys, values),
     fitBasis: async (layer, rows, tokens, wanted) => {
