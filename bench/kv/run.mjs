@@ -1,6 +1,7 @@
-// A decode step with delta rows beside the runtime's own KV fed straight back, on both CPU runtimes.
+// A decode step with delta rows beside the runtime's own KV fed straight back, on both CPU runtimes; and
+// what layouts of a cache keep and lose.
 //
-//   node bench/kv/run.mjs [--json FILE] [--quick] [--only step|growing]… [--runtime node|wasm]
+//   node bench/kv/run.mjs [--json FILE] [--quick] [--only step|growing|layouts]… [--runtime node|wasm]
 //                         [--threads N] [--cpu]
 //
 // Never fails on a target. Ratios are of medians from one run; the machine's noise is in both.
@@ -9,6 +10,7 @@ import { parseArgs } from "node:util";
 import { createTensorMemory } from "../../dist/src/node.js";
 import { environment, median, printFigures } from "../support.mjs";
 import { BareModel, fillTo, openDelta, RUNTIMES, TOKEN_BYTES } from "./chats.mjs";
+import { runLayouts } from "./layouts.mjs";
 
 const { values: options } = parseArgs({
   options: {
@@ -197,6 +199,9 @@ for (const [name, run] of Object.entries(SECTIONS)) {
   for (const runtime of Object.keys(RUNTIMES)) {
     if (options.runtime === undefined || options.runtime === runtime) await run(runtime);
   }
+}
+if (options.only === undefined || options.only.includes("layouts")) {
+  await runLayouts({ isQuick, figure });
 }
 printFigures(figures);
 if (options.json !== undefined) {

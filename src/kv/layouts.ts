@@ -39,11 +39,11 @@ export interface CodedLayoutOptions {
   readonly sinkPages?: number;
   /** Last full pages that stay exact, 0 or more, beside the unfinished one. Default: 1. */
   readonly recentPages?: number;
-  /** `hybrid`: pages after the exact ones that have a8, 0 or more. Default: 7. */
+  /** `hybrid`: pages after the exact ones that have a8, 0 or more. Default: 3. */
   readonly a8Pages?: number;
-  /** `hybrid`: pages after those that have a4, 0 or more. Default: 24. */
+  /** `hybrid`: pages after those that have a4, 0 or more. Default: 8. */
   readonly a4Pages?: number;
-  /** `hybrid`: times the mean share of attention from which a page is kept a step better. Default: 2. */
+  /** `hybrid`: times the mean share of attention from which a page is kept a step better. Default: 1.2. */
   readonly attentionFactor?: number;
   /** The low-rank form of a layer, or null where there is none: that layer then gets a4, or a2. */
   readonly lowRankOfLayer?: (layerIndex: number) => PageForm | null;
@@ -76,9 +76,9 @@ export function codedLayout(
   const {
     sinkPages = 1,
     recentPages = 1,
-    a8Pages = 7,
-    a4Pages = 24,
-    attentionFactor = 2,
+    a8Pages = 3,
+    a4Pages = 8,
+    attentionFactor = 1.2,
   } = options;
   for (const count of [sinkPages, recentPages, a8Pages, a4Pages]) {
     if (Number.isSafeInteger(count) && count >= 0) continue;

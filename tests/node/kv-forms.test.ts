@@ -393,7 +393,7 @@ describe("layouts", () => {
     expect(() => codedLayout("lowrank", forms)).toThrow(
       expect.objectContaining({ code: "bad-option" }),
     );
-    expect(codedLayout("hybrid", forms).name).toBe("hybrid(1,1,7,24,2)");
+    expect(codedLayout("hybrid", forms).name).toBe("hybrid(1,1,3,8,1.2)");
     expect(codedLayout("quant", forms).name).toBe("quant(1,1)");
     expect(codedLayout("quant", forms).keeps(0, 100)).toBe(true);
   });
