@@ -108,10 +108,7 @@ export async function runLayouts({ isQuick, figure }) {
     const { errors, core, whole } = found.get(row.id);
     const error = geometricMean(errors);
     const coreBytes = geometricMean(core);
-    const isPossible = row.keys === undefined;
-    const own = isPossible
-      ? captured.code(forms, await specOf(forms, captured, row)).error
-      : undefined;
+    const own = captured.code(forms, await specOf(forms, captured, halved(row))).error;
     table[row.id] = {
       "bytes/token": bytes(coreBytes),
       "aim ": row.aim?.bytes === undefined ? "" : bytes(row.aim.bytes),
