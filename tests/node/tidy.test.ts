@@ -125,7 +125,7 @@ const SOURCE_LAYERS: readonly Layer[] = [
   // The codecs, and the parts that callers may choose, by themselves: subpaths of the package.
   {
     name: "codecs",
-    files: /^src\/(codecs|policies)\.ts$/,
+    files: /^src\/(codecs|layout|policies)\.ts$/,
     sees: ["base", "core", "seam", "implementation"],
   },
   {
@@ -170,8 +170,8 @@ const SOURCE_LAYERS: readonly Layer[] = [
 const ASSEMBLY_ROWS: readonly RegExp[] = [
   /^(kernels-)?abi$/,
   /^lock$/,
-  /^(panic|bits|bitmap|list|control|size-class)$|^hash\/|^codec\/(half|pack|rotate|plane|huffman|sparse|matrix|eigen|measure|attend)$/,
-  /^codec\/(block|chan|lm|attend-q8|attend-chan)$/,
+  /^(panic|bits|bitmap|list|control|size-class)$|^hash\/|^layout\/rows$|^codec\/(half|pack|rotate|plane|huffman|sparse|matrix|eigen|measure|attend)$/,
+  /^layout\/axes$|^codec\/(block|chan|lm|attend-q8|attend-chan)$/,
   /^codec\/attend-lm$/,
   /^(order-tree|region|slots|stats)$/,
   /^(arena-row|stretch)$/,
