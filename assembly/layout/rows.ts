@@ -2,7 +2,7 @@
 // whose heads lie further apart, and back. A leaf. Source and target never overlap.
 
 /** From this length on the copying instruction is faster than loads and stores. */
-const LONG_BYTES: u32 = 512;
+const LONG_BYTES: u32 = 1024;
 
 /** Copies `count` rows of `rowBytes` bytes. Strides are bytes, at least `rowBytes` in the target. */
 export function rowsCopy(

@@ -78,8 +78,12 @@ const WORKSPACE_BYTES = 2 ** 20;
 const WORKSPACE_BYTES_MIN = 2 ** 16;
 /** Rows of so many bytes are copied one by one: nothing is faster. */
 const LONG_ROW_BYTES = 4096;
+/** Shorter ones are cheaper in one call of a kernel, where they lie, than in a call each. */
+const SHORT_ROW_BYTES = 1024;
 /** A band of a matrix has at least so many rows or columns; else it is cut into squares. */
 const BAND_MIN = 16;
+/** Longer blocks would leave the caches that a core has for itself. */
+const BLOCK_BYTES_MAX = 2 ** 17;
 
 const bytesOf = (view: Elements) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 
@@ -213,11 +217,9 @@ export class LayoutKernels {
       return;
     }
     const workspace = this.#workspace;
-    const roomBytes = (workspace.freeBytes >> 1) - 64;
+    const roomBytes = Math.min(BLOCK_BYTES_MAX, (workspace.freeBytes >> 1) - 64);
     const rowCount = Math.floor(roomBytes / rowBytes);
-    let outerStep = Math.min(outer, Math.floor(Math.sqrt(rowCount)));
-    if (outer * BAND_MIN <= rowCount) outerStep = outer;
-    else if (inner * BAND_MIN <= rowCount) outerStep = Math.floor(rowCount / inner);
+    const outerStep = outerOfBlock(outer, inner, rowCount);
     const innerStep = Math.min(inner, Math.floor(rowCount / outerStep));
     workspace.within(() => {
       const read = workspace.take(roomBytes);
@@ -306,7 +308,8 @@ export class LayoutKernels {
   ): void {
     const from = this.#inPlace?.memory.tryAddressOf(source) ?? null;
     const to = this.#inPlace?.memory.tryAddressOf(target) ?? null;
-    if (this.#inPlace !== null && from !== null && to !== null) {
+    const isShort = bytes < SHORT_ROW_BYTES;
+    if (isShort && this.#inPlace !== null && from !== null && to !== null) {
       const { rowsCopy } = this.#inPlace.kernels;
       rowsCopy(from + sourceOffset, sourceStep, to + targetOffset, targetStep, bytes, heads);
       return;
@@ -365,6 +368,17 @@ export class LayoutKernels {
       }
     });
   }
+}
+
+/** Of the rows that fit, how many of the outer axis make a block: as few slices as possible are copied. */
+function outerOfBlock(outer: number, inner: number, rowCount: number): number {
+  const acrossInner = Math.min(inner, Math.floor(rowCount / outer));
+  const alongOuter = Math.min(outer, Math.floor(rowCount / inner));
+  const acrossSlices = acrossInner < BAND_MIN ? Infinity : outer * Math.ceil(inner / acrossInner);
+  const alongSlices = alongOuter < BAND_MIN ? Infinity : inner * Math.ceil(outer / alongOuter);
+  if (acrossInner === inner || acrossSlices < alongSlices) return outer;
+  if (alongSlices < Infinity) return alongOuter;
+  return Math.min(outer, Math.max(1, Math.floor(Math.sqrt(rowCount))));
 }
 
 interface Slices {

@@ -37,10 +37,10 @@ describe("axes", () => {
         }
       }
     }
-    const source = counted(2 * 3 * 700);
-    const target = garbage(2 * 3 * 700);
-    axesSwap(source, target, 2, 3, 700);
-    expect<bool>(isSwapped(source, target, 2, 3, 700)).toBe(true);
+    const source = counted(2 * 3 * 1100);
+    const target = garbage(2 * 3 * 1100);
+    axesSwap(source, target, 2, 3, 1100);
+    expect<bool>(isSwapped(source, target, 2, 3, 1100)).toBe(true);
   });
 
   test("swaps more than a band", () => {
@@ -67,11 +67,11 @@ describe("rows", () => {
         for (let gap: u32 = 0; gap < 5; gap++) assert(load<u8>(to + rowBytes + gap) == 0x5a);
       }
     }
-    const source = counted(3000);
-    const target = garbage(4000);
-    memory.fill(target, 0x5a, 4000);
-    rowsCopy(source, 900, target, 1000, 700, 3);
-    expect<i32>(memory.compare(source + 1800, target + 2000, 700)).toBe(0);
-    expect<u8>(load<u8>(target + 2700)).toBe(0x5a);
+    const source = counted(4000);
+    const target = garbage(5000);
+    memory.fill(target, 0x5a, 5000);
+    rowsCopy(source, 1200, target, 1300, 1100, 3);
+    expect<i32>(memory.compare(source + 2400, target + 2600, 1100)).toBe(0);
+    expect<u8>(load<u8>(target + 3700)).toBe(0x5a);
   });
 });
