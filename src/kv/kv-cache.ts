@@ -3,40 +3,27 @@
 //
 // Source: W. Kwon et al., Efficient Memory Management for Large Language Model Serving with
 // PagedAttention, 2023 — pages, reference counts and copy on write.
-import { MisuseError, OutOfMemoryError } from "../errors.js";
+import { MisuseError } from "../errors.js";
 import type { ChainHints } from "../policy/eviction-policy.js";
 import type { KvHeap } from "./kv-heap.js";
-import type { KvLayout } from "./kv-layout.js";
-import { KvTail, type RowSource, type TailLease, writeRows } from "./kv-tail.js";
+import { KvTail, pageWriters, type RowSource, type TailLease, writeRows } from "./kv-tail.js";
+import { PageChain, type PageChainParts, type ShowRows } from "./page-chain.js";
 import type { KvLayerShape } from "./page-form.js";
-import {
-  checkExtras,
-  checkTokens,
-  type KvExtra,
-  type PageAddress,
-  type PageKeys,
-} from "./page-key.js";
+import { checkExtras, checkTokens, type KvExtra } from "./page-key.js";
 import {
   bytesOf,
   checkRows,
   copyHeads,
   exactRows,
   type KvRows,
-  type PagePlan,
-  type PagePlans,
   rowBytes,
   sectionOf,
 } from "./page-plan.js";
-import type { Page, PageTable } from "./page-table.js";
+import type { Page } from "./page-table.js";
 
 /** What the caches of one model have in common. */
-export interface KvCacheParts {
+export interface KvCacheParts extends PageChainParts {
   readonly heap: KvHeap;
-  readonly layout: KvLayout;
-  readonly keys: PageKeys;
-  readonly plans: PagePlans;
-  readonly table: PageTable;
-  readonly prefix: string;
   /** A fresh id for a tail. */
   readonly nextTailId: () => string;
   readonly live: Set<KvCache>;
@@ -52,16 +39,6 @@ export interface KvBeginning {
   readonly tailSections: Uint8Array | null;
 }
 
-/** A full page of a cache. */
-interface Held {
-  page: Page;
-  readonly index: number;
-  attentionMass: number | null;
-}
-
-/** How many pages are made resident ahead of the one that is read. */
-const READ_AHEAD = 8;
-
 /**
  * The KV of one chat, and the tokens it belongs to. Made by `KvCaches`.
  *
@@ -70,21 +47,17 @@ const READ_AHEAD = 8;
  */
 export class KvCache {
   readonly #parts: KvCacheParts;
-  #held: Held[] = [];
-  /** Full pages so far; those that left are counted. */
-  #pageCount = 0;
-  #last: PageAddress | null = null;
+  #chain: PageChain;
   #tail: KvTail | null = null;
   #tokens: number[] = [];
   #extras: Required<KvExtra>[] = [];
-  /** Pages left, so later rows depend on more than the tokens before them. */
-  #isPrivate = false;
   #isBusy = false;
   #isFreed = false;
 
   /** @internal */
   constructor(parts: KvCacheParts, extras: readonly Required<KvExtra>[] = []) {
     this.#parts = parts;
+    this.#chain = new PageChain(parts);
     this.#extras = [...extras];
     parts.live.add(this);
   }
@@ -93,9 +66,7 @@ export class KvCache {
   static async begin(parts: KvCacheParts, beginning: KvBeginning): Promise<KvCache> {
     const cache = new KvCache(parts, beginning.extras);
     const { pages, tokens, tailSections } = beginning;
-    cache.#held = pages.map((page, index) => ({ page, index, attentionMass: null }));
-    cache.#pageCount = pages.length;
-    cache.#last = pages.at(-1)?.address ?? null;
+    cache.#chain.add(pages);
     try {
       if (tailSections !== null) {
         cache.#tail = await KvTail.allocate(parts.heap, parts.plans, parts.nextTailId());
@@ -104,7 +75,7 @@ export class KvCache {
         lease.end();
       }
       cache.#tokens = Array.from(tokens);
-      cache.#dropUnkept();
+      cache.#chain.dropUnkept();
       cache.touch();
       return cache;
     } catch (error) {
@@ -124,18 +95,17 @@ export class KvCache {
 
   /** Rows per layer, part and head: as many as tokens, unless the layout lets pages leave. */
   get rowCount(): number {
-    return this.#held.length * this.#pageTokens + this.#tailTokens;
+    return this.#chain.heldCount * this.#pageTokens + this.#tailTokens;
   }
 
   /** Full pages that it holds. */
   get pageCount(): number {
-    return this.#held.length;
+    return this.#chain.heldCount;
   }
 
   /** Bytes of its pages, shared or not, and of its tail, in whatever tier. */
   get byteLength(): number {
-    const pageBytes = this.#held.reduce((sum, { page }) => sum + page.tensor.byteLength, 0);
-    return pageBytes + (this.#tail?.byteLength ?? 0);
+    return this.#chain.byteLength + (this.#tail?.byteLength ?? 0);
   }
 
   /** An operation is under way. */
@@ -156,8 +126,8 @@ export class KvCache {
     const add = (from: number, count: number) => {
       for (let index = 0; index < count; index++) rows.push(from + index);
     };
-    for (const { index } of this.#held) add(index * this.#pageTokens, this.#pageTokens);
-    add(this.#pageCount * this.#pageTokens, this.#tailTokens);
+    for (const index of this.#chain.indexes) add(index * this.#pageTokens, this.#pageTokens);
+    add(this.#pagedTokens, this.#tailTokens);
     return rows;
   }
 
@@ -200,13 +170,14 @@ export class KvCache {
         const lease = await this.#leaseOwnTail();
         writeRows(this.#parts.plans, lease.sections, before, added.length, source(0));
         lease.end();
-        this.#commit([], added, extras);
+        this.#tokens.push(...added);
+        this.#extras.push(...extras);
         return;
       }
       await this.#appendPages(added, [...this.#extras, ...extras], source);
       this.#extras.push(...extras);
-      await this.#age();
-      this.#dropUnkept();
+      await this.#chain.age();
+      this.#chain.dropUnkept();
       this.touch();
     });
   }
@@ -231,21 +202,13 @@ export class KvCache {
     }
     await this.#exclusive(async () => {
       const pageCount = Math.floor(tokenCount / this.#pageTokens);
-      if (pageCount < this.#pageCount) {
-        const keptCount = this.#held.filter(({ index }) => index < pageCount).length;
-        const isWhole = tokenCount % this.#pageTokens === 0;
-        const cut = this.#held[keptCount];
-        const isBehindGap = pageCount > 0 && this.#held[keptCount - 1]?.index !== pageCount - 1;
-        if (isBehindGap || (!isWhole && cut?.index !== pageCount)) {
-          throw new MisuseError("unsupported", "the page of that token has left the cache");
-        }
-        const tail = isWhole ? null : await this.#tailOf((cut as Held).page);
+      if (pageCount < this.#chain.pageCount) {
+        const isCut = tokenCount % this.#pageTokens !== 0;
+        const page = this.#chain.pageToCut(pageCount, isCut);
+        const tail = page === null ? null : await this.#tailOf(page);
         this.#tail?.release();
         this.#tail = tail;
-        this.#pageCount = pageCount;
-        for (const { page } of this.#held.splice(keptCount).reverse())
-          this.#parts.table.release(page);
-        this.#last = this.#held.at(-1)?.page.address ?? null;
+        this.#chain.cut(pageCount);
       } else if (tokenCount % this.#pageTokens === 0) {
         this.#tail?.release();
         this.#tail = null;
@@ -265,11 +228,7 @@ export class KvCache {
   fork(): KvCache {
     this.#checkIdle();
     const fork = new KvCache(this.#parts, this.#extras);
-    fork.#held = this.#held.map((held) => ({ ...held }));
-    for (const { page } of fork.#held) this.#parts.table.retain(page);
-    fork.#pageCount = this.#pageCount;
-    fork.#last = this.#last;
-    fork.#isPrivate = this.#isPrivate;
+    fork.#chain = this.#chain.fork();
     fork.#tokens = this.#tokens.slice();
     fork.#tail = this.#tail;
     if (this.#tail !== null) this.#tail.referenceCount += 1;
@@ -304,13 +263,15 @@ export class KvCache {
       throw new MisuseError("bad-size", "into has the bytes of the rows that are wanted");
     }
     const bytes = bytesOf(into);
-    await this.#exclusive(() =>
-      this.#visit(from, to, (row, count, source) => {
+    await this.#exclusive(async () => {
+      await this.#visit(from, to, (row, count, source) => {
         const rows = source(layerIndex, { keys: part === "keys", values: part === "values" });
         const target = { bytes, strideRows: to - from, row: row - from };
         copyHeads(target, { ...rows, bytes: rows[part] }, layer, count);
-      }),
-    );
+      });
+      // A page by itself would now be more recent than those that it depends on.
+      this.touch();
+    });
   }
 
   /**
@@ -354,7 +315,7 @@ export class KvCache {
    * @param hints See `TensorMemory.touchChain`.
    */
   touch(hints?: ChainHints): void {
-    const ids = this.#held.map(({ page }) => page.id);
+    const { ids } = this.#chain;
     if (this.#tail !== null) ids.push(this.#tail.id);
     this.#parts.heap.touchChain(ids, hints);
   }
@@ -362,7 +323,7 @@ export class KvCache {
   /** Starts to bring in what is in colder tiers. @returns When it has arrived, or failed. */
   async prefetch(): Promise<void> {
     this.#checkIdle();
-    const ids = this.#held.map(({ page }) => page.id);
+    const { ids } = this.#chain;
     if (this.#tail !== null) ids.push(this.#tail.id);
     await this.#parts.heap.prefetch(ids);
   }
@@ -376,12 +337,10 @@ export class KvCache {
   noteAttention(masses: ArrayLike<number>): void {
     this.#checkIdle();
     const all = Array.from(masses);
-    if (all.length !== this.#held.length || !all.every((mass) => mass >= 0 && mass <= 1)) {
-      throw new MisuseError("bad-option", `masses are ${this.#held.length} numbers from 0 to 1`);
+    if (all.length !== this.pageCount || !all.every((mass) => mass >= 0 && mass <= 1)) {
+      throw new MisuseError("bad-option", `masses are ${this.pageCount} numbers from 0 to 1`);
     }
-    this.#held.forEach((held, index) => {
-      held.attentionMass = all[index] as number;
-    });
+    this.#chain.noteAttention(all);
   }
 
   /** Gives up its pages, the last one first. @throws {MisuseError} `freed`, `re-entrant`. */
@@ -391,7 +350,7 @@ export class KvCache {
     this.#parts.live.delete(this);
     this.#tail?.release();
     this.#tail = null;
-    for (const { page } of this.#held.splice(0).reverse()) this.#parts.table.release(page);
+    this.#chain.free();
   }
 
   /** {@link free}, unless that was done before. */
@@ -414,15 +373,15 @@ export class KvCache {
   ): Promise<"stored" | "no-space"> {
     return this.#exclusive(async () => {
       const { heap, keys } = this.#parts;
-      if (this.#isPrivate || this.#held.some(({ page }) => page.isPrivate)) {
+      if (this.#chain.hasPrivate) {
         throw new MisuseError("unsupported", "a cache that has pages of its own cannot be saved");
       }
-      for (const { page } of this.#held) {
-        if ((await heap.save(page.id)) === "no-space") return "no-space";
+      for (const id of this.#chain.ids) {
+        if ((await heap.save(id)) === "no-space") return "no-space";
       }
-      const first = this.#pageCount * this.#pageTokens;
+      const first = this.#pagedTokens;
       const own = Uint32Array.from(this.#tokens.slice(first));
-      const tailHeader = keys.header(this.#last, first, own, this.#extras);
+      const tailHeader = keys.header(this.#chain.last, first, own, this.#extras);
       const { tokens } = this;
       const lease = await this.#tail?.leaseRead();
       try {
@@ -440,8 +399,13 @@ export class KvCache {
     return this.#parts.plans.pageTokens;
   }
 
+  /** Tokens of full pages, those that left included. */
+  get #pagedTokens(): number {
+    return this.#chain.pageCount * this.#pageTokens;
+  }
+
   get #tailTokens(): number {
-    return this.#tokens.length - this.#pageCount * this.#pageTokens;
+    return this.#tokens.length - this.#pagedTokens;
   }
 
   #checkIdle(): void {
@@ -457,16 +421,6 @@ export class KvCache {
     } finally {
       this.#isBusy = false;
     }
-  }
-
-  #commit(pages: readonly Page[], tokens: Uint32Array, extras: readonly Required<KvExtra>[]): void {
-    for (const page of pages) {
-      this.#held.push({ page, index: this.#pageCount, attentionMass: null });
-      this.#pageCount += 1;
-      this.#last = page.address;
-    }
-    for (const token of tokens) this.#tokens.push(token);
-    this.#extras.push(...extras);
   }
 
   /** The tail to write to: its own, and resident until the lease ends. */
@@ -502,51 +456,25 @@ export class KvCache {
     extras: readonly Required<KvExtra>[],
     source: (firstRow: number) => RowSource,
   ): Promise<void> {
-    const { plans, table, keys } = this.#parts;
+    const { plans, heap, nextTailId } = this.#parts;
     const pageTokens = this.#pageTokens;
     const before = this.#tailTokens;
-    const firstToken = this.#pageCount * pageTokens;
-    const waiting = Uint32Array.from([...this.#tokens.slice(firstToken), ...added]);
-    const fullCount = Math.floor(waiting.length / pageTokens);
-    const restTokens = waiting.length - fullCount * pageTokens;
-    const pages: Page[] = [];
+    const waiting = Uint32Array.from([...this.#tokens.slice(this.#pagedTokens), ...added]);
+    const restTokens = waiting.length % pageTokens;
     const oldTail = before > 0 ? await this.#tail?.leaseRead() : undefined;
+    let pages: Page[] = [];
     let newTail: KvTail | null = null;
     try {
-      let last = this.#last;
-      for (let number = 0; number < fullCount; number++) {
-        const own = waiting.subarray(number * pageTokens, (number + 1) * pageTokens);
-        const address = await keys.address(last, firstToken + number * pageTokens, own, extras);
-        const tailRows = number === 0 ? before : 0;
-        const given = source(number * pageTokens - (before - tailRows));
-        const rows = (index: number, keysTo: Uint8Array, valuesTo: Uint8Array) => {
-          const layer = plans.layers[index] as KvLayerShape;
-          const targets = { keys: keysTo, values: valuesTo };
-          for (const part of ["keys", "values"] as const) {
-            const target = { bytes: targets[part], strideRows: pageTokens };
-            if (tailRows > 0 && oldTail !== undefined) {
-              const section = sectionOf(plans.exact, index, oldTail.sections);
-              const bytes = exactRows(layer, pageTokens, section)[part];
-              const from = { bytes, strideRows: pageTokens, row: 0 };
-              copyHeads({ ...target, row: 0 }, from, layer, tailRows);
-            }
-            const bytes = bytesOf(given.rows(index)[part]);
-            const from = { bytes, strideRows: given.strideRows, row: given.firstRow };
-            copyHeads({ ...target, row: tailRows }, from, layer, pageTokens - tailRows);
-          }
-        };
-        const pageIndex = this.#pageCount + number;
-        pages.push(await this.#write(address, plans.planAt(pageIndex, pageIndex + 1, null), rows));
-        last = address;
-      }
+      const rowsOf = pageWriters(plans, { sections: oldTail?.sections, rows: before }, source);
+      pages = await this.#chain.hold(waiting, extras, rowsOf);
       if (restTokens > 0) {
-        newTail = await KvTail.allocate(this.#parts.heap, plans, this.#parts.nextTailId());
+        newTail = await KvTail.allocate(heap, plans, nextTailId());
         const lease = await newTail.leaseWrite();
         writeRows(plans, lease.sections, 0, restTokens, source(added.length - restTokens));
         lease.end();
       }
     } catch (error) {
-      for (const page of pages.reverse()) table.release(page);
+      this.#chain.release(pages);
       newTail?.release();
       throw error;
     } finally {
@@ -554,64 +482,8 @@ export class KvCache {
     }
     this.#tail?.release();
     this.#tail = newTail;
-    this.#commit(pages, added, []);
-  }
-
-  /** Holds a page, in exact form when its own cannot keep these rows: what is not finite, for one. */
-  async #write(
-    address: PageAddress,
-    plan: PagePlan,
-    rows: (layerIndex: number, keys: Uint8Array, values: Uint8Array) => void,
-  ): Promise<Page> {
-    const { table, plans } = this.#parts;
-    const write = (each: PagePlan) =>
-      table.hold(address, each, (sections) => plans.encode(each, sections, rows), this.#isPrivate);
-    try {
-      return await write(plan);
-    } catch (error) {
-      if (!(error instanceof MisuseError) || plan === plans.exact) throw error;
-      return write(plans.exact);
-    }
-  }
-
-  /** Writes pages anew whose place makes them shorter now. Where there is no room they stay. */
-  async #age(): Promise<void> {
-    const { layout, plans, table } = this.#parts;
-    if (layout.isUniform) return;
-    for (const held of this.#held) {
-      const { page, index, attentionMass } = held;
-      const plan = plans.planAt(index, this.#pageCount, attentionMass);
-      if (plan === page.plan || plan.byteLength >= page.plan.byteLength) continue;
-      try {
-        const { lease, sections } = await table.lease(page);
-        try {
-          held.page = await this.#write(page.address, plan, (layerIndex, keys, values) => {
-            // Scratch is both source and target where the page's form is not exact.
-            const rows = plans.decode(page.plan, sections, layerIndex, {
-              keys: true,
-              values: true,
-            });
-            if (rows.keys !== keys) keys.set(rows.keys);
-            if (rows.values !== values) values.set(rows.values);
-          });
-        } finally {
-          lease[Symbol.dispose]();
-        }
-      } catch (error) {
-        if (error instanceof OutOfMemoryError) return;
-        throw error;
-      }
-      table.release(page);
-    }
-  }
-
-  #dropUnkept(): void {
-    const { layout, table } = this.#parts;
-    const kept = this.#held.filter(({ index }) => layout.keeps(index, this.#pageCount));
-    if (kept.length === this.#held.length) return;
-    for (const held of this.#held.reverse()) if (!kept.includes(held)) table.release(held.page);
-    this.#held = kept;
-    this.#isPrivate = true;
+    this.#chain.add(pages);
+    for (const token of added) this.#tokens.push(token);
   }
 
   /** A tail that begins with all rows of a page. */
@@ -637,61 +509,12 @@ export class KvCache {
     }
   }
 
-  /**
-   * Shows the rows of a range, page by page, in order.
-   *
-   * @param show Gets the first row, how many there are, and a source of them by layer. Synchronous.
-   */
-  async #visit(
-    from: number,
-    to: number,
-    show: (
-      row: number,
-      count: number,
-      source: (
-        layerIndex: number,
-        parts: { readonly keys: boolean; readonly values: boolean },
-      ) => { keys: Uint8Array; values: Uint8Array; strideRows: number; row: number },
-    ) => void,
-  ): Promise<void> {
-    const { plans, table } = this.#parts;
+  /** Shows the rows of a range, page by page, in order. */
+  async #visit(from: number, to: number, show: ShowRows): Promise<void> {
+    const { plans } = this.#parts;
     const strideRows = this.#pageTokens;
-    const firstPage = Math.floor(from / strideRows);
-    const wanted = this.#held.slice(firstPage, Math.ceil(to / strideRows));
-    const leases: ReturnType<PageTable["lease"]>[] = [];
-    const ask = () => {
-      const held = wanted[leases.length];
-      if (held === undefined) return;
-      const asked = table.lease(held.page);
-      // Whoever comes to it hears of its failure.
-      asked.catch(() => {});
-      leases.push(asked);
-    };
-    let done = 0;
-    try {
-      for (let ahead = 0; ahead < READ_AHEAD; ahead++) ask();
-      for (const [number, { page }] of wanted.entries()) {
-        const { lease, sections } = await (leases[number] as ReturnType<PageTable["lease"]>);
-        try {
-          const start = (firstPage + number) * strideRows;
-          const row = Math.max(from, start);
-          const count = Math.min(to, start + strideRows) - row;
-          show(row, count, (index, parts) => {
-            const rows = plans.decode(page.plan, sections, index, parts);
-            return { ...rows, strideRows, row: row - start };
-          });
-        } finally {
-          lease[Symbol.dispose]();
-          done = number + 1;
-        }
-        ask();
-      }
-    } finally {
-      for (const asked of leases.slice(done)) {
-        await asked.then(({ lease }) => lease[Symbol.dispose]()).catch(() => {});
-      }
-    }
-    const start = this.#held.length * strideRows;
+    const start = this.#chain.heldCount * strideRows;
+    await this.#chain.visit(from, Math.min(to, start), show);
     if (to <= start || this.#tail === null) return;
     const lease = await this.#tail.leaseRead();
     try {

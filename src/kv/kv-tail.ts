@@ -3,6 +3,8 @@
 import { Tensor } from "../memory/tensor.js";
 import { dtypeTraits } from "../types.js";
 import type { KvHeap } from "./kv-heap.js";
+import type { RowWriter } from "./page-chain.js";
+import type { KvLayerShape } from "./page-form.js";
 import {
   bytesOf,
   copyHeads,
@@ -122,4 +124,36 @@ export function writeRows(
       copyHeads({ bytes: own[part], strideRows, row: at }, from, layer, count);
     }
   });
+}
+
+/**
+ * Writers of full pages: the first begins with the rows of a tail, and given rows follow.
+ *
+ * @param source Of given rows, from one of them on.
+ */
+export function pageWriters(
+  { layers, pageTokens, exact }: PagePlans,
+  tail: { readonly sections: Uint8Array | undefined; readonly rows: number },
+  source: (firstRow: number) => RowSource,
+): (number: number) => RowWriter {
+  return (number) => {
+    const tailRows = number === 0 ? tail.rows : 0;
+    const given = source(number * pageTokens - (tail.rows - tailRows));
+    return (index, ...targets) => {
+      const layer = layers[index] as KvLayerShape;
+      const rows = given.rows(index);
+      for (const [side, part] of (["keys", "values"] as const).entries()) {
+        const target = { bytes: targets[side] as Uint8Array, strideRows: pageTokens };
+        if (tailRows > 0 && tail.sections !== undefined) {
+          const section = sectionOf(exact, index, tail.sections);
+          const bytes = exactRows(layer, pageTokens, section)[part];
+          const from = { bytes, strideRows: pageTokens, row: 0 };
+          copyHeads({ ...target, row: 0 }, from, layer, tailRows);
+        }
+        const { strideRows, firstRow: row } = given;
+        const from = { bytes: bytesOf(rows[part]), strideRows, row };
+        copyHeads({ ...target, row: tailRows }, from, layer, pageTokens - tailRows);
+      }
+    };
+  };
 }

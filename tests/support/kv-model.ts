@@ -2,9 +2,14 @@
 // where, they have begun alike. So a wrong row shows which beginning it belongs to.
 import type { KvCache } from "../../src/kv/kv-cache.js";
 import type { KvLayerShape } from "../../src/kv/page-form.js";
-import type { KvRows } from "../../src/kv/page-plan.js";
 
 type Elements = Float32Array | Uint16Array;
+
+/** Rows of one layer. */
+export interface ModelRows {
+  readonly keys: Elements;
+  readonly values: Elements;
+}
 
 /** Layers of several shapes and types. */
 export const MIXED_LAYERS: readonly KvLayerShape[] = [
@@ -45,7 +50,7 @@ export function rowsOf(
   from = 0,
   to = tokens.length,
   { seed = "", capacity = to - from } = {},
-): KvRows[] {
+): ModelRows[] {
   const states = statesOf(tokens, seed);
   return layers.map((layer, index) => {
     const part = (salt: number) => {
@@ -74,7 +79,7 @@ export async function gathered(
   layers: readonly KvLayerShape[],
   cache: KvCache,
   capacity = cache.rowCount,
-): Promise<KvRows[]> {
+): Promise<ModelRows[]> {
   const into = layers.map((layer) => {
     const length = layer.heads * capacity * layer.headDim;
     return { keys: arrayFor(layer, length), values: arrayFor(layer, length) };
