@@ -1,7 +1,7 @@
 // A decode step with delta rows beside the runtime's own KV fed straight back, on both CPU runtimes; and
 // what caches in pages find of a trace of chats, and never find.
 //
-//   node bench/kv/run.mjs [--json FILE] [--quick] [--only prefixes|names|step|growing]…
+//   node bench/kv/run.mjs [--json FILE] [--quick] [--only prefixes|names|restore|step|growing]…
 //                         [--trace FILE] [--runtime node|wasm] [--threads N] [--cpu]
 //
 // Never fails on a target. Ratios are of medians from one run; the machine's noise is in both.
@@ -11,6 +11,7 @@ import { createTensorMemory } from "../../dist/src/node.js";
 import { environment, median, printFigures } from "../support.mjs";
 import { BareModel, fillTo, openDelta, RUNTIMES, TOKEN_BYTES } from "./chats.mjs";
 import { runNames, runPrefixes } from "./prefixes.mjs";
+import { runRestore } from "./restore.mjs";
 
 const { values: options } = parseArgs({
   options: {
@@ -198,6 +199,11 @@ async function runGrowing(runtime) {
 const PLAIN_SECTIONS = {
   prefixes: () => runPrefixes({ figure, isQuick, trace: options.trace }),
   names: () => runNames({ figure, pairs: isQuick ? 20_000 : 1_000_000, seed: 1 }),
+  restore: () =>
+    runRestore({
+      ...{ figure, isQuick },
+      threads: options.threads === undefined ? undefined : Number(options.threads),
+    }),
 };
 const isAsked = (name) => options.only === undefined || options.only.includes(name);
 for (const [name, run] of Object.entries(PLAIN_SECTIONS)) {

@@ -134,7 +134,10 @@ export class TensorAllocator implements TensorOwner {
     this.checkOpen();
     if (record.isFreed) throw new MisuseError("freed", "the tensor was freed");
     if (record.id === null || record.shared !== null) {
-      throw new MisuseError("unsupported", "only a named tensor that shares no bytes is disposable");
+      throw new MisuseError(
+        "unsupported",
+        "only a named tensor that shares no bytes is disposable",
+      );
     }
     this.#disposables.mark(record, isDisposable);
   }

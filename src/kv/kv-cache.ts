@@ -23,6 +23,7 @@ import type { Page } from "./page-table.js";
 
 /** What the caches of one model have in common. */
 export interface KvCacheParts extends PageChainParts {
+  readonly fingerprint: string;
   readonly heap: KvHeap;
   /** A fresh id for a tail. */
   readonly nextTailId: () => string;
@@ -84,6 +85,15 @@ export class KvCache {
     }
   }
 
+  /** Of the model that computed it. */
+  get fingerprint(): string {
+    return this.#parts.fingerprint;
+  }
+
+  get pageTokens(): number {
+    return this.#parts.plans.pageTokens;
+  }
+
   /** The tokens that it has seen, oldest first. A copy. */
   get tokens(): number[] {
     return this.#tokens.slice();
@@ -95,7 +105,7 @@ export class KvCache {
 
   /** Rows per layer, part and head: as many as tokens, unless the layout lets pages leave. */
   get rowCount(): number {
-    return this.#chain.heldCount * this.#pageTokens + this.#tailTokens;
+    return this.#chain.heldCount * this.pageTokens + this.#tailTokens;
   }
 
   /** Full pages that it holds. */
@@ -126,7 +136,7 @@ export class KvCache {
     const add = (from: number, count: number) => {
       for (let index = 0; index < count; index++) rows.push(from + index);
     };
-    for (const index of this.#chain.indexes) add(index * this.#pageTokens, this.#pageTokens);
+    for (const index of this.#chain.indexes) add(index * this.pageTokens, this.pageTokens);
     add(this.#pagedTokens, this.#tailTokens);
     return rows;
   }
@@ -163,7 +173,7 @@ export class KvCache {
         strideRows: added.length,
         firstRow,
       });
-      const pageTokens = this.#pageTokens;
+      const pageTokens = this.pageTokens;
       const before = this.#tailTokens;
       const fullCount = Math.floor((before + added.length) / pageTokens);
       if (fullCount === 0) {
@@ -201,15 +211,15 @@ export class KvCache {
       throw new MisuseError("bad-option", `tokenCount must be an integer from 0 to ${before}`);
     }
     await this.#exclusive(async () => {
-      const pageCount = Math.floor(tokenCount / this.#pageTokens);
+      const pageCount = Math.floor(tokenCount / this.pageTokens);
       if (pageCount < this.#chain.pageCount) {
-        const isCut = tokenCount % this.#pageTokens !== 0;
+        const isCut = tokenCount % this.pageTokens !== 0;
         const page = this.#chain.pageToCut(pageCount, isCut);
         const tail = page === null ? null : await this.#tailOf(page);
         this.#tail?.release();
         this.#tail = tail;
         this.#chain.cut(pageCount);
-      } else if (tokenCount % this.#pageTokens === 0) {
+      } else if (tokenCount % this.pageTokens === 0) {
         this.#tail?.release();
         this.#tail = null;
       }
@@ -395,13 +405,9 @@ export class KvCache {
 
   // --- Inside --------------------------------------------------------------------------------------
 
-  get #pageTokens(): number {
-    return this.#parts.plans.pageTokens;
-  }
-
   /** Tokens of full pages, those that left included. */
   get #pagedTokens(): number {
-    return this.#chain.pageCount * this.#pageTokens;
+    return this.#chain.pageCount * this.pageTokens;
   }
 
   get #tailTokens(): number {
@@ -457,7 +463,7 @@ export class KvCache {
     source: (firstRow: number) => RowSource,
   ): Promise<void> {
     const { plans, heap, nextTailId } = this.#parts;
-    const pageTokens = this.#pageTokens;
+    const pageTokens = this.pageTokens;
     const before = this.#tailTokens;
     const waiting = Uint32Array.from([...this.#tokens.slice(this.#pagedTokens), ...added]);
     const restTokens = waiting.length % pageTokens;
@@ -512,7 +518,7 @@ export class KvCache {
   /** Shows the rows of a range, page by page, in order. */
   async #visit(from: number, to: number, show: ShowRows): Promise<void> {
     const { plans } = this.#parts;
-    const strideRows = this.#pageTokens;
+    const strideRows = this.pageTokens;
     const start = this.#chain.heldCount * strideRows;
     await this.#chain.visit(from, Math.min(to, start), show);
     if (to <= start || this.#tail === null) return;

@@ -119,7 +119,7 @@ export class KvCaches {
     const model = JSON.stringify([fingerprint, salt]);
     this.features = new ContentFeatures(heap, `${PREFIX}features/${model}/`);
     this.#parts = {
-      ...{ heap, layout, keys, live: this.#live },
+      ...{ heap, fingerprint, layout, keys, live: this.#live },
       plans: new PagePlans(layers, pageTokens, layout),
       table: tableOf(heap, options.idDigits ?? KEY_DIGITS),
       nextTailId: () => {
