@@ -115,12 +115,16 @@ export class KvCaches {
     this.pageTokens = pageTokens;
     this.#heap = heap;
     const { layers } = this;
-    const keys = new PageKeys({ fingerprint, salt, layers, pageTokens });
+    const plans = new PagePlans(layers, pageTokens, layout);
+    // Also lets a layout refuse the layers before there is any row.
+    const isExact = plans.planAt(0, 1, null) === plans.exact && layout.isUniform;
+    const layoutName = isExact ? "" : layout.name;
+    const keys = new PageKeys({ fingerprint, salt, layers, pageTokens, layoutName });
     const model = JSON.stringify([fingerprint, salt]);
     this.features = new ContentFeatures(heap, `${PREFIX}features/${model}/`);
     this.#parts = {
       ...{ heap, fingerprint, layout, keys, live: this.#live },
-      plans: new PagePlans(layers, pageTokens, layout),
+      plans,
       table: tableOf(heap, options.idDigits ?? KEY_DIGITS),
       nextTailId: () => {
         for (;;) {

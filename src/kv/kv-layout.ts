@@ -18,7 +18,7 @@ export interface PagePlace {
 
 /** How a cache keeps its full pages. The unfinished tail is always exact. */
 export interface KvLayout {
-  /** For statistics. Layouts that let pages leave have their parameters in it. */
+  /** With its parameters: caches of one name share pages, of others only while both layouts are exact. */
   readonly name: string;
   /** {@link formOf} looks at the shape alone: no page is ever written anew. */
   readonly isUniform: boolean;

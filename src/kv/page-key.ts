@@ -7,7 +7,7 @@
 //         └────────┴────────────┴────────────┴──────────────┴────────────┴─────────┴─────────┴────
 //
 // Little-endian; tokens are u32 at a multiple of 4; the header ends at a multiple of 64. The context is
-// text: fingerprint, salt, shapes, and what else was said about tokens of this page. The header lies in
+// text: fingerprint, salt, layout, shapes, and what else was said about tokens of this page. The header lies in
 // front of the page's rows, so whoever finds a page by its name compares all of it.
 import { MisuseError } from "../errors.js";
 import { describe } from "../types.js";
@@ -78,6 +78,8 @@ export interface PageKeyOptions {
   readonly salt: string;
   readonly layers: readonly KvLayerShape[];
   readonly pageTokens: number;
+  /** Empty where earlier pages are exact: rows depend on what a model was given of the rows before them. */
+  readonly layoutName?: string;
 }
 
 /** Names the pages of one model. */
@@ -86,11 +88,11 @@ export class PageKeys {
   readonly #plainContext: Uint8Array;
   readonly #pageTokens: number;
 
-  constructor({ fingerprint, salt, layers, pageTokens }: PageKeyOptions) {
+  constructor({ fingerprint, salt, layers, pageTokens, layoutName = "" }: PageKeyOptions) {
     const shapes = layers.map(({ heads, headDim, dtype, areKeysBeforeRope }) =>
       [heads, headDim, dtype, areKeysBeforeRope === true ? "before" : "after"].join(" "),
     );
-    this.#base = [FORMAT, fingerprint, salt, shapes, pageTokens];
+    this.#base = [FORMAT, fingerprint, salt, layoutName, shapes, pageTokens];
     this.#plainContext = utf8.encode(JSON.stringify([...this.#base, []]));
     this.#pageTokens = pageTokens;
   }

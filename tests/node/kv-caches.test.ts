@@ -5,7 +5,7 @@ import { exactForm } from "../../src/kv/forms/exact.js";
 import type { KvCache } from "../../src/kv/kv-cache.js";
 import type { KvCaches, KvCachesOptions } from "../../src/kv/kv-caches.js";
 import type { KvLayout, PageForm } from "../../src/kv.js";
-import { openKvCaches, windowLayout } from "../../src/kv.js";
+import { openKvCaches, pagedLayout, windowLayout } from "../../src/kv.js";
 import type { TensorMemory } from "../../src/tensor-memory.js";
 import { memoryFileSystem, seededRandom } from "../../src/testing/index.js";
 import { gathered, MIXED_LAYERS, type ModelRows, rowsOf } from "../support/kv-model.js";
@@ -159,6 +159,7 @@ describe("prefixes", () => {
       [{ salt: "tenant" }, []],
       [{ pageTokens: 2 }, []],
       [{ layers: [...MIXED_LAYERS].reverse() }, []],
+      [{ layout: { ...pagedLayout, name: "coding", isUniform: false } }, []],
       [{}, [{ name: "lora", value: "a" }]],
       [{}, [{ name: "lora", value: "b" }]],
       [{}, [{ name: "image", value: "a", at: 1 }]],
