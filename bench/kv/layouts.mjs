@@ -74,7 +74,7 @@ const halved = (row) =>
 /** Bytes of a token of the whole model, were all its pages in this form. */
 function modelBytes(forms, form, headShape) {
   // A basis belongs to heads: its form says what one of them takes.
-  const isOwn = form.name === "lowrank";
+  const isOwn = form.name.startsWith("lowrank");
   const layer = isOwn ? { ...headShape, areKeysBeforeRope: true } : MODEL_LAYER;
   const section = form === forms.exact ? exactBytes() : form.sectionBytes(layer, PAGE_TOKENS);
   const heads = isOwn ? MODEL_LAYER.heads : 1;

@@ -11,21 +11,10 @@
 // Source: Xiao et al., "Efficient Streaming Language Models with Attention Sinks" — the first pages.
 import { MisuseError } from "../errors.js";
 import { exactForm } from "./forms/exact.js";
-import type { KvLayerShape, PageForm } from "./page-form.js";
+import type { KvLayout } from "./kv-layout.js";
+import type { PageForm } from "./page-form.js";
 
 export type CodedLayoutName = "quant8" | "quant" | "lowrank" | "hybrid";
-
-/** Where a page is in its cache. */
-export interface CodedPlace {
-  /** 0-based, counted from the first token of the chat. */
-  readonly pageIndex: number;
-  /** Full pages so far, more than `pageIndex`. */
-  readonly pageCount: number;
-  /** 0-based. */
-  readonly layerIndex: number;
-  /** The share of attention that the page gets, 0 to 1, or null: unknown. */
-  readonly attentionMass: number | null;
-}
 
 /** Forms to choose from: `openPageForms` has them. */
 export interface CodedLayoutForms {
@@ -51,16 +40,6 @@ export interface CodedLayoutOptions {
   readonly formOfLayer?: (layerIndex: number) => PageForm | null;
 }
 
-/** Fits the caches' seam for layouts. */
-export interface CodedLayout {
-  /** With its parameters: caches of one name have equal pages. */
-  readonly name: string;
-  /** No page is ever coded again. */
-  readonly isUniform: boolean;
-  formOf(shape: KvLayerShape, place: CodedPlace): PageForm;
-  keeps(pageIndex: number, pageCount: number): boolean;
-}
-
 /**
  * A layout by its name.
  *
@@ -72,7 +51,7 @@ export function codedLayout(
   name: CodedLayoutName,
   forms: CodedLayoutForms,
   options: CodedLayoutOptions = {},
-): CodedLayout {
+): KvLayout {
   const {
     sinkPages = 1,
     recentPages = 1,

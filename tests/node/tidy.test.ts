@@ -143,7 +143,7 @@ const SOURCE_LAYERS: readonly Layer[] = [
   },
   {
     name: "surface",
-    files: /^src\/(index|node|browser)\.ts$|^src\/adapters\//,
+    files: /^src\/(index|node|browser|kv)\.ts$|^src\/adapters\//,
     sees: [
       ...["base", "core", "seam", "residency", "memory", "cache", "figures", "low-level"],
       ...["composition", "surface"],
@@ -334,7 +334,7 @@ const RULES: readonly Rule[] = [
         tree,
         "src/",
         /^export (\*|(type )?\{.*\} from)|^\} from "[^"]*";? *\/\/ export/,
-        /^src\/(index|node|browser|codecs|policies|adapters\/ort|testing\/index)\.ts$/,
+        /^src\/(index|node|browser|codecs|kv|layout|policies|adapters\/ort|testing\/index)\.ts$/,
       ),
     canary: { "src/tier/index.ts": 'export * from "./tier.js";' },
   },

@@ -116,10 +116,13 @@ export async function openPageForms(options: PageFormsOptions = {}): Promise<Pag
   };
 }
 
+const hexOf = ({ key }: Basis) => key.toString(16).padStart(8, "0");
+
 function lowRankForm(workspace: CodecWorkspace, keys: Basis, values: Basis | 4 | 3 | 2): PageForm {
   const isBasis = typeof values === "object";
   return new CodedForm({
-    name: "lowrank",
+    // Tells bases apart: pages over another one are not found.
+    name: `lowrank-${hexOf(keys)}-${isBasis ? hexOf(values) : `v${values}`}`,
     workspace,
     keys: basisSide(keys),
     values: isBasis ? basisSide(values) : lmSide(values),
