@@ -21,3 +21,12 @@ export { exportGguf, type GgufType, importGguf } from "./codec/gguf.js";
 export { compressBy, type Strategy } from "./codec/strategies.js";
 export { compressStream, decompressStream } from "./codec/stream.js";
 export type { Choice, Matrix } from "./codec/unit-header.js";
+export type { Basis, BasisBits, BasisParts } from "./kv/forms/basis.js";
+export {
+  type CodeBits,
+  type LowRankOptions,
+  openPageForms,
+  type PageForms,
+  type PageFormsOptions,
+} from "./kv/forms/page-forms.js";
+export type { KvLayerShape, PageForm } from "./kv/page-form.js";

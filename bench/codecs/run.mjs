@@ -14,6 +14,7 @@ import { ratePlot } from "./rate-plot.mjs";
 
 const SECTIONS = [
   "exact",
+  "layout",
   "kernels",
   "attend",
   "svd",

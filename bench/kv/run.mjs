@@ -1,7 +1,9 @@
-// A decode step with delta rows beside the runtime's own KV fed straight back, on both CPU runtimes.
+// A decode step with delta rows beside the runtime's own KV fed straight back, on both CPU runtimes;
+// what caches in pages find of a trace of chats, and never find; what layouts keep and lose.
 //
-//   node bench/kv/run.mjs [--json FILE] [--quick] [--only step|growing]… [--runtime node|wasm]
-//                         [--threads N] [--cpu]
+//   node bench/kv/run.mjs [--json FILE] [--quick]
+//                         [--only prefixes|names|restore|step|growing|layouts]…
+//                         [--trace FILE] [--runtime node|wasm] [--threads N] [--cpu]
 //
 // Never fails on a target. Ratios are of medians from one run; the machine's noise is in both.
 import { writeFileSync } from "node:fs";
@@ -9,6 +11,9 @@ import { parseArgs } from "node:util";
 import { createTensorMemory } from "../../dist/src/node.js";
 import { environment, median, printFigures } from "../support.mjs";
 import { BareModel, fillTo, openDelta, RUNTIMES, TOKEN_BYTES } from "./chats.mjs";
+import { runLayouts } from "./layouts.mjs";
+import { runNames, runPrefixes } from "./prefixes.mjs";
+import { runRestore } from "./restore.mjs";
 
 const { values: options } = parseArgs({
   options: {
@@ -16,6 +21,8 @@ const { values: options } = parseArgs({
     quick: { type: "boolean" },
     only: { type: "string", multiple: true },
     runtime: { type: "string" },
+    // Chats to replay, in the format of docs/traces.md.
+    trace: { type: "string" },
     // Of the runtime; its own choice by default. On a machine that is busy, 1 says more.
     threads: { type: "string" },
     // Processor time of the whole process in place of the clock's, for the same reason: with --threads 1.
@@ -191,9 +198,23 @@ async function runGrowing(runtime) {
   console.table(rows);
 }
 
+const PLAIN_SECTIONS = {
+  prefixes: () => runPrefixes({ figure, isQuick, trace: options.trace }),
+  layouts: () => runLayouts({ isQuick, figure }),
+  names: () => runNames({ figure, pairs: isQuick ? 20_000 : 1_000_000, seed: 1 }),
+  restore: () =>
+    runRestore({
+      ...{ figure, isQuick },
+      threads: options.threads === undefined ? undefined : Number(options.threads),
+    }),
+};
+const isAsked = (name) => options.only === undefined || options.only.includes(name);
+for (const [name, run] of Object.entries(PLAIN_SECTIONS)) {
+  if (isAsked(name) && options.runtime === undefined) await run();
+}
 const SECTIONS = { step: runStep, growing: runGrowing };
 for (const [name, run] of Object.entries(SECTIONS)) {
-  if (options.only !== undefined && !options.only.includes(name)) continue;
+  if (!isAsked(name)) continue;
   for (const runtime of Object.keys(RUNTIMES)) {
     if (options.runtime === undefined || options.runtime === runtime) await run(runtime);
   }

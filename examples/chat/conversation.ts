@@ -3,7 +3,8 @@
  * prompts alone, so any order of visits, and any place where KV is kept, must give the same.
  */
 import { OutOfMemoryError } from "tierheap";
-import type { OrtDecoder, OrtKvCache } from "tierheap/adapters/ort";
+import type { CacheOptions, OrtDecoder, OrtKvCache } from "tierheap/adapters/ort";
+import type { KvCaches } from "tierheap/kv";
 import { type HeapKvStore, type KvState, type KvStore, kvBytes } from "./kv-store.js";
 import { type DecoderRuntime, greedyChoice, RuntimeError } from "./runtime.js";
 import { plainInputs, type StepInputs } from "./step-inputs.js";
@@ -27,7 +28,14 @@ export interface ConversationOptions {
   /** Tokens per answer, at least 1. */
   readonly answerTokens: number;
   /** Takes the steps in place of the runtime, over the KV of its store. */
-  readonly heap?: { readonly decoder: OrtDecoder; readonly store: HeapKvStore } | undefined;
+  readonly heap?:
+    | {
+        readonly decoder: OrtDecoder;
+        readonly store: HeapKvStore;
+        /** What new chats begin with. */
+        readonly prefixes: KvCaches | null;
+      }
+    | undefined;
 }
 
 export class Conversation {
@@ -38,6 +46,8 @@ export class Conversation {
   readonly #heap: ConversationOptions["heap"];
   /** KV that the runtime by itself would have returned in the steps that the decoder took. */
   presentBytesAvoided = 0;
+  /** Chats that began with KV of others, and how many tokens that saved them. */
+  readonly prefixes = { chatCount: 0, tokens: 0 };
   /** Tokens whose KV had to be computed again because the store had lost it. */
   recomputedTokens = 0;
   /** Tokens that the model has processed. */
@@ -103,12 +113,14 @@ export class Conversation {
 
   /** As {@link #answer}, by the decoder: the rows before are copied once, and new ones written behind. */
   async #answerOnHeap(
-    { decoder, store }: NonNullable<ConversationOptions["heap"]>,
+    heap: NonNullable<ConversationOptions["heap"]>,
     before: KvState,
     after: KvState,
     tokens: number[],
   ): Promise<void> {
-    const cache = await this.#forkOnHeap({ decoder, store }, before, after, tokens);
+    const { decoder, store, prefixes } = heap;
+    const cache = await this.#forkOnHeap(heap, before, after, tokens);
+    const isFirst = cache.tokenCount === 0;
     try {
       while (tokens.length <= after.tokens) {
         const newTokens = tokens.length - cache.tokenCount;
@@ -116,6 +128,11 @@ export class Conversation {
         const choice = greedyChoice(logits, logits.length);
         if (choice === undefined) {
           throw new RuntimeError("run-failed", "The model yields no number as a logit.");
+        }
+        // Nobody began like this yet: others may.
+        if (isFirst && newTokens > 1 && prefixes !== null) {
+          using pages = prefixes.create();
+          await decoder.storeCache(cache, pages).catch(unlessFull);
         }
         this.presentBytesAvoided += kvBytes(this.#runtime.kv, tokens.length);
         this.processedTokens += newTokens;
@@ -131,7 +148,7 @@ export class Conversation {
 
   /** A cache for `after` that begins as the one of `before`, or empty when that is gone. */
   async #forkOnHeap(
-    { decoder, store }: NonNullable<ConversationOptions["heap"]>,
+    { decoder, store, prefixes }: NonNullable<ConversationOptions["heap"]>,
     before: KvState,
     after: KvState,
     tokens: readonly number[],
@@ -155,7 +172,25 @@ export class Conversation {
       held?.release();
     }
     this.recomputedTokens += before.tokens;
-    return decoder.createCache(options);
+    if (prefixes === null) return decoder.createCache(options);
+    return this.#beginOnHeap(decoder, prefixes, tokens, options);
+  }
+
+  /** A cache that begins with what other chats began with. */
+  async #beginOnHeap(
+    decoder: OrtDecoder,
+    prefixes: KvCaches,
+    tokens: readonly number[],
+    options: CacheOptions,
+  ): Promise<OrtKvCache> {
+    // A step needs a token that is new.
+    using pages = await prefixes.restore({ tokens: tokens.slice(0, -1) });
+    const cache =
+      (await decoder.restoreCache(pages, options).catch(unlessFull)) ??
+      decoder.createCache(options);
+    if (cache.tokenCount > 0) this.prefixes.chatCount += 1;
+    this.prefixes.tokens += cache.tokenCount;
+    return cache;
   }
 
   async #step(
@@ -168,4 +203,10 @@ export class Conversation {
     this.logitGapMin = Math.min(this.logitGapMin, result.logitGap);
     return result;
   }
+}
+
+/** Sharing saves work: where there is no room for it, the chat goes on without. */
+function unlessFull(error: unknown): null {
+  if (error instanceof OutOfMemoryError) return null;
+  throw error;
 }

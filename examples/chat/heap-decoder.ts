@@ -10,6 +10,7 @@ import {
   openOrtDecoder,
   type StepArrays,
 } from "tierheap/adapters/ort";
+import { type KvCaches, openKvCaches } from "tierheap/kv";
 import { type DecoderRuntime, NATIVE_RUNTIME, WASM_RUNTIME } from "./runtime.js";
 
 export interface OpenHeapDecoderOptions {
@@ -41,6 +42,17 @@ export async function openHeapDecoder(options: OpenHeapDecoderOptions): Promise<
   };
   try {
     return await openOrtDecoder({ ort, memory, model: bytes, fingerprint, sessionOptions, arrays });
+  } catch (error) {
+    if (error instanceof ModelError) return null;
+    throw error;
+  }
+}
+
+/** KV of what chats have in common at their beginning; null for a model of unlike keys and values. */
+export function openPrefixes(memory: TensorMemory, decoder: OrtDecoder): KvCaches | null {
+  try {
+    const { fingerprint, kvLayers: layers } = decoder;
+    return openKvCaches(memory, { fingerprint, layers });
   } catch (error) {
     if (error instanceof ModelError) return null;
     throw error;

@@ -57,6 +57,11 @@ export function formatRun(result: RunResult): string {
     );
   }
   rows.push(["KV out of the runtime", kvOut(result)]);
+  const { chatCount, tokens } = result.prefixes;
+  rows.push([
+    "prompts that begin alike",
+    `${chatCount} chats took ${tokens} tokens from pages of others`,
+  ]);
   const { issuedCount, usedCount, lateCount, wastedCount } = stats.prefetch;
   rows.push([
     "prefetched for who is next",
@@ -184,6 +189,7 @@ export function figuresOf(result: RunResult): Figure[] {
       "ratio",
       2,
     ),
+    { id: "chat/prefix-tokens-shared", value: result.prefixes.tokens, unit: "tokens" },
     { id: "chat/rss-growth", value: result.rssGrowthBytesPeak, unit: "bytes" },
   ];
   if (result.compaction !== null) {

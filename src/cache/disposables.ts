@@ -102,6 +102,14 @@ export class Disposables {
     return !this.#hasTier && this.canDrop(record);
   }
 
+  /** From now on a tensor may be dropped, or may not. */
+  mark(record: TensorRecord, isDisposable: boolean): void {
+    if (record.isDisposable === isDisposable) return;
+    record.isDisposable = isDisposable;
+    if (!isDisposable) this.#cold.delete(record);
+    else if (!record.isResident && record.hasSwapCopy) this.#cold.add(record);
+  }
+
   /** A tensor has left the heap for the tier, or for good. */
   left(record: TensorRecord): void {
     if (record.isDisposable && record.hasSwapCopy) this.#cold.add(record);

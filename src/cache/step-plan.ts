@@ -97,6 +97,11 @@ export class PlanRecorder implements TensorOwner {
     this.#live.delete(record);
   }
 
+  /** @internal */
+  markDisposable(record: TensorRecord, isDisposable: boolean): void {
+    this.#parts.allocator.markDisposable(record, isDisposable);
+  }
+
   /** @internal For the plan it is then needed to the end of the step. */
   handOver(record: TensorRecord): TensorMessage {
     const message = this.#parts.allocator.handOver(record);

@@ -129,6 +129,19 @@ export class TensorAllocator implements TensorOwner {
     return new Pin(this.#core, record, access, holder.view);
   }
 
+  /** From now on pressure may drop a named tensor of bytes of its own, or may not. */
+  markDisposable(record: TensorRecord, isDisposable: boolean): void {
+    this.checkOpen();
+    if (record.isFreed) throw new MisuseError("freed", "the tensor was freed");
+    if (record.id === null || record.shared !== null) {
+      throw new MisuseError(
+        "unsupported",
+        "only a named tensor that shares no bytes is disposable",
+      );
+    }
+    this.#disposables.mark(record, isDisposable);
+  }
+
   free(record: TensorRecord): void {
     this.checkOpen();
     if (record.isDropped) {
@@ -267,8 +280,8 @@ export class TensorAllocator implements TensorOwner {
   }
 
   #forget(record: TensorRecord): void {
-    if (record.isDisposable) this.#disposables.freed(record);
-    else if (record.id !== null) this.#policy.forget(record.index);
+    // It may have been disposable before.
+    if (record.id !== null) this.#disposables.freed(record);
     this.#directory.remove(record);
     if (!this.#lifetimes.learns) return;
     const { kind, byteLength: bytes, tag } = record;

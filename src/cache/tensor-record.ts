@@ -59,8 +59,8 @@ export class TensorRecord {
   byteLength: number;
   readonly alignment: number;
   readonly tag: string;
-  /** May be dropped under pressure instead of written. */
-  readonly isDisposable: boolean;
+  /** May be dropped under pressure instead of written. Changed by `Disposables.mark` alone. */
+  isDisposable: boolean;
   readonly errorBudget: TensorErrorBudget | null;
   /** What computing it again would take, in milliseconds, as was told last; null if nobody has. */
   recomputeMs: number | null;

@@ -11,6 +11,7 @@ export interface TensorOwner {
   free(record: TensorRecord): void;
   resize(record: TensorRecord, shape: Shape): void;
   handOver(record: TensorRecord): TensorMessage;
+  markDisposable(record: TensorRecord, isDisposable: boolean): void;
   /** After this, everything is gone already. */
   readonly isClosed: boolean;
 }
@@ -57,6 +58,21 @@ export class Tensor<D extends Dtype = Dtype> {
 
   get tag(): string {
     return this.#record.tag;
+  }
+
+  /**
+   * Pressure may drop it instead of writing it to a colder tier, as if it had been allocated with
+   * `disposable`. Set it when its owner can make it again from now on, or cannot any more.
+   *
+   * @throws {MisuseError} When it is set: `freed`, `closed`; `unsupported` — it has no id, or shares its
+   *   bytes with another.
+   */
+  get isDisposable(): boolean {
+    return this.#record.isDisposable;
+  }
+
+  set isDisposable(isDisposable: boolean) {
+    this.#owner.markDisposable(this.#record, isDisposable);
   }
 
   /** Its bytes are in an arena, so that {@link pin} works. */

@@ -55,6 +55,45 @@ describe("a disposable tensor", () => {
     if (second?.isFreed === true) second.free();
   });
 
+  it("is what its owner says from then on", async () => {
+    const memory = await openMemory();
+    const made = allocateDisposable(memory, "made");
+    const given = allocateFilled(memory, "given", MIB, 7);
+    expect([made.isDisposable, given.isDisposable]).toEqual([true, false]);
+    made.isDisposable = false;
+    given.isDisposable = true;
+    expect([made.isDisposable, given.isDisposable]).toEqual([false, true]);
+    await memory.reserve({ kind: "KV_CACHE", bytes: MIB, count: 11 });
+    expect([made.isFreed, given.isFreed]).toEqual([false, true]);
+    made.free();
+    const gone = expect.objectContaining({ code: "freed" });
+    expect(() => {
+      made.isDisposable = true;
+    }).toThrowError(gone);
+    const anonymous = memory.allocate({ kind: "KV_CACHE", byteLength: 64 });
+    expect(() => {
+      anonymous.isDisposable = true;
+    }).toThrowError(expect.objectContaining({ code: "unsupported" }));
+    anonymous.free();
+  });
+
+  it("may become so while it is cold, and leaves the tier when there is need", async () => {
+    const memory = await openMemory({ seams: { tier: memoryTier({ capacityBytes: 2.5 * MIB }) } });
+    for (const id of ["a", "b"]) allocateFilled(memory, id, MIB, 1);
+    for (const id of ["a", "b"]) expect(await memory.swapOut(id)).toBe("stored");
+    const third = allocateFilled(memory, "c", MIB, 3);
+    expect(await memory.swapOut("c")).toBe("no-space");
+    const [a, b] = ["a", "b"].map((id) => memory.tensor(id));
+    if (a == null || b == null) throw new Error("a tensor is unknown");
+    a.isDisposable = true;
+    b.isDisposable = true;
+    a.isDisposable = false;
+    expect(await memory.swapOut("c")).toBe("stored");
+    expect(await memory.acquire("b")).toBeNull();
+    await expectFilled(memory, "a", MIB, 1);
+    third.free();
+  });
+
   it("is dropped by a synchronous allocation only where there is no tier", async () => {
     for (const tier of [undefined, memoryTier()]) {
       const memory = await openMemory(tier && { seams: { tier } });

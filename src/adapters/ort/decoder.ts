@@ -7,6 +7,8 @@
 //
 // Source: ONNX Runtime, JavaScript API — a run reads its inputs after it has returned its promise.
 import { MisuseError, TierheapError } from "../../errors.js";
+import type { KvCache } from "../../kv/kv-cache.js";
+import type { KvLayerShape } from "../../kv/page-form.js";
 import type { TensorMemory } from "../../tensor-memory.js";
 import { describe } from "../../types.js";
 import {
@@ -18,6 +20,7 @@ import {
 import { ModelError } from "../onnx/model-error.js";
 import { type CacheOptions, type CachePlan, OrtKvCache } from "./kv-cache.js";
 import { greedyToken, logitsAgree } from "./logits.js";
+import { appendToPages, fillFromPages, kvLayersOf } from "./paged.js";
 import {
   makeTensor,
   numbersOf,
@@ -190,6 +193,50 @@ export class OrtDecoder {
       throw error;
     }
     return fork;
+  }
+
+  /**
+   * What the model keeps of a token, layer by layer: for `openKvCaches` of `tierheap/kv`, with this
+   * decoder's fingerprint.
+   *
+   * @throws {ModelError} `unsupported` — keys and values of a layer differ in shape.
+   */
+  get kvLayers(): KvLayerShape[] {
+    return kvLayersOf(this.#deltas.decoder.entries);
+  }
+
+  /**
+   * A cache that begins with what a cache in pages holds. The other stays.
+   *
+   * @throws {MisuseError} `foreign-cache` — the pages are of another model; `unsupported` — their layout
+   *   has let pages leave; `closed`, `bad-*`, and whatever `KvCache.gather` throws.
+   * @throws {OutOfMemoryError} There is no room for another.
+   * @remarks Copies all rows. When they belong to the whole prompt, truncate the cache by a token: a step
+   *   needs one that is new.
+   */
+  async restoreCache(pages: KvCache, options: CacheOptions = {}): Promise<OrtKvCache> {
+    const cache = this.createCache(options);
+    try {
+      await this.#track(fillFromPages(cache, this.#deltas.decoder.entries, pages));
+      return cache;
+    } catch (error) {
+      cache.free();
+      throw error;
+    }
+  }
+
+  /**
+   * Appends to a cache in pages what this decoder's cache holds behind it: at the end of a turn, so that
+   * other chats, later turns and later processes find it.
+   *
+   * @throws {MisuseError} `token-mismatch` — the pages do not hold the beginning of the cache;
+   *   `foreign-cache`, `re-entrant`, `overwritten`, `freed`, `closed`.
+   * @throws {OutOfMemoryError} There is no room for a page. Those before it are appended.
+   * @remarks Copies the rows that are new to the pages.
+   */
+  async storeCache(cache: OrtKvCache, pages: KvCache): Promise<void> {
+    this.#checkFits(cache);
+    await this.#track(appendToPages(cache, this.#deltas.decoder.entries, pages));
   }
 
   /**

@@ -282,6 +282,34 @@ export class OrtKvCache {
     }
   }
 
+  /** Tokens from one head to the next, when it holds so many. @internal */
+  strideFor(tokenCount: number): number {
+    return this.#plan.isTight ? tokenCount : this.#capacityTokens;
+  }
+
+  /**
+   * Shows its tensors, for reading, until `work` has settled.
+   *
+   * @internal
+   * @throws As {@link begin}.
+   */
+  async lend(
+    work: (views: readonly Elements[], strideTokens: number) => Promise<void>,
+  ): Promise<void> {
+    this.#checkIdle();
+    this.#isRunning = true;
+    const leases: Pin[] = [];
+    try {
+      for (const index of this.#held.keys()) leases.push(await this.#lease(index));
+      this.#checkUntouched(0);
+      const views = leases.map((lease) => lease.view as Elements);
+      await work(views, this.strideFor(this.tokenCount));
+    } finally {
+      for (const lease of leases) lease[Symbol.dispose]();
+      this.#isRunning = false;
+    }
+  }
+
   /** The elements of one tensor, all of its capacity; the same object while the block stays. @internal */
   view(index: number): Elements {
     return this.#elements(index);

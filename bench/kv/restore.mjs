@@ -1,0 +1,141 @@
+// A suspended chat comes back from disk, in another process's place: pages are read, checked and gathered
+// for the runtime. Beside it, what it saves: computing the prompt again, in one step.
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { buildDecoder } from "../../build/examples/chat/model/decoder.js";
+import { greedyToken, openOrtDecoder } from "../../dist/src/adapters/ort.js";
+import { openKvCaches } from "../../dist/src/kv.js";
+import { createTensorMemory } from "../../dist/src/node.js";
+import { median } from "../support.mjs";
+import { RUNTIMES } from "./chats.mjs";
+
+const MIB = 2 ** 20;
+const SIZES = { layers: 6, hidden: 512, heads: 8, kvHeads: 8, vocabulary: 256, seed: 1 };
+const TARGETS = new Map([
+  [512, 20],
+  [2048, 50],
+  [4096, 80],
+]);
+
+/** Makes the system forget the files' pages, where it lets us. @returns Whether it may have. */
+function forgetFiles(directory) {
+  const files = readdirSync(directory, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name));
+  // Asks for nothing to be read and the file's pages to be dropped.
+  return files.every((file) => {
+    const args = [`if=${file}`, "iflag=nocache", "count=0", "status=none"];
+    return spawnSync("dd", args).status === 0;
+  });
+}
+
+async function timed(work) {
+  const start = performance.now();
+  const result = await work();
+  return [performance.now() - start, result];
+}
+
+/** @param figure Takes id, value, unit, target, whether it is met, and what stands beside it. */
+export async function runRestore({ figure, isQuick, threads }) {
+  const rows = [];
+  const { load, sessionOptions: own } = RUNTIMES.node;
+  const ort = await load();
+  const sessionOptions = {
+    ...own,
+    ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
+  };
+  const lengths = [...TARGETS.keys()].slice(0, isQuick ? 1 : undefined);
+  const model = buildDecoder({ ...SIZES, positions: Math.max(...lengths) + 64 });
+  const directory = mkdtempSync(join(tmpdir(), "tierheap-restore-"));
+  const openAll = async () => {
+    const memory = await createTensorMemory({
+      budgets: { ram: 512 * MIB, ssd: 1024 * MIB },
+      ssd: { directory },
+    });
+    const shared = { ort, memory, sessionOptions, fingerprint: "restore bench", checkTokens: 0 };
+    const decoder = await openOrtDecoder({ ...shared, model });
+    const { fingerprint, kvLayers: layers } = decoder;
+    const caches = openKvCaches(memory, { fingerprint, layers });
+    const close = async () => {
+      caches.close();
+      await decoder.close();
+      await memory.close();
+    };
+    return { decoder, caches, close };
+  };
+  try {
+    for (const length of lengths) {
+      const tokens = Array.from({ length: length + 1 }, (_, index) => (index * 37 + length) % 256);
+      const prompt = tokens.slice(0, length);
+      const prefillMs = [];
+      let expected = -1;
+      {
+        const { decoder, caches, close } = await openAll();
+        for (let round = 0; round < (isQuick ? 2 : 3); round++) {
+          const cache = decoder.createCache({ capacityTokens: length + 1 });
+          const [ms] = await timed(() => decoder.step(cache, prompt));
+          prefillMs.push(ms);
+          if (round === 0) {
+            const pages = caches.create();
+            await decoder.storeCache(cache, pages);
+            if ((await caches.save(pages, "bench")) !== "stored")
+              throw new Error("nothing was saved");
+            pages.free();
+            expected = greedyToken((await decoder.step(cache, tokens)).logits);
+          }
+          cache.free();
+        }
+        await close();
+      }
+      const restoreMs = { warm: [], cold: [] };
+      for (let round = 0; round < (isQuick ? 3 : 5); round++) {
+        for (const state of ["warm", "cold"]) {
+          const { decoder, caches, close } = await openAll();
+          if (state === "cold" && !forgetFiles(directory)) {
+            await close();
+            continue;
+          }
+          const [ms, cache] = await timed(async () => {
+            const pages = await caches.restore({ tokens: prompt, id: "bench" });
+            const restored = await decoder.restoreCache(pages);
+            pages.free();
+            return restored;
+          });
+          if (cache.tokenCount !== length) throw new Error(`${cache.tokenCount} tokens came back`);
+          const token = greedyToken((await decoder.step(cache, tokens)).logits);
+          if (token !== expected) throw new Error("the chat goes on with another token");
+          restoreMs[state].push(ms);
+          cache.free();
+          await close();
+        }
+      }
+      const prefill = median(prefillMs);
+      const kvMib = (length * SIZES.layers * 2 * SIZES.hidden * 4) / MIB;
+      for (const state of ["warm", "cold"]) {
+        if (restoreMs[state].length === 0) {
+          console.log(`restore: skipped ${length} tokens, cold: the system keeps its files' pages`);
+          continue;
+        }
+        const restore = median(restoreMs[state]);
+        const speedup = prefill / restore;
+        const target = state === "warm" ? TARGETS.get(length) : undefined;
+        const beside = `prefill ${prefill.toFixed(0)} ms, restore ${restore.toFixed(1)} ms of ${kvMib} MiB`;
+        figure(
+          `kv/restore-${length}-${state}`,
+          speedup,
+          "ratio",
+          target,
+          speedup >= target,
+          beside,
+        );
+        rows.push({ tokens: length, state, kvMib, prefill, restore, speedup });
+      }
+    }
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+  console.log("\nrestore: a saved chat from disk beside computing its prompt, 6 layers × 512, ms");
+  console.table(rows);
+}
