@@ -63,7 +63,11 @@ describe("a disposable tensor", () => {
     made.isDisposable = false;
     given.isDisposable = true;
     expect([made.isDisposable, given.isDisposable]).toEqual([false, true]);
-    await memory.reserve({ kind: "KV_CACHE", bytes: MIB, count: 11 });
+    using fillers = memory.scope("fillers");
+    const fill = () => {
+      for (;;) fillers.allocate({ kind: "KV_CACHE", byteLength: MIB });
+    };
+    expect(fill).toThrowError(expect.objectContaining({ code: "out-of-memory" }));
     expect([made.isFreed, given.isFreed]).toEqual([false, true]);
     made.free();
     const gone = expect.objectContaining({ code: "freed" });
