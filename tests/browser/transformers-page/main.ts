@@ -1,5 +1,11 @@
 // What the tests of transformers.js do inside a page, put on `window` for them.
-import { AutoModelForCausalLM, env, type PreTrainedModel, Tensor } from "@huggingface/transformers";
+import {
+  AutoModelForCausalLM,
+  DynamicCache,
+  env,
+  type PreTrainedModel,
+  Tensor,
+} from "@huggingface/transformers";
 import { createModelCache, createPastKeyValues } from "tierheap/adapters/transformers";
 import { createTensorMemory } from "tierheap/browser";
 import { seededRandom } from "tierheap/testing";
@@ -7,10 +13,17 @@ import { seededRandom } from "tierheap/testing";
 export type Device = "wasm" | "webgpu";
 
 const RUNTIME = "/runtime/ort-wasm-simd-threaded.asyncify";
-const TURNS = [
-  [55, 12],
-  [4, 9],
-] as const;
+/** [prompt, answer] tokens of each turn. A software adapter is slow. */
+const TURNS = {
+  wasm: [
+    [55, 12],
+    [4, 9],
+  ],
+  webgpu: [
+    [15, 6],
+    [4, 5],
+  ],
+} as const;
 
 env.allowLocalModels = true;
 env.allowRemoteModels = false;
@@ -48,12 +61,14 @@ async function chat(name: string, seed: number, device: Device) {
     ssd: { directory: `chat-${name}-${device}` },
   });
   const cache = createPastKeyValues(memory, { Tensor, fingerprint: name, id: "chat" });
+  const own = new DynamicCache();
   const random = seededRandom(seed);
   let bare: number[] = [];
   let kept: number[] = [];
-  for (const [length, newTokens] of TURNS) {
+  for (const [length, newTokens] of TURNS[device]) {
     const prompt = Array.from({ length }, () => random.uint32() % 256);
-    bare = numbersIn(await model.generate(inputsOf([...bare, ...prompt], newTokens)));
+    const inputs = { ...inputsOf([...bare, ...prompt], newTokens), past_key_values: own };
+    bare = numbersIn(await model.generate(inputs));
     kept = numbersIn(await cache.generate(model, inputsOf([...kept, ...prompt], newTokens)));
     for await (const { id } of memory.list()) await memory.swapOut(id);
   }
@@ -62,6 +77,7 @@ async function chat(name: string, seed: number, device: Device) {
   const stats = cache.stats();
   await cache.dispose();
   await memory.close();
+  await own.dispose();
   await model.dispose();
   return { bare, kept, stats, swapInCount, problems };
 }
