@@ -247,11 +247,13 @@ export class CacheEntry {
     this.#remember();
   }
 
-  /** @returns false when `tensor` is not what the description says. */
+  /** @returns false when `tensor` is not a saved record's, or not what the description says. */
   tryAdopt(tensor: Tensor | null): boolean {
     const shape = tensor?.shape;
     const isFitting =
-      tensor?.dtype === dtypeOf(this.type) &&
+      tensor !== null &&
+      Tensor.recordOf(tensor).hasSavedRecord &&
+      tensor.dtype === dtypeOf(this.type) &&
       shape?.length === this.#dims.length &&
       shape.every((length, axis) =>
         this.#isGrowing && axis === shape.length - 2
