@@ -2,7 +2,7 @@
 import { createReadStream } from "node:fs";
 import { fileURLToPath } from "node:url";
 import type { InlineConfig, PreviewServer } from "vite";
-import { type TinyFamily, tinyModelFiles } from "../support/tiny-model.js";
+import { type TinyFamily, tinyModelFiles } from "../../examples/transformers/tiny-model.js";
 
 const path = (relative: string) => fileURLToPath(new URL(`../../${relative}`, import.meta.url));
 

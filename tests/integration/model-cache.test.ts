@@ -2,6 +2,7 @@
 // transformers.js loading from it, also without a network.
 import { AutoModelForCausalLM, env, Tensor } from "@huggingface/transformers";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { tinyModelFiles } from "../../examples/transformers/tiny-model.js";
 import {
   createModelCache,
   type ModelCache,
@@ -11,7 +12,6 @@ import type { TensorMemory } from "../../src/index.js";
 import { type MemoryFileSystem, memoryFileSystem, seededRandom } from "../../src/testing/index.js";
 import { FileServer } from "../support/file-server.js";
 import { closeMemory, openOn, SEED, withSeed } from "../support/oracle.js";
-import { tinyModelFiles } from "../support/tiny-model.js";
 
 const CHUNK_BYTES = 1000;
 const PATH = "/model.onnx";

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { AutoModelForCausalLM, env, type PreTrainedModel, Tensor } from "@huggingface/transformers";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type TinyFamily, tinyModelFiles } from "../../examples/transformers/tiny-model.js";
 import {
   createPastKeyValues,
   type PastKeyValues,
@@ -13,7 +14,6 @@ import {
 import type { TensorMemory } from "../../src/index.js";
 import { type MemoryFileSystem, memoryFileSystem, seededRandom } from "../../src/testing/index.js";
 import { closeMemory, openMemory, openOn } from "../support/oracle.js";
-import { type TinyFamily, tinyModelFiles } from "../support/tiny-model.js";
 
 const FAMILIES: readonly TinyFamily[] = ["llama", "gpt2"];
 const SEEDS = [1, 2, 3, 4, 5];

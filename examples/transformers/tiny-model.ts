@@ -1,7 +1,7 @@
 // A model directory for transformers.js, made from a seed: weights, configuration and a tokenizer whose
 // words are `t0`, `t1`, … It has the form of a Llama: grouped-query attention, lengths from the mask.
-import { buildDecoder } from "../../examples/chat/model/decoder.js";
-import { buildGroupedDecoder } from "../../examples/chat/model/grouped-decoder.js";
+import { buildDecoder } from "../chat/model/decoder.js";
+import { buildGroupedDecoder } from "../chat/model/grouped-decoder.js";
 
 const VOCABULARY = 256;
 const SIZES = { layers: 2, hidden: 64, heads: 4, vocabulary: VOCABULARY } as const;
