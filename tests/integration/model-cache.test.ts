@@ -164,6 +164,13 @@ describe("a download that was cut", () => {
     ["the file is another one by now", () => offer(7777, SEED + 1)],
     ["the file has another length by now", () => offer(2222, SEED + 1)],
     [
+      "the server gives another range",
+      () => {
+        server.mood.rangeShiftBytes = 100;
+        return contentOf(7777);
+      },
+    ],
+    [
       "the server has no ranges",
       () => {
         server.mood.hasRanges = false;

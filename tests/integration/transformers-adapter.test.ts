@@ -12,7 +12,12 @@ import {
   type PastKeyValuesOptions,
 } from "../../src/adapters/transformers.js";
 import type { TensorMemory } from "../../src/index.js";
-import { type MemoryFileSystem, memoryFileSystem, seededRandom } from "../../src/testing/index.js";
+import {
+  crashStates,
+  type MemoryFileSystem,
+  memoryFileSystem,
+  seededRandom,
+} from "../../src/testing/index.js";
 import { closeMemory, openMemory, openOn } from "../support/oracle.js";
 
 const FAMILIES: readonly TinyFamily[] = ["llama", "gpt2"];
@@ -107,6 +112,20 @@ async function bareChat(model: PreTrainedModel, seed: number): Promise<number[][
 
 function cacheOn(memory: TensorMemory, options: Partial<PastKeyValuesOptions> = {}): PastKeyValues {
   return createPastKeyValues(memory, { Tensor, fingerprint: "tiny@1", ...options });
+}
+
+/** The rows of each entry, head by head, of a cache between prepare and commit. */
+function rowsOf(cache: PastKeyValues): Map<string, Float32Array[]> {
+  return new Map(
+    Object.entries(cache).map(([key, { data, dims }]: [string, Tensor]) => {
+      const [, heads = 0, tokens = 0, headDim = 0] = dims;
+      const count = tokens * headDim;
+      const rows = Array.from({ length: heads }, (_, head) =>
+        (data as Float32Array).slice(head * count, (head + 1) * count),
+      );
+      return [key, rows];
+    }),
+  );
 }
 
 const KEYS = [0, 1].flatMap((layer) => [
@@ -430,6 +449,53 @@ describe("what was saved", () => {
     again.cancel();
     await again.dispose();
   });
+
+  it.each(["cache", "durable"] as const)(
+    "is of one save or of the other after a power cut in the second: %s",
+    async (mode) => {
+      const files = memoryFileSystem();
+      const memory = await openOn(files);
+      const model = await modelOf("llama", 5);
+      const cache = cacheOn(memory, { id: "chat" });
+      const [first, second] = promptsFor(5) as [number[], number[]];
+      const before = await answer(cache, model, first, 8);
+      expect(await cache.save({ mode })).toBe("stored");
+      const savedCount = files.operations.length;
+      const after = await answer(cache, model, [...before, ...second], 8);
+      await cache.prepare([...after, 0]);
+      const expected = rowsOf(cache);
+      cache.cancel();
+      expect(await cache.save({ mode })).toBe("stored");
+      const found = new Map<number, number>();
+      for (let length = savedCount; length <= files.operations.length; length += 3) {
+        for (const disk of crashStates(files.operations.slice(0, length))) {
+          const cut = memoryFileSystem();
+          for (const [path, bytes] of disk) cut.plant(path, bytes.slice());
+          const next = await openOn(cut);
+          const restored = cacheOn(next, { id: "chat" });
+          const count = await restored.prepare([...after, 0]);
+          const rows = rowsOf(restored);
+          for (const [key, heads] of rows) {
+            const whole = expected.get(key) ?? [];
+            expect(heads).toEqual(whole.map((row) => row.subarray(0, count * 16)));
+          }
+          found.set(count, (found.get(count) ?? 0) + 1);
+          restored.cancel();
+          await restored.dispose();
+          await closeMemory(next);
+        }
+      }
+      const stateCount = [...found.values()].reduce((sum, each) => sum + each, 0);
+      expect(stateCount).toBeGreaterThan(15);
+      const counts = [...found.keys()].sort((a, b) => a - b);
+      const known = [0, before.length - 1, after.length - 1];
+      expect(known).toEqual(expect.arrayContaining(counts));
+      expect(counts).toEqual(expect.arrayContaining(known.slice(1)));
+      // A durable save outlives every cut after it.
+      if (mode === "durable") expect(found.has(0)).toBe(false);
+      await cache.dispose();
+    },
+  );
 
   it("can be deleted", async () => {
     const files = memoryFileSystem();

@@ -12,6 +12,8 @@ export interface Mood {
   cutAfterBytes: number;
   hasRanges: boolean;
   hasVersions: boolean;
+  /** By how much the answer to a range begins too late. */
+  rangeShiftBytes: number;
 }
 
 export class FileServer {
@@ -20,6 +22,7 @@ export class FileServer {
     cutAfterBytes: Number.POSITIVE_INFINITY,
     hasRanges: true,
     hasVersions: true,
+    rangeShiftBytes: 0,
   };
   /** `METHOD PATH RANGE` of each request. */
   readonly requests: string[] = [];
@@ -60,7 +63,8 @@ export class FileServer {
       const digest = createHash("sha256").update(file).digest("hex");
       response.setHeader("ETag", `"${digest}"`);
     }
-    const first = Number(/^bytes=(\d+)-/.exec(range)?.[1] ?? 0);
+    const asked = Number(/^bytes=(\d+)-/.exec(range)?.[1] ?? 0);
+    const first = range === "" ? 0 : asked + this.mood.rangeShiftBytes;
     if (first >= file.byteLength && range !== "") {
       response.writeHead(416).end();
       return;
