@@ -80,27 +80,34 @@ export async function serve(config: InlineConfig): Promise<Site> {
   return { url, close: () => server.close() };
 }
 
-async function launchOn(directory: string): Promise<BrowserContext> {
+async function launchOn(directory: string, args: readonly string[]): Promise<BrowserContext> {
   const executablePath = findChromium();
   if (executablePath === undefined) throw new Error("no Chromium: run scripts/browser.mjs");
-  return chromium.launchPersistentContext(directory, { ...CHROMIUM_OPTIONS, executablePath });
+  return chromium.launchPersistentContext(directory, {
+    ...CHROMIUM_OPTIONS,
+    args: [...CHROMIUM_OPTIONS.args, ...args],
+    executablePath,
+  });
 }
 
 /** A browser profile on disk. What its pages complain about is kept in `complaints`. */
 export class Browser {
   readonly complaints: string[] = [];
   readonly #directory: string;
+  readonly #args: readonly string[];
   #context: BrowserContext;
 
-  private constructor(directory: string, context: BrowserContext) {
+  private constructor(directory: string, args: readonly string[], context: BrowserContext) {
     this.#directory = directory;
+    this.#args = args;
     this.#context = context;
   }
 
-  static async launch(): Promise<Browser> {
+  /** @param args More arguments for the browser. */
+  static async launch(args: readonly string[] = []): Promise<Browser> {
     // The default context keeps its storage in RAM, with a quota of its own.
     const directory = await mkdtemp(join(tmpdir(), "tierheap-browser-"));
-    return new Browser(directory, await launchOn(directory));
+    return new Browser(directory, args, await launchOn(directory, args));
   }
 
   async open(url: string): Promise<Page> {
@@ -136,7 +143,7 @@ export class Browser {
     const closed = new Promise((resolve) => this.#context.once("close", resolve));
     spawnSync("pkill", ["-KILL", "-f", this.#directory]);
     await closed;
-    this.#context = await launchOn(this.#directory);
+    this.#context = await launchOn(this.#directory, this.#args);
   }
 
   async close(): Promise<void> {
