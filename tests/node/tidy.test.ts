@@ -334,7 +334,7 @@ const RULES: readonly Rule[] = [
         tree,
         "src/",
         /^export (\*|(type )?\{.*\} from)|^\} from "[^"]*";? *\/\/ export/,
-        /^src\/(index|node|browser|codecs|policies|adapters\/ort|testing\/index)\.ts$/,
+        /^src\/(index|node|browser|codecs|policies|adapters\/(ort|safetensors(-node)?)|testing\/index)\.ts$/,
       ),
     canary: { "src/tier/index.ts": 'export * from "./tier.js";' },
   },
