@@ -13,7 +13,7 @@ import {
   type PoolStats,
   type TensorMemory,
 } from "tierheap";
-import type { OrtDecoderStats } from "tierheap/adapters/ort";
+import type { OrtDecoder, OrtDecoderStats } from "tierheap/adapters/ort";
 import { redisTier } from "tierheap/tiers/redis";
 import { type ChatState, Conversation } from "./conversation.js";
 import { openHeapDecoder } from "./heap-decoder.js";
@@ -337,7 +337,7 @@ export async function runChats(
     }
     progress.stop();
     const isInterrupted = visitsTaken < visits.length;
-    const chatsSaved = isInterrupted ? await saveChats(memory, store, chats) : 0;
+    const chatsSaved = isInterrupted ? await saveChats(memory, store, chats, decoder) : 0;
     const compaction = compactKv(memory);
     const stats = memory.stats();
     const report = memory.report();
@@ -413,15 +413,22 @@ async function saveChats(
   memory: TensorMemory,
   store: HeapKvStore,
   chats: readonly ChatState[],
+  decoder: OrtDecoder | null,
 ): Promise<number> {
   let savedCount = 0;
   for (const { chat, turn, cachedTokens } of chats) {
     if (turn === 0) continue;
+    const state = { chat, turn, tokens: cachedTokens };
     let isWhole = true;
-    for (const id of store.idsOf({ chat, turn, tokens: cachedTokens })) {
-      // What is swapped out is on disk already, and so is what was not touched since the last stop.
-      if (memory.tensor(id)?.isResident !== true) continue;
-      isWhole = (await memory.save(id, { mode: "durable" })) === "stored" && isWhole;
+    if (decoder !== null) {
+      const cache = await decoder.openCache({ id: store.idOf(state) });
+      isWhole = (await cache?.save({ mode: "durable" })) === "stored";
+    } else {
+      for (const id of store.idsOf(state)) {
+        // What is swapped out is on disk already, and so is what was not touched since the last stop.
+        if (memory.tensor(id)?.isResident !== true) continue;
+        isWhole = (await memory.save(id, { mode: "durable" })) === "stored" && isWhole;
+      }
     }
     if (isWhole) savedCount += 1;
   }
