@@ -37,12 +37,13 @@ export class ChatServer {
   constructor(options: ChatServerOptions) {
     this.#options = options;
     this.#http = createServer((request, response) => {
-      const work = this.#handle(request, response).catch((error: unknown) => {
-        options.onError(error);
-        response.destroy();
-      });
+      const work: Promise<void> = this.#handle(request, response)
+        .catch((error: unknown) => {
+          options.onError(error);
+          response.destroy();
+        })
+        .finally(() => this.#pending.delete(work));
       this.#pending.add(work);
-      void work.finally(() => this.#pending.delete(work));
     });
   }
 

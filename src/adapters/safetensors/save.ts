@@ -6,7 +6,7 @@ import { Tensor } from "../../memory/tensor.js";
 import type { TensorMemory } from "../../tensor-memory.js";
 import { describe } from "../../types.js";
 import { privateCopy } from "../../util/private-bytes.js";
-import { bitsOf, formatDtypeOf } from "./dtypes.js";
+import { formatDtypeOf, rankOf } from "./dtypes.js";
 import {
   checkMetadata,
   checkName,
@@ -62,10 +62,9 @@ function checkSaved(memory: TensorMemory, saved: SavedTensor): CheckedTensor {
   return { name, dtype: dtype as string, shape: [...(shape as number[])], byteLength, tensor };
 }
 
-/** Longer elements first, so that each tensor lies at a multiple of its element; then by name. */
+/** By the order of element types, so that each tensor lies at a multiple of its element; then by name. */
 function compareSaved(one: CheckedTensor, other: CheckedTensor): number {
-  const bits = (bitsOf(other.dtype) ?? 0) - (bitsOf(one.dtype) ?? 0);
-  return bits || (one.name < other.name ? -1 : 1);
+  return rankOf(one.dtype) - rankOf(other.dtype) || (one.name < other.name ? -1 : 1);
 }
 
 async function pinForReading(
