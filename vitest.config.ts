@@ -15,6 +15,10 @@ export default defineConfig({
         find: /^tierheap\/adapters\/transformers$/,
         replacement: path("./src/adapters/transformers.ts"),
       },
+      {
+        find: /^tierheap\/adapters\/safetensors$/,
+        replacement: path("./src/adapters/safetensors-node.ts"),
+      },
       { find: /^tierheap\/testing$/, replacement: path("./src/testing/index.ts") },
     ],
   },
