@@ -42,17 +42,41 @@ describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""
 
   const suites: readonly [string, () => RedisTierOptions][] = [
     ["over a socket", () => ({ socketPath: server.socketPath, prefix: nextPrefix() })],
-    ["over TCP, in short chunks", () => ({ url: server.url, prefix: "a*b[c]", chunkBytes: 1024 })],
+    [
+      "over TCP, in short chunks",
+      () => ({
+        url: `redis://127.0.0.1:${suiteProxy.port}`,
+        prefix: "a*b[c]",
+        chunkBytes: 1024,
+        timeoutMs: TIMEOUT_MS,
+      }),
+    ],
   ];
+  let suiteProxy: FaultyProxy;
+  beforeAll(async () => {
+    suiteProxy = await startProxy(server.port, 3 * TIMEOUT_MS);
+  });
+  afterAll(async () => {
+    await suiteProxy.stop();
+  });
   for (const [name, makeOptions] of suites) {
     describe(`Tier: Redis ${name}`, () => {
       const make = async ({ capacityBytes }: { capacityBytes: number }): Promise<TierFixture> => {
         await server.ask("FLUSHALL");
         const options = makeOptions();
         const again = () => tierOn(options, capacityBytes);
-        return { tier: again(), reopened: async () => again(), dispose: async () => {} };
+        const failDeletions = (isFailing: boolean) => {
+          suiteProxy.fault = isFailing ? "hang" : "none";
+        };
+        return {
+          tier: again(),
+          reopened: async () => again(),
+          ...("url" in options ? { failDeletions } : {}),
+          dispose: async () => {},
+        };
       };
-      for (const { name: each, skip, run } of tierConformance(make)) {
+      const lacks = name.includes("socket") ? { failures: "no proxy is between" } : {};
+      for (const { name: each, skip, run } of tierConformance(make, lacks)) {
         if (skip === undefined) it(each, run);
         else it.skip(`${each} (${skip})`, () => {});
       }
@@ -311,6 +335,45 @@ describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""
         expect(versions).toEqual(keys.map(() => 1));
       }
       expect(givenUpCount).toBe(10);
+      await tier.close();
+    });
+
+    it("undoes nothing by what was given up and comes late", async () => {
+      const prefix = nextPrefix();
+      const options = { prefix, timeoutMs: TIMEOUT_MS, chunkBytes: 1024 };
+      const tier = await open({ ...options, url: `redis://127.0.0.1:${proxy.port}` });
+      const direct = await open({ url: server.url, prefix, chunkBytes: 1024 });
+      const begun = async (key: number, version: number) => {
+        const writer = await tier.begin(keyOf(key), 3000, SWAPPED);
+        if (writer === "no-space") throw new Error("no room");
+        await writer.write(objectOf(key, version, 3000));
+        return writer;
+      };
+      const before = proxy.counts.late;
+      for (let key = 1; key <= 2; key++) await put(tier, key, objectOf(key, 1, 3000));
+      const commits = await Promise.all([begun(2, 2), begun(3, 2)]);
+      // A deletion and two commits are on their way when their deadline comes.
+      proxy.fault = "late";
+      const late = [
+        tier.delete(keyOf(1)),
+        ...commits.map((writer) => writer.commit({ durable: false })),
+      ];
+      const outcomes = await Promise.allSettled(late);
+      expect(outcomes.map(({ status }) => status)).toEqual(Array(3).fill("rejected"));
+      proxy.fault = "none";
+      // What is acknowledged now counts: new objects under two keys, and that there is none.
+      expect(await put(tier, 1, objectOf(1, 3, 3000))).toBe("stored");
+      expect(await put(tier, 2, objectOf(2, 3, 3000))).toBe("stored");
+      await tier.delete(keyOf(3));
+      const all = () => Promise.all([1, 2, 3].map((key) => versionAt(direct, key)));
+      expect(await all()).toEqual([3, 3, 0]);
+      await systemClock.sleep(6 * TIMEOUT_MS);
+      expect(proxy.counts.late - before).toBeGreaterThanOrEqual(3);
+      expect(await all()).toEqual([3, 3, 0]);
+      const keys: string[] = [];
+      for await (const key of tier.list()) keys.push(key);
+      expect(keys.sort()).toEqual([keyOf(1), keyOf(2)]);
+      await direct.close();
       await tier.close();
     });
 
