@@ -103,7 +103,8 @@ export class ObjectTable {
   }
 }
 
-function isThere({ held, isCondemned }: StackObject): boolean {
+/** Whether an object can be found. */
+export function isThere({ held, isCondemned }: StackObject): boolean {
   return held !== 0 && !isCondemned;
 }
 

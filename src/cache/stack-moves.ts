@@ -128,6 +128,12 @@ export class StackMoves {
     return null;
   }
 
+  /** Before an object is looked for. @throws {TierError} Its deletion fails still. */
+  async makeUpFor(object: StackObject): Promise<void> {
+    const failure = object.isCondemned ? await this.bury(object) : null;
+    if (failure !== null) throw failure;
+  }
+
   /** Tries the deletions again that levels could not be told of, in the background. */
   retryDeletions(): void {
     for (const object of this.#objects.unburied) {

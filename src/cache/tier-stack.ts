@@ -22,7 +22,7 @@ import type { BreakerOptions } from "./circuit-breaker.js";
 import { DeletionLog } from "./deletion-log.js";
 import { LevelOpening } from "./level-opening.js";
 import type { ObjectMover } from "./object-mover.js";
-import { keepsPromise, ObjectTable } from "./object-table.js";
+import { isThere, keepsPromise, ObjectTable } from "./object-table.js";
 import { StackMoves } from "./stack-moves.js";
 import { isTierFailure, type LevelStats, type StackObject, TierLevel } from "./tier-level.js";
 import type { TierManager } from "./tier-manager.js";
@@ -137,8 +137,6 @@ export class TierStack implements Tier {
     this.#checkOpen();
     const object = await this.#objects.use(key);
     try {
-      // If it fails again, what is committed above counts, and what is below is older.
-      if (object.isCondemned) await this.#moves.bury(object);
       const begun = await this.#beginSomewhere(object, byteLength, hints);
       if (begun === "no-space") {
         this.#counters.noSpaceCount += 1;
@@ -160,8 +158,7 @@ export class TierStack implements Tier {
     this.#counters.openReadCount += 1;
     const object = await this.#objects.use(key);
     try {
-      const failure = object.isCondemned ? await this.#moves.bury(object) : null;
-      if (failure !== null) throw failure;
+      await this.#moves.makeUpFor(object);
       const found = await this.#find(object, 0);
       if (found !== null) return this.#reader(object, found.level, found.reader);
       this.#absentCount += 1;
@@ -186,7 +183,7 @@ export class TierStack implements Tier {
     this.#checkOpen();
     const object = await this.#objects.use(key);
     try {
-      const existed = object.held !== 0 && !object.isCondemned;
+      const existed = isThere(object);
       const failure = await this.#moves.bury(object);
       if (failure !== null) throw failure;
       this.#counters.deleteCount += 1;

@@ -3,7 +3,7 @@
 // An object is a commit record and chunks, all with the same hash tag, so that a cluster keeps them on
 // one server. The commit record is written last and names the generation of its chunks: what was cut off
 // before is invisible. A prefix belongs to one memory at a time. Format: redis-frames.ts.
-import { MisuseError, TierError } from "../errors.js";
+import { TierError } from "../errors.js";
 import type { Random } from "../random.js";
 import type { PrivateBytes } from "../util/private-bytes.js";
 import { FailedDeletions } from "./failed-deletions.js";
@@ -20,6 +20,7 @@ import {
 } from "./redis-frames.js";
 import { type RedisArgument, RedisLink, type RedisPlace } from "./redis-link.js";
 import { RedisNames } from "./redis-names.js";
+import { checkRedisOptions } from "./redis-options.js";
 import { removeRecord, replaceRecord, SCRIPT_KEY_COUNT_MAX } from "./redis-scripts.js";
 import type {
   ObjectHints,
@@ -52,7 +53,7 @@ export interface RedisTierOptions extends RedisPlace {
 
 /** As a memory's `remote` option. Needs the package `ioredis`, which is loaded when the tier is opened. */
 export function redisTier(options: RedisTierOptions): TierFactory {
-  checkOptions(options);
+  checkRedisOptions(options);
   return ({ capacityBytes, clock, random }) => {
     const { name = "remote", timeoutMs = TIMEOUT_MS } = options;
     const link = new RedisLink(name, options, timeoutMs, clock);
@@ -460,25 +461,5 @@ class RedisTier implements Tier {
 
   #checkOpen(): void {
     if (!this.#isOpen) throw new TierError("closed", this.name, "the tier is closed");
-  }
-}
-
-function checkOptions(options: RedisTierOptions): void {
-  const { url, socketPath, nodes, prefix, timeoutMs, ttlMs, chunkBytes } = options;
-  const isWithin = (value: number | undefined, least: number, most: number) =>
-    value === undefined || (Number.isSafeInteger(value) && value >= least && value <= most);
-  const placeCount = [url, socketPath, nodes].filter((place) => place !== undefined).length;
-  if (placeCount !== 1) throw new MisuseError("bad-option", "give one of url, socketPath, nodes");
-  if (nodes?.length === 0) throw new MisuseError("bad-option", "a cluster has at least one node");
-  // A brace in it would be taken for the hash tag.
-  if (prefix !== undefined && !/^[^{}\s]{1,200}$/.test(prefix)) {
-    throw new MisuseError("bad-option", "prefix has 1 to 200 characters, no braces and no blanks");
-  }
-  if (
-    !isWithin(timeoutMs, 1, 600_000) ||
-    !isWithin(ttlMs, 1, Number.MAX_SAFE_INTEGER / 2) ||
-    !isWithin(chunkBytes, 1024, 2 ** 24)
-  ) {
-    throw new MisuseError("bad-option", "timeoutMs, ttlMs or chunkBytes is out of range");
   }
 }

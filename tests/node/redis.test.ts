@@ -321,7 +321,7 @@ describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""
     it("gives nobody the reply to a call that was given up", async () => {
       const url = `redis://127.0.0.1:${proxy.port}`;
       proxy.fault = "none";
-      const tier = await open({ url, prefix: nextPrefix(), timeoutMs: 60, chunkBytes: 1024 });
+      const tier = await open({ url, prefix: nextPrefix(), timeoutMs: 150, chunkBytes: 1024 });
       for (let key = 1; key <= 8; key++) await put(tier, key, objectOf(key, 1, 3000));
       let givenUpCount = 0;
       for (let round = 0; round < 10; round++) {
