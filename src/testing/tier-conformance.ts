@@ -16,7 +16,7 @@ export interface TierFixture {
    * From now on, whatever a deletion needs of the storage fails; or works again. Left out where
    * `lacks.failures` says why.
    */
-  failDeletions?(isFailing: boolean): void;
+  failDeletions?(isFailing: boolean): void | Promise<void>;
   /** Another tier over the same storage, not opened yet; called after `tier` was closed. */
   reopened(): Promise<Tier>;
   /** Removes the storage. */
@@ -362,7 +362,7 @@ export function tierConformance(
   /** Tries to delete A while that must fail. */
   const failToDelete = async (tier: Tier, fixture: TierFixture): Promise<void> => {
     assert(fixture.failDeletions !== undefined, "the fixture cannot make deletions fail");
-    fixture.failDeletions(true);
+    await fixture.failDeletions(true);
     await assertRejects(() => tier.delete(KEY_A), ["io", "timeout"], "delete");
   };
 
@@ -375,7 +375,7 @@ export function tierConformance(
       // It may be missing, or the question may fail.
       const found = await load(tier, KEY_A).catch(() => null);
       assertEqual(found, null, "the object while its deletion fails");
-      fixture.failDeletions?.(false);
+      await fixture.failDeletions?.(false);
       assertEqual(await keysOf(tier), "b", "list");
       await assertHolds(tier, KEY_A, null, "the object once deletions work");
       await assertHolds(tier, KEY_B, pattern(10, 2), "the other object");
@@ -389,7 +389,7 @@ export function tierConformance(
     async (tier, fixture) => {
       await store(tier, KEY_A, pattern(300, 1), true);
       await failToDelete(tier, fixture);
-      fixture.failDeletions?.(false);
+      await fixture.failDeletions?.(false);
       await store(tier, KEY_A, pattern(200, 2), true);
       await assertHolds(tier, KEY_A, pattern(200, 2), "the object stored after it");
       assertEqual(await keysOf(tier), "a", "list");
@@ -408,7 +408,7 @@ export function tierConformance(
     async (tier, fixture) => {
       await store(tier, KEY_A, pattern(300, 1), true);
       await failToDelete(tier, fixture);
-      fixture.failDeletions?.(false);
+      await fixture.failDeletions?.(false);
       await tier.close();
       const again = await fixture.reopened();
       await again.open();

@@ -9,7 +9,13 @@ import { type RedisTierOptions, redisTier } from "../../src/tier/redis.js";
 import type { Tier } from "../../src/tier/tier.js";
 import { type FaultyProxy, type ProxyFault, startProxy } from "../support/faulty-proxy.js";
 import { closeMemory, openMemory } from "../support/oracle.js";
-import { freePort, NO_REDIS, type RedisServer, startRedis } from "../support/redis-server.js";
+import {
+  freePort,
+  NO_REDIS,
+  type RedisServer,
+  startCluster,
+  startRedis,
+} from "../support/redis-server.js";
 import { keyOf, objectOf, put, SWAPPED, versionAt } from "../support/stacks.js";
 
 const MIB = 2 ** 20;
@@ -96,32 +102,56 @@ describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""
     await tier.close();
   });
 
-  it("works on a cluster", async () => {
-    const node = await startRedis([
-      "--cluster-enabled",
-      "yes",
-      "--cluster-announce-ip",
-      "127.0.0.1",
-    ]);
-    try {
-      await node.ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383");
-      for (let attempt = 0; attempt < 100; attempt++) {
-        if ((await node.ask("CLUSTER", "INFO")).includes("cluster_state:ok")) break;
-        await systemClock.sleep(50);
-      }
-      const nodes = [{ host: "127.0.0.1", port: node.port }];
-      const tier = await open({ nodes, chunkBytes: 1024 });
-      for (let key = 0; key < 20; key++) await put(tier, key, objectOf(key, 1, 3000));
-      for (let key = 0; key < 20; key++) expect(await versionAt(tier, key)).toBe(1);
-      await tier.close();
-      const again = await open({ nodes });
-      expect(again.stats().objectCount).toBe(20);
-      expect(await again.delete(keyOf(3))).toBe(true);
-      expect(await versionAt(again, 3)).toBe(0);
-      await again.close();
-    } finally {
-      await node.stop();
+  describe("on a cluster of three servers", () => {
+    let cluster: Awaited<ReturnType<typeof startCluster>>;
+    beforeAll(async () => {
+      cluster = await startCluster(3);
+    }, 60_000);
+    afterAll(async () => {
+      await cluster.stop();
+    });
+    const everywhere = (...words: readonly string[]) =>
+      Promise.all(cluster.nodes.map((node) => node.ask(...words)));
+    const places = () => cluster.nodes.map(({ port }) => ({ host: "127.0.0.1", port }));
+
+    const make = async ({ capacityBytes }: { capacityBytes: number }): Promise<TierFixture> => {
+      await everywhere("FLUSHALL");
+      const options = { nodes: places().slice(0, 1), chunkBytes: 4096, timeoutMs: 2 * TIMEOUT_MS };
+      const again = () => tierOn(options, capacityBytes);
+      return {
+        tier: again(),
+        reopened: async () => again(),
+        failDeletions: async (isFailing) => {
+          if (isFailing) await everywhere("CLIENT", "PAUSE", "60000", "WRITE");
+          else await everywhere("CLIENT", "UNPAUSE");
+        },
+        dispose: async () => {},
+      };
+    };
+    for (const { name, skip, run } of tierConformance(make)) {
+      if (skip === undefined) it(name, run);
+      else it.skip(`${name} (${skip})`, () => {});
     }
+
+    it("spreads objects over the servers, and asks the right one", async () => {
+      await everywhere("FLUSHALL");
+      const count = 60;
+      const tier = await open({ nodes: places(), chunkBytes: 1024 });
+      for (let key = 0; key < count; key++) await put(tier, key, objectOf(key, 1, 3000));
+      const sizes = (await everywhere("DBSIZE")).map((reply) => Number(reply.slice(1)));
+      // A commit record and three chunks each; no server has few of them.
+      expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(4 * count);
+      expect(Math.min(...sizes)).toBeGreaterThan((4 * count) / 10);
+      for (let key = 0; key < count; key++) expect(await versionAt(tier, key)).toBe(1);
+      const redirects = await everywhere("INFO", "errorstats");
+      expect(redirects.join("")).not.toContain("MOVED");
+      await tier.close();
+      const again = await open({ nodes: places().slice(2) });
+      expect(again.stats().objectCount).toBe(count);
+      for (let key = 0; key < count; key++) expect(await again.delete(keyOf(key))).toBe(true);
+      expect(await everywhere("DBSIZE")).toEqual([":0\r\n", ":0\r\n", ":0\r\n"]);
+      await again.close();
+    });
   });
 
   it("lets the server drop what has expired", async () => {
