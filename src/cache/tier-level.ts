@@ -19,6 +19,10 @@ export interface StackObject {
   held: number;
   /** A bit for each level that may hold an older object under its key. */
   stale: number;
+  /** Of `stale`, the levels for which a log may hold the deletion: see INV-STACK-5. */
+  buried: number;
+  /** Its deletion has failed and is written down nowhere: it is neither read nor listed. */
+  isCondemned: boolean;
   /** Open readers and writers: it stays where it is. */
   userCount: number;
   /** A move or a deletion under way. Never rejects. */

@@ -100,7 +100,14 @@ export interface Tier {
   begin(key: TierKey, byteLength: number, hints?: ObjectHints): Promise<TierWriter | "no-space">;
   /** @returns null when there is no object of that key. @throws {TierError} `io`, `busy`, `closed`. */
   openRead(key: TierKey): Promise<TierReader | null>;
-  /** @returns Whether there was an object. @throws {TierError} `io`, `closed`. */
+  /**
+   * Deletes an object for good: whatever comes of the call, this tier does not find the object again.
+   *
+   * @returns Whether there was an object.
+   * @throws {TierError} `io`, `closed`. After `io` the key has nothing to read, or reading it fails, until
+   *   the deletion has been made up for: with the next use of the key, or at the latest when the tier is
+   *   closed. What is stored under the key meanwhile counts.
+   */
   delete(key: TierKey): Promise<boolean>;
   /** Takes a damaged object out of the way without destroying it. @throws {TierError} `io`. */
   quarantine(key: TierKey): Promise<void>;

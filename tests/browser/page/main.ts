@@ -25,6 +25,19 @@ function deleteDatabase(name: string): Promise<void> {
   });
 }
 
+const deleteRow = IDBObjectStore.prototype.delete;
+
+/** Makes the browser abort every transaction that deletes a row. */
+function abortDeletions(isFailing: boolean): void {
+  IDBObjectStore.prototype.delete = isFailing
+    ? function abort(this: IDBObjectStore, key) {
+        const request = deleteRow.call(this, key);
+        this.transaction.abort();
+        return request;
+      }
+    : deleteRow;
+}
+
 async function indexedDbFixture(options: { readonly capacityBytes: number }): Promise<TierFixture> {
   databaseCount += 1;
   const database = `conformance-${databaseCount}`;
@@ -32,7 +45,11 @@ async function indexedDbFixture(options: { readonly capacityBytes: number }): Pr
   return {
     tier: open(),
     reopened: async () => open(),
-    dispose: () => deleteDatabase(database),
+    failDeletions: abortDeletions,
+    dispose: async () => {
+      abortDeletions(false);
+      await deleteDatabase(database);
+    },
   };
 }
 
