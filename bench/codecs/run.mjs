@@ -22,6 +22,7 @@ const SECTIONS = [
   "rate",
   "adaptive",
   "spill",
+  "workers",
 ];
 
 const { values: options } = parseArgs({

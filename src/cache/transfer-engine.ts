@@ -5,6 +5,7 @@
 // hashed while the tier has the other. Reads: the same, and the caller publishes nothing until `read`
 // has said "intact".
 import type { Clock } from "../clock.js";
+import type { CodecWorkersStats } from "../codec/codec.js";
 import type { Hasher } from "../core/hash-stream.js";
 import { TierError } from "../errors.js";
 import {
@@ -24,6 +25,7 @@ import { privateBytes, privatePart } from "../util/private-bytes.js";
 import { CodecGate } from "./codec-gate.js";
 import type { CodecStats } from "./codec-meter.js";
 import type { Coding } from "./coding.js";
+import { plainSink, type Sink } from "./decoding.js";
 import type { EncodedRecord, RecordCoder } from "./record-coder.js";
 import type { BytesAt, Staging, StagingBuffer } from "./staging.js";
 
@@ -98,6 +100,17 @@ export class TransferEngine {
 
   codecStats(): CodecStats[] {
     return this.#coder?.stats() ?? [];
+  }
+
+  /** null: the thread of the caller codes alone. */
+  codecWorkersStats(): CodecWorkersStats | null {
+    return this.#coder?.workersStats() ?? null;
+  }
+
+  /** Closes the tier; no transfer is under way. @throws {TierError} `io`. */
+  async close(): Promise<void> {
+    await this.#coder?.close();
+    await this.tier.close();
   }
 
   /**
@@ -235,7 +248,7 @@ export class TransferEngine {
   ): Promise<WriteOutcome> {
     const coder = coding === null ? null : this.#coder;
     // What a codec takes to load is no part of what coding costs.
-    await coder?.codec.load().catch(() => null);
+    await coder?.load(header.rawBytes);
     const startMs = this.#clock.monotonicMs();
     const encoded =
       coder === null || coding === null ? null : await coder.encode(header, source, coding);
@@ -289,7 +302,7 @@ export class TransferEngine {
     writer: TierWriter,
     buffer: StagingBuffer,
     header: RecordHeader,
-    pieces: Iterable<Uint8Array>,
+    pieces: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
     isStale: () => boolean,
   ): Promise<"stored" | "no-space" | "vetoed"> {
     const hash = this.#hasher.open();
@@ -313,7 +326,7 @@ export class TransferEngine {
       filled = headerBytes.byteLength;
       hash.update(headerBytes);
       let leftBytes = header.storedBytes;
-      for (const piece of pieces) {
+      for await (const piece of pieces) {
         leftBytes -= piece.byteLength;
         // Parts that are encoded again become longer or shorter only if they were written meanwhile.
         if (leftBytes < 0) return "vetoed";
@@ -376,19 +389,20 @@ export class TransferEngine {
           if (chunk[index] !== expected[index]) return "damaged";
         }
         hash.update(chunk.subarray(0, storedEnd));
-        if (sink?.push(chunk.subarray(headerEnd, storedEnd)) === false) return "damaged";
+        if ((await sink?.push(chunk.subarray(headerEnd, storedEnd))) === false) return "damaged";
         if (storedEnd < chunk.byteLength) {
           trailer.set(chunk.subarray(storedEnd), offset + storedEnd - endOffset);
         }
         offset += chunk.byteLength;
       }
-      if (sink?.isWhole === false) return "damaged";
+      if ((await sink?.end()) === false) return "damaged";
       const digest = hash.end();
       return digest.every((byte, index) => byte === trailer[index]) ? "intact" : "damaged";
     } finally {
       hash.discard();
-      // The buffer is the tier's until then.
+      // The buffer is the tier's until then, and the block a worker's.
       await next?.reading.catch(() => {});
+      await sink?.leave();
     }
   }
 
@@ -397,15 +411,7 @@ export class TransferEngine {
     if (header.codecId !== CODEC_RAW && this.#coder !== null) {
       return this.#coder.decode(header, room, target);
     }
-    let offset = 0;
-    return {
-      push: (bytes) => {
-        target(offset, bytes.byteLength).set(bytes);
-        offset += bytes.byteLength;
-        return true;
-      },
-      isWhole: true,
-    };
+    return plainSink(target);
   }
 
   async #peekKey(key: TierKey, copy: CopyName | null): Promise<PeekOutcome> {
@@ -485,14 +491,6 @@ export class TransferEngine {
 
 /** Least length of a staging buffer: the longest header fits into a half. */
 export const CHUNK_BYTES_MIN = 2 * HEADER_BYTES_MAX;
-
-/** Takes stored bytes in order. */
-interface Sink {
-  /** @returns false when the bytes are malformed. */
-  push(bytes: Uint8Array): boolean;
-  /** Whether the bytes made the whole tensor. */
-  readonly isWhole: boolean;
-}
 
 /** A tensor's bytes as they are. */
 function* piecesOf(source: BytesAt, byteLength: number): Generator<Uint8Array> {

@@ -41,6 +41,8 @@ export interface UnitCoder {
   encode(part: TensorPart): EncodedPart;
   /** Bytes of the unit that begins with this head, or null if it is malformed or too long. */
   unitBytes(head: Uint8Array): number | null;
+  /** Bytes of the part that the unit with this head stands for, as the head says; null if it says nonsense. */
+  rawBytes(head: Uint8Array): number | null;
   /**
    * Decodes a unit to the start of `target`, which may be longer than the part.
    *
@@ -52,6 +54,90 @@ export interface UnitCoder {
     dtype: Dtype,
     target: Uint8Array,
   ): { readonly codec: string; readonly byteLength: number } | null;
+}
+
+/** What coding one part gave, without its bytes. */
+export interface CodedPart extends Omit<EncodedPart, "bytes"> {
+  /** Encoded: of the unit. Decoded: of the part. */
+  readonly byteLength: number;
+  readonly durationMs: number;
+}
+
+/** What a worker made of several parts, in their order. */
+export interface CodedParts {
+  /** All of them, one behind the other; empty when they were decoded in place. Valid until {@link release}. */
+  readonly bytes: Uint8Array;
+  readonly parts: readonly CodedPart[];
+  /** Gives the worker its room back. Harmless when called again. */
+  release(): void;
+}
+
+/** Several parts of a tensor, to be encoded by a worker: cut as {@link UnitCoder.partBytes} says. */
+export type EncodeJob = TensorPart;
+
+/** Several units, to be decoded by a worker. */
+export interface DecodeJob {
+  /** Units one behind the other. */
+  readonly bytes: Uint8Array;
+  readonly dtype: Dtype;
+  /** Bytes of all parts together. */
+  readonly rawBytes: number;
+  /** Of that length. Shared memory is decoded into; otherwise the parts come back. */
+  readonly target: Uint8Array;
+}
+
+/** What coding workers have done. */
+export interface CodecWorkersStats {
+  /** Workers that run now. */
+  readonly workerCount: number;
+  /** Jobs that they have done since the memory was created. */
+  readonly jobCount: number;
+  /** Workers that ended by themselves, or did not answer; their jobs were done by the caller's thread. */
+  readonly failureCount: number;
+}
+
+/**
+ * A worker of Node's `worker_threads` or of a browser, as far as it matters here: it runs the script that
+ * the package exports as `tierheap/codec-worker`.
+ */
+export interface PlatformWorker {
+  postMessage(message: unknown, transfer: ArrayBuffer[]): void;
+  terminate(): unknown;
+  /** Of Node's. */
+  on?(event: string, listener: (value: unknown) => void): unknown;
+  /** Of Node's: whether it keeps the process alive. */
+  ref?(): void;
+  unref?(): void;
+  /** Of a browser's. */
+  addEventListener?(type: string, listener: (event: { readonly data?: unknown }) => void): void;
+}
+
+/** Seam: starts a coding worker. What it throws means that there will be none. */
+export type StartCodecWorker = () => PlatformWorker;
+
+/** Threads that code beside the caller's. */
+export interface CodecWorkers {
+  /** Most bytes of the original in a job. */
+  readonly jobBytesMax: number;
+  /** Most bytes of its units: a little more. */
+  readonly jobUnitBytesMax: number;
+  /** Jobs that one transfer may have given and not taken back. */
+  readonly windowCount: number;
+  /** Resolves once there is one that can work, or none will. Never rejects. */
+  load(): Promise<void>;
+  /**
+   * Gives a job to a worker. Its bytes are copied, unless they are shared: those stand still until the promise
+   * settles, or nothing useful comes of it.
+   *
+   * @returns Null if none has room. Otherwise what was made of it, in time, or null if nothing was: the
+   *   worker has ended or the parts are malformed, and it is for the caller to find out.
+   */
+  tryEncode(job: EncodeJob): Promise<CodedParts | null> | null;
+  /** As {@link tryEncode}. The target is not written any more once the promise has settled. */
+  tryDecode(job: DecodeJob): Promise<CodedParts | null> | null;
+  stats(): CodecWorkersStats;
+  /** Ends them. Jobs under way come to nothing. */
+  close(): Promise<void>;
 }
 
 export interface Codec {
@@ -68,4 +154,6 @@ export interface Codec {
    * @throws {OutOfMemoryError} The platform has no room for the workspace.
    */
   load(): Promise<UnitCoder>;
+  /** Workers, or null: all coding is done by the caller's thread. Loads what is needed, once. */
+  loadWorkers(): Promise<CodecWorkers | null>;
 }

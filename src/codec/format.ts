@@ -250,6 +250,12 @@ export function unitBytesOf(head: Uint8Array): number | null {
   return isUnit ? HEADER_BYTES + view.getUint32(56, true) : null;
 }
 
+/** Bytes of the original, as the header of a unit says. Checks nothing. */
+export function originalBytesOf(head: Uint8Array): number {
+  const view = new DataView(head.buffer, head.byteOffset, HEADER_BYTES);
+  return Number(view.getBigUint64(24, true));
+}
+
 /**
  * Reads a header and checks that everything in it fits, and that the unit has its length.
  *

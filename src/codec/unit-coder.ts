@@ -1,11 +1,11 @@
 // Writes and reads the units of records: one part of a tensor at a time, in a workspace of fixed size.
 import type { MemoryFactory } from "../core/linear-memory.js";
-import type { WasmSource } from "../core/wasm-modules.js";
+import type { WasmSource } from "../core/module-instance.js";
 import { CorruptionError } from "../errors.js";
 import { type Dtype, dtypeTraits } from "../types.js";
 import { AdaptiveCompressor } from "./adaptive-compressor.js";
 import type { EncodedPart, TensorPart, UnitCoder } from "./codec.js";
-import { HEADER_BYTES, parseUnit, unitBytesOf } from "./format.js";
+import { HEADER_BYTES, originalBytesOf, parseUnit, unitBytesOf } from "./format.js";
 import { PAGE_ROWS } from "./unit-header.js";
 
 /** Values of a part: with padding, they fit the workspace. */
@@ -73,6 +73,11 @@ class Coder implements UnitCoder {
   unitBytes(head: Uint8Array): number | null {
     const byteLength = unitBytesOf(head);
     return byteLength !== null && byteLength <= this.#unitBytesMax ? byteLength : null;
+  }
+
+  rawBytes(head: Uint8Array): number | null {
+    const byteLength = originalBytesOf(head);
+    return byteLength >= 1 && byteLength <= this.#partBytesMax ? byteLength : null;
   }
 
   decode(

@@ -24,6 +24,13 @@ export interface CodecOptions {
   readonly kinds?: Partial<Record<TensorKind, CodecRule>> | undefined;
   /** For all tensors with a tag, a layer's for example; before the kind's. */
   readonly tags?: Readonly<Record<string, CodecRule>> | undefined;
+  /**
+   * Workers that encode and decode what moves between RAM and the tiers, 0 to 16, so that the caller's thread is not
+   * held up: each takes under 3 MiB of `budgets.ram` from the start, and is started when a tensor of at least
+   * 256 KiB is first coded. `"auto"`: one less than the machine has cores, at most 4; none with `budgets.ram`
+   * below 64 MiB, or with a named profile. Default: `"auto"`.
+   */
+  readonly workers?: number | "auto" | undefined;
 }
 
 /** The rules, checked. */
@@ -31,11 +38,12 @@ export interface CodecRules {
   readonly otherwise: CodecRule;
   readonly kinds: ReadonlyMap<TensorKind, CodecRule>;
   readonly tags: ReadonlyMap<string, CodecRule>;
+  readonly workers: number | "auto";
 }
 
 /** @throws {MisuseError} `bad-option`, `bad-kind`. */
 export function checkCodecOptions(options: unknown, hasWarm: boolean): CodecRules {
-  const given = checkObject(options ?? {}, "codecs", ["default", "kinds", "tags"]);
+  const given = checkObject(options ?? {}, "codecs", ["default", "kinds", "tags", "workers"]);
   const otherwise = checkRule(
     given["default"] ?? (hasWarm ? "lossless" : "auto"),
     "codecs.default",
@@ -56,7 +64,13 @@ export function checkCodecOptions(options: unknown, hasWarm: boolean): CodecRule
   )) {
     tags.set(tag, checkRule(rule, `codecs.tags.${tag}`));
   }
-  return { otherwise, kinds, tags };
+  return { otherwise, kinds, tags, workers: checkWorkers(given["workers"] ?? "auto") };
+}
+
+function checkWorkers(count: unknown): number | "auto" {
+  const isCount = Number.isInteger(count) && (count as number) >= 0 && (count as number) <= 16;
+  if (count === "auto" || isCount) return count as number | "auto";
+  throw new MisuseError("bad-option", `codecs.workers ${describe(count)} is not from 0 to 16`);
 }
 
 /** A tensor's own error budget, or null if it has none. @throws {MisuseError} `bad-option`. */

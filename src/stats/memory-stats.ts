@@ -9,6 +9,7 @@ import type { PressureWatchStats } from "../cache/pressure-watch.js";
 import type { SharingStats } from "../cache/shared-tensors.js";
 import type { SwapperStats } from "../cache/swapper-stats.js";
 import type { LevelStats } from "../cache/tier-level.js";
+import type { CodecWorkersStats } from "../codec/codec.js";
 import type { LockCounters } from "../core/lanes.js";
 import type { ArenaShelfStats } from "../memory/arena-shelf.js";
 import type { BudgetStats } from "../memory/budget.js";
@@ -39,6 +40,8 @@ export interface MemoryStats {
   readonly tiers: readonly LevelStats[];
   /** What was written in which codec, most bytes first; nothing without codecs. */
   readonly codecs: readonly CodecStats[];
+  /** null: no workers code; or none has been needed yet. */
+  readonly codecWorkers: CodecWorkersStats | null;
   readonly policy: string;
   readonly leaks: LeakStats;
   /** null without debug mode. */
@@ -62,7 +65,10 @@ export interface StatsSources {
   readonly sharing: { stats(): SharingStats };
   readonly watch: { stats(): PressureWatchStats };
   readonly tier: { readonly name: string; stats(): TierStats };
-  readonly engine: { codecStats(): CodecStats[] };
+  readonly engine: {
+    codecStats(): CodecStats[];
+    codecWorkersStats(): CodecWorkersStats | null;
+  };
   readonly stack: { levels(): LevelStats[] } | null;
   readonly policy: { readonly name: string };
   readonly leaks: readonly { stats(): LeakStats }[];
@@ -91,6 +97,7 @@ export function collectStats(sources: StatsSources): MemoryStats {
     background: sources.watch.stats(),
     tier: { name: sources.tier.name, ...sources.tier.stats() },
     codecs: sources.engine.codecStats(),
+    codecWorkers: sources.engine.codecWorkersStats(),
     tiers: [ramLevel(sources), ...levelsBelow(sources)],
     policy: sources.policy.name,
     leaks: sources.leaks
