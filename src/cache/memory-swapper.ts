@@ -373,7 +373,8 @@ export class MemorySwapper {
       if (written === "vetoed") this.#counters.vetoCount += 1;
       if (typeof written === "string") return written;
       const { codecId, storedBytes } = written;
-      const isInexact = codecId !== CODEC_RAW && (coding?.limit ?? null) !== null;
+      const mayBeRecoded = (coding?.recoding ?? null) !== null;
+      const isInexact = (codecId !== CODEC_RAW || mayBeRecoded) && (coding?.limit ?? null) !== null;
       const place = { ...copy, isDurable: written.isDurable, codecId, storedBytes };
       const cold: ColdCopy = { ...place, version: namedVersion, isInexact };
       // Freed meanwhile: nobody will ask for it.

@@ -71,6 +71,7 @@ export class ObjectTable {
       isDurable: null,
       isSaved: null,
       expiresMs: 0,
+      recoding: null,
       held: 0,
       stale: 0,
       userCount: 0,

@@ -10,10 +10,8 @@ import type { Hasher } from "../core/hash-stream.js";
 import { TierError } from "../errors.js";
 import {
   CODEC_RAW,
-  decodeHeader,
   encodeHeader,
   HEADER_BYTES_MAX,
-  HEADER_BYTES_MIN,
   type RecordHeader,
   type RecordName,
   recordBytesOf,
@@ -21,12 +19,13 @@ import {
   TRAILER_BYTES,
 } from "../record/record.js";
 import type { Tier, TierKey, TierReader, TierWriter } from "../tier/tier.js";
-import { privateBytes, privatePart } from "../util/private-bytes.js";
+import { privatePart } from "../util/private-bytes.js";
 import { CodecGate } from "./codec-gate.js";
 import type { CodecStats } from "./codec-meter.js";
 import type { Coding } from "./coding.js";
 import { plainSink, type Sink } from "./decoding.js";
 import type { EncodedRecord, RecordCoder } from "./record-coder.js";
+import { readHeader } from "./record-headers.js";
 import type { BytesAt, Staging, StagingBuffer } from "./staging.js";
 
 export interface TransferEngineOptions {
@@ -134,18 +133,20 @@ export class TransferEngine {
       const isDurable = header.isDurable || (header.isSaved && (await this.#isDurable(key)));
       const wanted = { ...header, isDurable };
       const isCoded = coding !== null && this.#mayCode(header, coding);
+      const recoding = coding?.recoding ?? null;
       const outcome = await this.#writeRecord(
         key,
         wanted,
         source,
         isStale,
         isCoded ? coding : null,
+        recoding,
       );
       // What does not fit as it is may fit in fewer bytes.
       if (outcome !== "no-space" || coding === null || isCoded || this.#coder === null) {
         return outcome;
       }
-      return this.#writeRecord(key, wanted, source, isStale, coding);
+      return this.#writeRecord(key, wanted, source, isStale, coding, recoding);
     });
   }
 
@@ -165,7 +166,8 @@ export class TransferEngine {
         if (reader === null) return "missing";
         let outcome: ReadOutcome;
         try {
-          outcome = await this.#readBytes(reader, buffer, header, target);
+          const found = await this.#asFound(reader, header);
+          outcome = await this.#readBytes(reader, buffer, found, target);
         } finally {
           await reader.close();
         }
@@ -245,6 +247,7 @@ export class TransferEngine {
     source: BytesAt,
     isStale: () => boolean,
     coding: Coding | null,
+    recoding: Coding["recoding"],
   ): Promise<WriteOutcome> {
     const coder = coding === null ? null : this.#coder;
     // What a codec takes to load is no part of what coding costs.
@@ -257,7 +260,7 @@ export class TransferEngine {
         encoded === null || coder === null
           ? header
           : { ...header, codecId: coder.codec.id, storedBytes: encoded.storedBytes };
-      const outcome = await this.#writeStored(key, written, source, encoded, isStale);
+      const outcome = await this.#writeStored(key, written, source, encoded, isStale, recoding);
       if (typeof outcome === "string") return outcome;
       if (encoded === null) this.#coder?.countPlain(header.rawBytes);
       else encoded.count();
@@ -275,8 +278,10 @@ export class TransferEngine {
     source: BytesAt,
     encoded: EncodedRecord | null,
     isStale: () => boolean,
+    recoding: Coding["recoding"],
   ): Promise<WriteOutcome> {
-    const writer = await this.tier.begin(key, recordBytesOf(header), header);
+    const hints = { ...header, recoding };
+    const writer = await this.tier.begin(key, recordBytesOf(header), hints);
     if (writer === "no-space") return "no-space";
     try {
       const pieces = encoded?.pieces() ?? piecesOf(source, header.rawBytes);
@@ -414,22 +419,20 @@ export class TransferEngine {
     return plainSink(target);
   }
 
+  /** The header that an intact record has: it may have been coded anew, in fewer bytes, on its way down. */
+  async #asFound(reader: TierReader, header: RecordHeader): Promise<RecordHeader> {
+    if (reader.byteLength >= recordBytesOf(header) || this.#coder === null) return header;
+    const found = await readHeader(reader);
+    if (found.verdict !== "valid" || found.header.codecId !== this.#coder.codec.id) return header;
+    const { codecId, storedBytes } = found.header;
+    return { ...header, codecId, storedBytes };
+  }
+
   async #peekKey(key: TierKey, copy: CopyName | null): Promise<PeekOutcome> {
     const reader = await this.tier.openRead(key);
     if (reader === null) return { verdict: "missing" };
     try {
-      // Most headers are the shortest; a longer one says so in its first bytes.
-      let bytes = privateBytes(Math.min(HEADER_BYTES_MIN, reader.byteLength));
-      await reader.read(0, bytes);
-      if (bytes.byteLength === HEADER_BYTES_MIN) {
-        const claimedBytes = new DataView(bytes.buffer).getUint32(8, true);
-        const wantedBytes = Math.min(claimedBytes, HEADER_BYTES_MAX, reader.byteLength);
-        if (wantedBytes > HEADER_BYTES_MIN) {
-          bytes = privateBytes(wantedBytes);
-          await reader.read(0, bytes);
-        }
-      }
-      const decoded = decodeHeader(bytes);
+      const decoded = await readHeader(reader);
       if (decoded.verdict !== "valid") return decoded;
       const { header } = decoded;
       if (copy !== null && !this.#isNamed(header, copy)) {

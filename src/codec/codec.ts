@@ -6,6 +6,12 @@ import type { Dtype, ErrorLimit } from "../types.js";
 /** Number, in records, of the codec that writes units of docs/codec-format.md. */
 export const CODEC_UNITS = 16;
 
+/** How much a part may change. */
+export interface PartLimit extends ErrorLimit {
+  /** Slower inexact codecs are left out: bytes of f32 decoded per second. Default: none is. */
+  readonly minBandwidth?: number;
+}
+
 /** A part of a tensor: whole elements that lie one behind the other. */
 export interface TensorPart {
   /** Little-endian; of the length that {@link UnitCoder.partBytes} gives, or what is left. */
@@ -14,7 +20,7 @@ export interface TensorPart {
   /** Elements of the tensor's last dimension. */
   readonly columns: number;
   /** Null: every byte comes back as it was. */
-  readonly limit: ErrorLimit | null;
+  readonly limit: PartLimit | null;
   /** Whether factors of low rank may stand for it: not for keys, which have been rotated by position. */
   readonly mayFactor: boolean;
 }
@@ -39,6 +45,15 @@ export interface UnitCoder {
   partBytes(dtype: Dtype, columns: number): number;
   /** The same part gives the same bytes, always. */
   encode(part: TensorPart): EncodedPart;
+  /**
+   * Encodes the part of a unit anew, within what its error has left of the limit. Errors add: that of
+   * the result is a bound on its distance from the original, and so is what its head says.
+   *
+   * @param part As when it was encoded first, with the limit that held for the original.
+   * @param room For the part.
+   * @returns The unit itself where that has the fewest bytes; null if it is malformed.
+   */
+  recode(unit: Uint8Array, part: Omit<TensorPart, "bytes">, room: Uint8Array): EncodedPart | null;
   /** Bytes of the unit that begins with this head, or null if it is malformed or too long. */
   unitBytes(head: Uint8Array): number | null;
   /** Bytes of the part that the unit with this head stands for, as the head says; null if it says nonsense. */

@@ -5,7 +5,15 @@ import { CorruptionError } from "../errors.js";
 import { type Dtype, dtypeTraits } from "../types.js";
 import { AdaptiveCompressor } from "./adaptive-compressor.js";
 import type { EncodedPart, TensorPart, UnitCoder } from "./codec.js";
-import { HEADER_BYTES, originalBytesOf, parseUnit, unitBytesOf } from "./format.js";
+import { errorSum, limitLeft } from "./error-sum.js";
+import {
+  errorsOf,
+  HEADER_BYTES,
+  originalBytesOf,
+  parseUnit,
+  unitBytesOf,
+  writeErrors,
+} from "./format.js";
 import { PAGE_ROWS } from "./unit-header.js";
 
 /** Values of a part: with padding, they fit the workspace. */
@@ -68,6 +76,21 @@ class Coder implements UnitCoder {
     const unit = this.#compressor.compress(matrix, budget, { rotary });
     if (unit.bytes.byteLength <= this.#unitBytesMax) return unit;
     return this.#compressor.engine.encode(matrix, { codec: "raw" });
+  }
+
+  recode(unit: Uint8Array, part: Omit<TensorPart, "bytes">, room: Uint8Array): EncodedPart | null {
+    const decoded = this.decode(unit, part.dtype, room);
+    if (decoded === null) return null;
+    const before = errorsOf(unit);
+    const bytes = room.subarray(0, decoded.byteLength);
+    const limit = part.limit && limitLeft(part.limit, before, bytes, part.dtype);
+    const made = this.encode({ ...part, bytes, limit });
+    if (made.bytes.byteLength >= unit.byteLength) {
+      return { bytes: unit, codec: decoded.codec, ...before };
+    }
+    const sum = errorSum(before, made);
+    writeErrors(made.bytes, sum.relativeError, sum.maxError);
+    return { bytes: made.bytes, codec: made.codec, ...sum };
   }
 
   unitBytes(head: Uint8Array): number | null {

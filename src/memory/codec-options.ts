@@ -25,6 +25,13 @@ export interface CodecOptions {
   /** For all tensors with a tag, a layer's for example; before the kind's. */
   readonly tags?: Readonly<Record<string, CodecRule>> | undefined;
   /**
+   * With several tiers below RAM. `"smaller"`: what goes to the warm tier, whose room is RAM and whose use is soon, is
+   * written in fast codecs with a quarter of its error budget; on its way to a colder tier it is coded anew,
+   * with what is left of the budget, where the bytes saved are worth the time. `"as-is"`: records move as they were
+   * written. Default: `"as-is"`.
+   */
+  readonly colder?: "as-is" | "smaller" | undefined;
+  /**
    * Workers that encode and decode what moves between RAM and the tiers, 0 to 16, so that the caller's thread is not
    * held up: each takes under 3 MiB of `budgets.ram` from the start, and is started when a tensor of at least
    * 256 KiB is first coded. `"auto"`: one less than the machine has cores, at most 4; none with `budgets.ram`
@@ -39,11 +46,21 @@ export interface CodecRules {
   readonly kinds: ReadonlyMap<TensorKind, CodecRule>;
   readonly tags: ReadonlyMap<string, CodecRule>;
   readonly workers: number | "auto";
+  /** Records are coded anew on their way down. */
+  readonly isColderSmaller: boolean;
+  /** What is swapped out goes to a warm tier first, and down from there. */
+  readonly hasWarm: boolean;
 }
 
 /** @throws {MisuseError} `bad-option`, `bad-kind`. */
 export function checkCodecOptions(options: unknown, hasWarm: boolean): CodecRules {
-  const given = checkObject(options ?? {}, "codecs", ["default", "kinds", "tags", "workers"]);
+  const given = checkObject(options ?? {}, "codecs", [
+    "default",
+    "kinds",
+    "tags",
+    "workers",
+    "colder",
+  ]);
   const otherwise = checkRule(
     given["default"] ?? (hasWarm ? "lossless" : "auto"),
     "codecs.default",
@@ -64,7 +81,19 @@ export function checkCodecOptions(options: unknown, hasWarm: boolean): CodecRule
   )) {
     tags.set(tag, checkRule(rule, `codecs.tags.${tag}`));
   }
-  return { otherwise, kinds, tags, workers: checkWorkers(given["workers"] ?? "auto") };
+  const colder = given["colder"] ?? "as-is";
+  if (colder !== "as-is" && colder !== "smaller") {
+    throw new MisuseError("bad-option", "codecs.colder is as-is or smaller");
+  }
+  const isColderSmaller = colder === "smaller";
+  return {
+    otherwise,
+    kinds,
+    tags,
+    isColderSmaller,
+    hasWarm,
+    workers: checkWorkers(given["workers"] ?? "auto"),
+  };
 }
 
 function checkWorkers(count: unknown): number | "auto" {

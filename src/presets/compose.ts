@@ -175,7 +175,10 @@ export async function composeTensorMemory(
   const codecBytes =
     codec === null ? 0 : codec.workspaceBytes + chunkBytes + workerCount * CODEC_WORKER_BYTES;
   const engineBytes = profile.queueDepth * (chunkBytes + unitBytes) + codecBytes;
-  const stagingBytes = engineBytes + plan.moveCount * chunkBytes + plan.bufferBytes;
+  // A unit and its part.
+  const recodingBytes = checked.codecRules.isColderSmaller ? 2 * unitBytes : 0;
+  const movingBytes = plan.moveCount * (chunkBytes + recodingBytes);
+  const stagingBytes = engineBytes + movingBytes + plan.bufferBytes;
   const budget = new Budget(sizes.ramBytes);
   if (
     !budget.tryCharge("control", core.byteLength + hasher.byteLength) ||
@@ -185,7 +188,7 @@ export async function composeTensorMemory(
     throw new MisuseError("bad-size", "budgets.ram is too small for its own bookkeeping");
   }
   const events = new EventHub();
-  const made = { platform, checked, options, plan, chunkBytes, clock, hasher, events };
+  const made = { platform, checked, options, plan, chunkBytes, clock, hasher, events, codec };
   const { tier, stack } = await createTiers(made);
   if (checked.isDurable && !tier.capabilities.hasDurableCommit) {
     throw new MisuseError("unsupported", "ssd.mode durable on a tier that cannot promise it");

@@ -40,6 +40,8 @@ export interface MemoryStats {
   readonly tiers: readonly LevelStats[];
   /** What was written in which codec, most bytes first; nothing without codecs. */
   readonly codecs: readonly CodecStats[];
+  /** What was coded anew on its way to a colder tier, by the codec that it has there. */
+  readonly transcoded: readonly CodecStats[];
   /** null: no workers code; or none has been needed yet. */
   readonly codecWorkers: CodecWorkersStats | null;
   readonly policy: string;
@@ -69,7 +71,7 @@ export interface StatsSources {
     codecStats(): CodecStats[];
     codecWorkersStats(): CodecWorkersStats | null;
   };
-  readonly stack: { levels(): LevelStats[] } | null;
+  readonly stack: { levels(): LevelStats[]; transcoded(): CodecStats[] } | null;
   readonly policy: { readonly name: string };
   readonly leaks: readonly { stats(): LeakStats }[];
   readonly guards: { stats(): GuardStats } | null;
@@ -97,6 +99,7 @@ export function collectStats(sources: StatsSources): MemoryStats {
     background: sources.watch.stats(),
     tier: { name: sources.tier.name, ...sources.tier.stats() },
     codecs: sources.engine.codecStats(),
+    transcoded: sources.stack?.transcoded() ?? [],
     codecWorkers: sources.engine.codecWorkersStats(),
     tiers: [ramLevel(sources), ...levelsBelow(sources)],
     policy: sources.policy.name,

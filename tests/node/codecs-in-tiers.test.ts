@@ -274,7 +274,7 @@ describe("without room for the codec", () => {
       },
       ...{ rawBytes: 40_000, storedBytes: 40_000 },
     };
-    const coding = { isAlways: true, limit: null };
+    const coding = { isAlways: true, limit: null, recoding: null };
     await expect(records.encode(header, source, coding)).rejects.toThrow("injected");
     isFailing = false;
     // The second one at the same time has no buffer, and gives the same bytes.
