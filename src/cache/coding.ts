@@ -2,6 +2,7 @@
 // by time: that is the gate's business.
 import type { PartLimit } from "../codec/codec.js";
 import type { CodecRule, CodecRules } from "../memory/codec-options.js";
+import { CODEC_RAW } from "../record/record.js";
 import type { ErrorLimit } from "../types.js";
 import type { TensorRecord } from "./tensor-record.js";
 
@@ -12,6 +13,8 @@ export interface Coding {
   readonly limit: PartLimit | null;
   /** How much of the original may change in all, when it is coded anew on its way down; null: it never is. */
   readonly recoding: ErrorLimit | "exact" | null;
+  /** A longer record is refused as if there were no room. Default: no limit. */
+  readonly storedBytesMax?: number;
 }
 
 /** Of a budget, what a copy in the warm tier takes. */
@@ -43,6 +46,12 @@ export function codingOf(rules: CodecRules, record: TensorRecord, isSaved: boole
 /** The part of a budget that a copy takes which is to be read soon or coded anew. */
 function firstOf({ metric, epsilon }: ErrorLimit): PartLimit {
   return { metric, epsilon: WARM_SHARE * epsilon, minBandwidth: WARM_BANDWIDTH };
+}
+
+/** Whether what was written so, in a record of that codec, may come back with other values. */
+export function mayComeBackInexact(coding: Coding | null, codecId: number): boolean {
+  if (coding === null || coding.limit === null) return false;
+  return codecId !== CODEC_RAW || coding.recoding !== null;
 }
 
 function limitOf(rule: CodecRule | "exact" | null): ErrorLimit | null {

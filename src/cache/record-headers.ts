@@ -6,6 +6,7 @@ import {
   type HeaderVerdict,
   type RecordHeader,
   type RecordName,
+  recordBytesOf,
 } from "../record/record.js";
 import type { TierReader } from "../tier/tier.js";
 import { privateBytes } from "../util/private-bytes.js";
@@ -47,4 +48,22 @@ export async function readHeader(reader: TierReader): Promise<HeaderVerdict> {
     }
   }
   return decodeHeader(bytes);
+}
+
+/**
+ * The header that an intact record has: it may have been coded anew on its way down, in fewer bytes.
+ *
+ * @param header As it was written.
+ * @param codecId Of what is coded anew.
+ * @throws {TierError} `io`, `closed`.
+ */
+export async function headerAsFound(
+  reader: TierReader,
+  header: RecordHeader,
+  codecId: number,
+): Promise<RecordHeader> {
+  if (reader.byteLength >= recordBytesOf(header)) return header;
+  const found = await readHeader(reader);
+  if (found.verdict !== "valid" || found.header.codecId !== codecId) return header;
+  return { ...header, codecId, storedBytes: found.header.storedBytes };
 }

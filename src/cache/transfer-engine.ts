@@ -25,7 +25,7 @@ import type { CodecStats } from "./codec-meter.js";
 import type { Coding } from "./coding.js";
 import { plainSink, type Sink } from "./decoding.js";
 import type { EncodedRecord, RecordCoder } from "./record-coder.js";
-import { readHeader } from "./record-headers.js";
+import { headerAsFound, readHeader } from "./record-headers.js";
 import type { BytesAt, Staging, StagingBuffer } from "./staging.js";
 
 export interface TransferEngineOptions {
@@ -166,7 +166,8 @@ export class TransferEngine {
         if (reader === null) return "missing";
         let outcome: ReadOutcome;
         try {
-          const found = await this.#asFound(reader, header);
+          const codecId = this.#coder?.codec.id ?? CODEC_RAW;
+          const found = await headerAsFound(reader, header, codecId);
           outcome = await this.#readBytes(reader, buffer, found, target);
         } finally {
           await reader.close();
@@ -260,6 +261,9 @@ export class TransferEngine {
         encoded === null || coder === null
           ? header
           : { ...header, codecId: coder.codec.id, storedBytes: encoded.storedBytes };
+      if (written.storedBytes > (coding?.storedBytesMax ?? Number.POSITIVE_INFINITY)) {
+        return "no-space";
+      }
       const outcome = await this.#writeStored(key, written, source, encoded, isStale, recoding);
       if (typeof outcome === "string") return outcome;
       if (encoded === null) this.#coder?.countPlain(header.rawBytes);
@@ -417,15 +421,6 @@ export class TransferEngine {
       return this.#coder.decode(header, room, target);
     }
     return plainSink(target);
-  }
-
-  /** The header that an intact record has: it may have been coded anew, in fewer bytes, on its way down. */
-  async #asFound(reader: TierReader, header: RecordHeader): Promise<RecordHeader> {
-    if (reader.byteLength >= recordBytesOf(header) || this.#coder === null) return header;
-    const found = await readHeader(reader);
-    if (found.verdict !== "valid" || found.header.codecId !== this.#coder.codec.id) return header;
-    const { codecId, storedBytes } = found.header;
-    return { ...header, codecId, storedBytes };
   }
 
   async #peekKey(key: TierKey, copy: CopyName | null): Promise<PeekOutcome> {

@@ -1,7 +1,7 @@
 // Seam: how a tensor is written in fewer bytes. A record holds units one behind the other; each stands
 // for a part of the tensor, says itself how long it is, and can be decoded alone. So encoding and
 // decoding need memory for one part, however long the tensor is. Codecs see bytes, never tiers.
-import type { Dtype, ErrorLimit } from "../types.js";
+import type { Dtype, ErrorLimit, TensorKind } from "../types.js";
 
 /** Number, in records, of the codec that writes units of docs/codec-format.md. */
 export const CODEC_UNITS = 16;
@@ -153,6 +153,41 @@ export interface CodecWorkers {
   stats(): CodecWorkersStats;
   /** Ends them. Jobs under way come to nothing. */
   close(): Promise<void>;
+}
+
+/** A resident tensor of a kind with a byte target. */
+export interface TargetTensor {
+  /** Who it is. */
+  readonly key: object;
+  /** Changes with its bytes. */
+  readonly version: number;
+  readonly dtype: Dtype;
+  readonly columns: number;
+  readonly rawBytes: number;
+  /** The largest error that it may have. */
+  readonly limit: PartLimit;
+  readonly mayFactor: boolean;
+  /** A view on a part of its bytes. */
+  bytes(offset: number, byteLength: number): Uint8Array;
+}
+
+/** Seam: spreads byte budgets over the copies of whole kinds. Made by `byteTargets` of `tierheap/codecs`. */
+export interface ByteTargets {
+  has(kind: TensorKind): boolean;
+  /** Bytes that further copies of a kind may take. */
+  freeBytes(kind: TensorKind, usedBytes: number, tierFreeBytes: number): number;
+  /**
+   * The errors to try for a tensor that leaves, the smallest first; 0: exact.
+   *
+   * @param rivals Those of its kind that may have to leave later.
+   * @remarks Encodes samples of tensors that it does not know yet.
+   */
+  choose(
+    coder: UnitCoder,
+    tensor: TargetTensor,
+    rivals: readonly TargetTensor[],
+    freeBytes: number,
+  ): number[];
 }
 
 export interface Codec {

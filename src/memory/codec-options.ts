@@ -1,4 +1,5 @@
 // What callers may say about codecs, and its validation.
+import type { ByteTargets } from "../codec/codec.js";
 import { MisuseError } from "../errors.js";
 import {
   checkKind,
@@ -24,6 +25,8 @@ export interface CodecOptions {
   readonly kinds?: Partial<Record<TensorKind, CodecRule>> | undefined;
   /** For all tensors with a tag, a layer's for example; before the kind's. */
   readonly tags?: Readonly<Record<string, CodecRule>> | undefined;
+  /** Byte budgets for whole kinds: what `byteTargets` of `tierheap/codecs` makes. Default: none. */
+  readonly targets?: ByteTargets | undefined;
   /**
    * With several tiers below RAM. `"smaller"`: what goes to the warm tier, whose room is RAM and whose use is soon, is
    * written in fast codecs with a quarter of its error budget; on its way to a colder tier it is coded anew,
@@ -46,6 +49,8 @@ export interface CodecRules {
   readonly kinds: ReadonlyMap<TensorKind, CodecRule>;
   readonly tags: ReadonlyMap<string, CodecRule>;
   readonly workers: number | "auto";
+  /** null: none. */
+  readonly targets: ByteTargets | null;
   /** Records are coded anew on their way down. */
   readonly isColderSmaller: boolean;
   /** What is swapped out goes to a warm tier first, and down from there. */
@@ -60,6 +65,7 @@ export function checkCodecOptions(options: unknown, hasWarm: boolean): CodecRule
     "tags",
     "workers",
     "colder",
+    "targets",
   ]);
   const otherwise = checkRule(
     given["default"] ?? (hasWarm ? "lossless" : "auto"),
@@ -86,14 +92,22 @@ export function checkCodecOptions(options: unknown, hasWarm: boolean): CodecRule
     throw new MisuseError("bad-option", "codecs.colder is as-is or smaller");
   }
   const isColderSmaller = colder === "smaller";
+  const targets = checkTargets(given["targets"]);
   return {
     otherwise,
     kinds,
     tags,
+    targets,
     isColderSmaller,
     hasWarm,
     workers: checkWorkers(given["workers"] ?? "auto"),
   };
+}
+
+function checkTargets(targets: unknown): ByteTargets | null {
+  if (targets === undefined) return null;
+  if (typeof (targets as ByteTargets | null)?.choose === "function") return targets as ByteTargets;
+  throw new MisuseError("bad-option", "codecs.targets is what byteTargets() returns");
 }
 
 function checkWorkers(count: unknown): number | "auto" {

@@ -240,8 +240,19 @@ export async function composeTensorMemory(
       disposables.left(record);
     };
     const giveUpGuess = (helps: (record: TensorRecord) => boolean) => prefetcher.giveUp(helps);
+    const { targets } = checked.codecRules;
+    const shares =
+      targets === null || codec === null
+        ? null
+        : new (await import("../cache/byte-shares.js")).ByteShares({
+            ...{ targets, codec, directory, rules: checked.codecRules },
+            bytesOf: ({ slot, byteLength }) =>
+              shelf.arenaOf(slot).bytes(core.offsetOf(slot), byteLength),
+            tierFreeBytes: () => tier.stats().capacityBytes - tier.stats().physicalBytes,
+          });
     const swapper = new MemorySwapper({
       ...parts,
+      shares,
       sink,
       guards,
       codecRules: checked.codecRules,
