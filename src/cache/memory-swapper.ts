@@ -379,10 +379,9 @@ export class MemorySwapper {
       if (written === "no-space") this.#counters.noSpaceCount += 1;
       if (written === "vetoed") this.#counters.vetoCount += 1;
       if (typeof written === "string") return written;
-      const { codecId, storedBytes } = written;
-      const place = { ...copy, isDurable: written.isDurable, codecId, storedBytes };
-      const isInexact = mayComeBackInexact(coding, codecId);
-      const cold: ColdCopy = { ...place, version: namedVersion, isInexact };
+      const { codecId, storedBytes, isDurable } = written;
+      const place = { ...copy, isDurable, codecId, storedBytes, version: namedVersion };
+      const cold: ColdCopy = { ...place, isInexact: mayComeBackInexact(coding, codecId) };
       // Freed meanwhile: nobody will ask for it.
       if (named.isFreed) return cold;
       distrust();
