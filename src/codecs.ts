@@ -8,7 +8,9 @@ export {
 } from "./codec/adaptive-compressor.js";
 export { type Allocation, allocateBytes, type Bidder, type Offer } from "./codec/allocate.js";
 export type { AttentionContext } from "./codec/attention-replay.js";
+export { byteTargets } from "./codec/byte-targets.js";
 export type { ErrorMetric } from "./codec/candidates.js";
+export type { ByteTargets } from "./codec/codec.js";
 export type { CodecEngine, EncodedUnit } from "./codec/engine.js";
 export {
   type CodecName,

@@ -619,7 +619,7 @@ export class TensorMemory {
       this.#parts.watch.stop();
       try {
         await this.#swapper.transfers.settle();
-        await this.#engine.tier.close();
+        await this.#engine.close();
       } finally {
         this.#events.close();
       }

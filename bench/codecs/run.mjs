@@ -23,6 +23,7 @@ const SECTIONS = [
   "rate",
   "adaptive",
   "spill",
+  "workers",
 ];
 
 const { values: options } = parseArgs({

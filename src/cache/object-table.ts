@@ -87,6 +87,7 @@ export class ObjectTable {
       isDurable: null,
       isSaved: null,
       expiresMs: 0,
+      recoding: null,
       held: 0,
       stale: 0,
       buried: 0,

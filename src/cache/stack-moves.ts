@@ -340,13 +340,17 @@ export class StackMoves {
           isCommitting = true;
         },
       );
-      if (outcome === "copied") to.hold(object);
+      if (outcome === "recoded") {
+        // The same in other bytes: INV-STACK-1. Nothing waits between here and its deletion there.
+        from.distrust(object);
+      }
+      if (outcome === "copied" || outcome === "recoded") to.hold(object);
       else if (outcome === "missing") from.drop(object);
       else if (outcome === "damaged" && isCommitting) {
         to.distrust(object);
         await this.deleteFrom(object, [to]);
       } else if (outcome === "damaged") object.isDamaged = true;
-      return outcome === "copied";
+      return outcome === "copied" || outcome === "recoded";
     } catch (error) {
       if (!isTierFailure(error)) throw error;
       if (isCommitting) to.distrust(object);

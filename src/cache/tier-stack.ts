@@ -2,7 +2,8 @@
 // level where they are worth most and move as they are; every level keeps its own budget; a level that
 // fails is left out. Sees seams and the manager's decisions; knows nothing of tensors.
 //
-// INV-STACK-1  An object that is `held` by several levels has identical bytes in all of them.
+// INV-STACK-1  An object that is `held` by several levels has identical bytes in all of them, even after it
+//              was coded anew.
 // INV-STACK-2  Of the persistent levels that have anything under a key, the highest has the newest
 //              object, at every moment: so whatever a crash leaves, the highest one counts.
 // INV-STACK-3  A copy is given up only when another level holds the object and promises as much.
@@ -19,6 +20,7 @@ import type {
   TierWriter,
 } from "../tier/tier.js";
 import type { BreakerOptions } from "./circuit-breaker.js";
+import type { CodecStats } from "./codec-meter.js";
 import { DeletionLog } from "./deletion-log.js";
 import { LevelOpening } from "./level-opening.js";
 import type { ObjectMover } from "./object-mover.js";
@@ -236,6 +238,11 @@ export class TierStack implements Tier {
     return this.#levels.map((level) => level.stats());
   }
 
+  /** What was coded anew on its way down, by codec. */
+  transcoded(): CodecStats[] {
+    return this.#mover.transcoded();
+  }
+
   lookups(): StackLookups {
     return {
       lookups: this.#counters.openReadCount,
@@ -439,6 +446,7 @@ export class TierStack implements Tier {
     object.isDurable = hints.isDurable;
     object.isSaved = hints.isSaved;
     object.expiresMs = hints.expiresMs;
+    object.recoding = hints.recoding ?? null;
     object.isDamaged = false;
     object.isCondemned = false;
     this.#manager.observe(object, byteLength, this.#clock.monotonicMs());

@@ -3,13 +3,14 @@
 // memory that was named when this was opened, where they lie.
 import { CodecWorkspace } from "../core/codec-workspace.js";
 import type { KernelExports } from "../core/kernel-exports.js";
+import { instantiateKernels } from "../core/kernels-module.js";
 import {
   createUnsharedMemory,
   LinearMemory,
   type MemoryFactory,
   type WasmMemory,
 } from "../core/linear-memory.js";
-import { instantiateKernels, type WasmSource } from "../core/wasm-modules.js";
+import type { WasmSource } from "../core/module-instance.js";
 import { MisuseError } from "../errors.js";
 
 /** Elements of 1, 2, 4 or 8 bytes; f16 and bf16 as `Uint16Array`. */

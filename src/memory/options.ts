@@ -1,8 +1,9 @@
 // What callers may ask for, and its validation. Everything wrong is a MisuseError before anything
 // changes.
 import type { Clock } from "../clock.js";
+import type { StartCodecWorker } from "../codec/codec.js";
 import type { MemoryFactory } from "../core/linear-memory.js";
-import type { WasmSource } from "../core/wasm-modules.js";
+import type { WasmSource } from "../core/module-instance.js";
 import { MisuseError } from "../errors.js";
 import type { HardwareProfile } from "../hardware/hardware-profile.js";
 import type { LifetimePredictor } from "../lifetime/lifetime-predictor.js";
@@ -207,6 +208,11 @@ export interface Seams {
   readonly statsSink: StatsSink;
   /** Resident bytes of the process. */
   readonly residentBytes: () => number;
+  /**
+   * Starts a coding worker: in a page whose bundler leaves `new Worker(new URL(…))` in packages alone, a script of its
+   * own that imports `tierheap/codec-worker`.
+   */
+  readonly startCodecWorker: StartCodecWorker;
 }
 
 /** A tensor's options, checked. */
@@ -485,6 +491,7 @@ const SEAM_METHODS: Readonly<Record<keyof Seams, readonly string[]>> = {
   lifetimePredictor: ["expectedMs", "observe"],
   statsSink: ["count", "time"],
   residentBytes: [],
+  startCodecWorker: [],
 };
 
 function checkSeams(seams: unknown): void {
@@ -503,6 +510,7 @@ function checkSeams(seams: unknown): void {
 /** @throws {MisuseError} `bad-option` — a figure is missing or out of range. */
 export function checkProfile(profile: HardwareProfile): HardwareProfile {
   const { name, granuleBytes, arenaBytesMax, chunkBytes, queueDepth, ramBudgetBytes } = profile;
+  const { codecWorkerCount = 0 } = profile;
   const isWithin = (value: unknown, least: number, most: number) =>
     Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most;
   const isUsable =
@@ -513,7 +521,8 @@ export function checkProfile(profile: HardwareProfile): HardwareProfile {
     Number.isInteger(Math.log2(arenaBytesMax)) &&
     isWithin(chunkBytes, 1, 2 ** 32) &&
     isWithin(queueDepth, 1, 64) &&
-    isWithin(ramBudgetBytes, 1, Number.MAX_SAFE_INTEGER);
+    isWithin(ramBudgetBytes, 1, Number.MAX_SAFE_INTEGER) &&
+    isWithin(codecWorkerCount, 0, 16);
   if (!isUsable) throw new MisuseError("bad-option", "a figure of the profile is out of range");
   return profile;
 }

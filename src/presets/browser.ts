@@ -41,6 +41,9 @@ const browserPlatform: Platform = {
   detectHardware,
   residentBytes: null,
   hasHdd: false,
+  // Bundlers know this form.
+  startCodecWorker: () =>
+    new Worker(new URL("../codec/codec-worker-browser.js", import.meta.url), { type: "module" }),
   createSsdTier: createStore,
 };
 

@@ -1,4 +1,5 @@
 // The parts that Node uses.
+import { startCodecWorker } from "../codec/start-worker-node.js";
 import { detectHardware } from "../hardware/detect-node.js";
 import type { TensorMemoryOptions } from "../memory/options.js";
 import type { TensorMemory } from "../tensor-memory.js";
@@ -10,6 +11,7 @@ const nodePlatform: Platform = {
   detectHardware,
   residentBytes: () => process.memoryUsage.rss(),
   hasHdd: true,
+  startCodecWorker,
   createSsdTier: (
     { name, directory, capacityBytes, bufferBytes },
     { fileSystem = nodeFileSystem, random },

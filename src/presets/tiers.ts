@@ -1,6 +1,7 @@
 // Which tiers a memory has below its arenas, and what they are made of: one of its own, or a stack.
 import type { TierStack } from "../cache/tier-stack.js";
 import type { Clock } from "../clock.js";
+import type { Codec } from "../codec/codec.js";
 import type { Hasher } from "../core/hash-stream.js";
 import { MisuseError } from "../errors.js";
 import type { EventHub } from "../memory/events.js";
@@ -77,6 +78,8 @@ export async function createTiers(parts: {
   readonly clock: Clock;
   readonly hasher: Hasher;
   readonly events: EventHub;
+  /** null: records stay as they are written. */
+  readonly codec: Codec | null;
 }): Promise<{ readonly tier: Tier; readonly stack: TierStack | null }> {
   const { platform, checked, options, plan, chunkBytes, clock, events } = parts;
   const seams = options.seams ?? {};

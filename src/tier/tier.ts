@@ -7,6 +7,7 @@
 // the caller; those on different keys may overlap.
 import type { Clock } from "../clock.js";
 import type { Random } from "../random.js";
+import type { ErrorLimit } from "../types.js";
 import type { PrivateBytes } from "../util/private-bytes.js";
 
 /** 64 lower-case hexadecimal digits. */
@@ -34,6 +35,11 @@ export interface ObjectHints {
   readonly isSaved: boolean;
   /** When it loses its worth, in milliseconds since 1970; 0: never. A tier may drop it from then on. */
   readonly expiresMs: number;
+  /**
+   * How much of a record's tensor may change, counted from the original, if it is coded anew on its way to a colder
+   * tier. Default: null: it stays as it is.
+   */
+  readonly recoding?: ErrorLimit | "exact" | null;
 }
 
 export interface TierStats {

@@ -10,7 +10,7 @@
 // Source: Liu et al., "KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache" — these axes.
 import { CodecWorkspace } from "../../core/codec-workspace.js";
 import { createUnsharedMemory, type MemoryFactory } from "../../core/linear-memory.js";
-import type { WasmSource } from "../../core/wasm-modules.js";
+import type { WasmSource } from "../../core/module-instance.js";
 import { MisuseError } from "../../errors.js";
 import type { KvLayerShape, PageForm } from "../page-form.js";
 import {

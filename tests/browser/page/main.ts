@@ -327,6 +327,37 @@ async function readVersions(
   return { versions, problems };
 }
 
+/** Swaps a long tensor out and back in, through coding workers. */
+async function codeInWorkers(): Promise<{
+  readonly isIntact: boolean;
+  readonly jobCount: number;
+  readonly failureCount: number;
+}> {
+  const memory = await createTensorMemory({
+    budgets: { ram: "64MiB", ssd: "256MiB" },
+    ssd: { directory: "coded" },
+    codecs: { default: "lossless", workers: 2 },
+  });
+  const shape = [8192, 128];
+  const random = seededRandom(5);
+  const original = new Uint32Array(8192 * 128).map(() => random.uint32() & 0x3f8f0000);
+  const tensor = memory.allocate({ kind: "KV_CACHE", id: "a", shape, dtype: "u32" });
+  {
+    using pin = tensor.pin();
+    pin.view.set(original);
+  }
+  await memory.swapOut("a");
+  let isIntact: boolean;
+  {
+    using lease = await memory.acquire<"u32">("a", { access: "read" });
+    isIntact = lease?.view.every((value, index) => value === original[index]) ?? false;
+  }
+  const { jobCount = 0, failureCount = 0 } = memory.stats().codecWorkers ?? {};
+  await memory.delete("a");
+  await memory.close();
+  return { isIntact, jobCount, failureCount };
+}
+
 let shared: TensorMemory | null = null;
 
 /** One of several pages on one database. */
@@ -407,6 +438,7 @@ async function killWorkers(count: number): Promise<{
 }
 
 const api = {
+  codeInWorkers,
   killWorkers,
   runCase,
   saveSome,
