@@ -13,8 +13,9 @@ import type { StatsSink } from "../stats/stats-sink.js";
 import { type Coding, codingOf } from "./coding.js";
 import { type CopyOptions, hasSaved, isNeeded } from "./cold-copies.js";
 import type { Directory } from "./directory.js";
+import { EarlyCopies, type EarlyCopy } from "./early-copies.js";
 import type { Guards } from "./guards.js";
-import { headerOf } from "./record-headers.js";
+import { Generations, headerOf } from "./record-headers.js";
 import { expectedRestoreMs } from "./restore-cost.js";
 import type { BytesAt } from "./staging.js";
 import { type SwapperStats, swapperCounters } from "./swapper-stats.js";
@@ -56,13 +57,16 @@ export class MemorySwapper {
   readonly #codecRules: CodecRules;
   readonly #guards: Guards | null;
   readonly #onLeaving: (record: TensorRecord) => void;
+  readonly earlyCopies: EarlyCopies;
   /** Bytes of resident tensors, at this moment. */
   readonly hotBytesNow = (): number => this.#counters.hotBytes;
+  /** Bytes of all tensors that have become hot, ever. */
+  placedBytes = 0;
   /** What is under way. */
   readonly transfers = new Transfers();
   /** Of loads, decoding included. */
   readonly speed = new TransferSpeed();
-  #lastGeneration = 0;
+  readonly #generations: Generations;
   readonly #counters = swapperCounters();
 
   constructor(options: MemorySwapperOptions) {
@@ -77,6 +81,10 @@ export class MemorySwapper {
     this.#codecRules = options.codecRules;
     this.#guards = options.guards;
     this.#onLeaving = options.onLeaving;
+    this.#generations = new Generations(options.clock);
+    this.earlyCopies = new EarlyCopies(options, (record, copy, early) =>
+      this.#store(record, copy, () => {}, record, early),
+    );
   }
 
   /** Makes a fresh block the hot copy of a tensor. */
@@ -86,6 +94,7 @@ export class MemorySwapper {
     if (record.id !== null) this.#track(record);
     this.#counters.hotBytes += record.byteLength;
     this.#counters.hotCount += 1;
+    this.placedBytes += record.byteLength;
   }
 
   /**
@@ -306,7 +315,8 @@ export class MemorySwapper {
 
   stats(): SwapperStats {
     const { latencyMs, bytesPerSecond } = this.speed;
-    return { ...this.#counters, latencyMs, bytesPerSecond };
+    const { count } = this.earlyCopies;
+    return { ...this.#counters, earlyCopyCount: count, latencyMs, bytesPerSecond };
   }
 
   /**
@@ -319,6 +329,7 @@ export class MemorySwapper {
     options: CopyOptions,
     finish: (cold: ColdCopy) => void = () => {},
     named = record,
+    early: EarlyCopy = { isGivenUp: false },
   ): Promise<ColdCopy | "no-space" | "vetoed"> {
     const { slot, generation } = record;
     let result: ColdCopy | "no-space" | "vetoed" = "vetoed";
@@ -326,13 +337,13 @@ export class MemorySwapper {
     const end = this.transfers.begin(record);
     const endProgress = this.transfers.noteProgress();
     try {
-      result = await this.#writeCopy(record, slot, options, named);
+      result = await this.#writeCopy(record, slot, options, named, early);
     } catch (error) {
       this.#counters.failedCount += 1;
       throw error;
     } finally {
       // From here to the end of the transfer nothing waits, so nobody finds the tensor halfway.
-      this.#core.unpin(slot, generation);
+      if (!early.isGivenUp) this.#core.unpin(slot, generation);
       if (record.isFreed) this.#freeBlock(record, "for-good");
       else if (typeof result === "object") finish(result);
       endProgress();
@@ -346,21 +357,23 @@ export class MemorySwapper {
     slot: number,
     options: CopyOptions,
     named: TensorRecord,
+    early: EarlyCopy,
   ): Promise<ColdCopy | "no-space" | "vetoed"> {
     const { version } = record;
     const namedVersion = named.version;
-    const { isSaved, expiresMs } = options;
-    const isStale = () => record.version !== version || record.writePinCount > 0;
+    const { isSaved, expiresMs, durable: isDurable } = options;
+    const isStale = () => early.isGivenUp || record.version !== version || record.writePinCount > 0;
     if (isStale()) return "vetoed";
     const startMs = this.#clock.monotonicMs();
-    const generation = this.#nextGeneration(named);
     const asItIs = { codecId: CODEC_RAW, storedBytes: record.byteLength };
-    const isDurable = options.durable;
-    const copy = { generation, isDurable, isSaved, expiresMs };
+    const copy = { generation: this.#generations.next(named), isDurable, isSaved, expiresMs };
     const header = headerOf(this.#engine.namespace, named, { ...copy, ...asItIs });
     const coding = codingOf(this.#codecRules, named, isSaved);
+    // Of a block that may be another's by now nothing is read; what is written is vetoed at its end.
     const source: BytesAt = (offset, byteLength) =>
-      this.#bytesOf(slot, record).subarray(offset, offset + byteLength);
+      early.isGivenUp
+        ? new Uint8Array(byteLength)
+        : this.#bytesOf(slot, record).subarray(offset, offset + byteLength);
     const before = named.cold;
     // A failure may come after the new record has replaced the old one.
     const distrust = () => {
@@ -494,14 +507,7 @@ export class MemorySwapper {
   }
 
   #spilled(record: TensorRecord, bytesWritten: number): void {
-    const tier = this.#engine.tier.name;
+    const { name: tier } = this.#engine.tier;
     this.#events.emit({ type: "spill", id: nameOf(record), tier, bytesWritten });
-  }
-
-  /** Later than every generation of this process, and of earlier ones unless the clock went back. */
-  #nextGeneration(record: TensorRecord): number {
-    const least = Math.max(this.#lastGeneration, record.cold?.generation ?? 0) + 1;
-    this.#lastGeneration = Math.max(least, Math.floor(this.#clock.wallMs()));
-    return this.#lastGeneration;
   }
 }

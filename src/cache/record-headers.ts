@@ -1,4 +1,5 @@
-// From a tensor and one of its copies to the header that the copy's record has.
+// From a tensor and one of its copies to the header that the copy's record has, and its generation.
+import type { Clock } from "../clock.js";
 import type { RecordHeader, RecordName } from "../record/record.js";
 import { type ColdCopy, nameOf, type TensorRecord } from "./tensor-record.js";
 
@@ -22,4 +23,20 @@ export function headerOf(
     rawBytes: record.byteLength,
     storedBytes: copy.storedBytes,
   };
+}
+
+/** Numbers for records, each later than every one of this process, and of earlier ones unless the clock went back. */
+export class Generations {
+  readonly #clock: Clock;
+  #last = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  next({ cold }: TensorRecord): number {
+    const least = Math.max(this.#last, cold?.generation ?? 0) + 1;
+    this.#last = Math.max(least, Math.floor(this.#clock.wallMs()));
+    return this.#last;
+  }
 }
