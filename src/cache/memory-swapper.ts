@@ -315,8 +315,7 @@ export class MemorySwapper {
 
   stats(): SwapperStats {
     const { latencyMs, bytesPerSecond } = this.speed;
-    const { count } = this.earlyCopies;
-    return { ...this.#counters, earlyCopyCount: count, latencyMs, bytesPerSecond };
+    return { ...this.#counters, earlyCopyCount: this.earlyCopies.count, latencyMs, bytesPerSecond };
   }
 
   /**
