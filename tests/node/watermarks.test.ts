@@ -99,14 +99,14 @@ describe("watermarks", () => {
     expect(background.copiedCount).toBeGreaterThan(2);
     {
       using lease = await memory.acquire("t0");
-      (lease?.view as Uint8Array).fill(99);
+      lease?.bytes.fill(99);
     }
     for (let index = 8; index < 20; index++) {
       allocateFilled(memory, `t${index}`, MIB, index);
       await finish(memory);
     }
     using lease = await memory.acquire("t0");
-    expect(lease?.view.every((byte) => byte === 99)).toBe(true);
+    expect(lease?.bytes.every((byte) => byte === 99)).toBe(true);
   });
 
   it("give way to a change of length, and to the end of a tensor", async () => {
