@@ -47,6 +47,7 @@ const STEPS = [
   script("codecs", "codec-fuzz.mjs", ["--mutants", "10000000"]),
   script("kills", "kill-resume.mjs", ["--kills", "100"]),
   script("histories", "histories.mjs", ["--histories", "100000"]),
+  script("remote faults", "remote-faults.mjs", ["--operations", "1000"]),
   script("flips", "store-flips.mjs", ["--flips", "10000"]),
   script("store kills", "store-kill.mjs", ["--cycles", "1000"]),
   script("crash states", "store-crashes.mjs", ["--states", "1000000"]),

@@ -69,6 +69,11 @@ export function formatRun(result: RunResult): string {
     "prefetched for who is next",
     `${issuedCount} tensors: ${usedCount} used, ${lateCount} late, ${wastedCount} wasted; ${result.prefetched.visitCount} visits waited ${milliseconds(result.prefetched.waitMs)} for them, median`,
   ]);
+  const { earlyCopyCount, cleanEvictionCount } = stats.transfers;
+  rows.push([
+    "copied before they had to go",
+    `${earlyCopyCount} tensors; ${cleanEvictionCount} left without a write`,
+  ]);
   const { steps, planCount, replayedCount, planBytes, planBytesLeast } = result.stepInputs;
   const { fixedCount, reuseCount, scopedCount } = result.stepInputs;
   rows.push(

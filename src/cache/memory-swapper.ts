@@ -14,8 +14,9 @@ import type { ByteShares } from "./byte-shares.js";
 import { type Coding, codingOf, mayComeBackInexact } from "./coding.js";
 import { type CopyOptions, hasSaved, isNeeded } from "./cold-copies.js";
 import type { Directory } from "./directory.js";
+import { EarlyCopies, type EarlyCopy } from "./early-copies.js";
 import type { Guards } from "./guards.js";
-import { headerOf } from "./record-headers.js";
+import { Generations, headerOf } from "./record-headers.js";
 import { expectedRestoreMs } from "./restore-cost.js";
 import type { BytesAt } from "./staging.js";
 import { type SwapperStats, swapperCounters } from "./swapper-stats.js";
@@ -60,13 +61,16 @@ export class MemorySwapper {
   readonly #shares: ByteShares | null;
   readonly #guards: Guards | null;
   readonly #onLeaving: (record: TensorRecord) => void;
+  readonly earlyCopies: EarlyCopies;
   /** Bytes of resident tensors, at this moment. */
   readonly hotBytesNow = (): number => this.#counters.hotBytes;
+  /** Bytes of all tensors that have become hot, ever. */
+  placedBytes = 0;
   /** What is under way. */
   readonly transfers = new Transfers();
   /** Of loads, decoding included. */
   readonly speed = new TransferSpeed();
-  #lastGeneration = 0;
+  readonly #generations: Generations;
   readonly #counters = swapperCounters();
 
   constructor(options: MemorySwapperOptions) {
@@ -82,6 +86,10 @@ export class MemorySwapper {
     this.#shares = options.shares;
     this.#guards = options.guards;
     this.#onLeaving = options.onLeaving;
+    this.#generations = new Generations(options.clock);
+    this.earlyCopies = new EarlyCopies(options, (record, copy, early) =>
+      this.#store(record, copy, () => {}, record, early),
+    );
   }
 
   /** Makes a fresh block the hot copy of a tensor. */
@@ -91,6 +99,7 @@ export class MemorySwapper {
     if (record.id !== null) this.#track(record);
     this.#counters.hotBytes += record.byteLength;
     this.#counters.hotCount += 1;
+    this.placedBytes += record.byteLength;
   }
 
   /**
@@ -311,7 +320,7 @@ export class MemorySwapper {
 
   stats(): SwapperStats {
     const { latencyMs, bytesPerSecond } = this.speed;
-    return { ...this.#counters, latencyMs, bytesPerSecond };
+    return { ...this.#counters, earlyCopyCount: this.earlyCopies.count, latencyMs, bytesPerSecond };
   }
 
   /**
@@ -324,6 +333,7 @@ export class MemorySwapper {
     options: CopyOptions,
     finish: (cold: ColdCopy) => void = () => {},
     named = record,
+    early: EarlyCopy = { isGivenUp: false },
   ): Promise<ColdCopy | "no-space" | "vetoed"> {
     const { slot, generation } = record;
     let result: ColdCopy | "no-space" | "vetoed" = "vetoed";
@@ -331,13 +341,13 @@ export class MemorySwapper {
     const end = this.transfers.begin(record);
     const endProgress = this.transfers.noteProgress();
     try {
-      result = await this.#writeCopy(record, slot, options, named);
+      result = await this.#writeCopy(record, slot, options, named, early);
     } catch (error) {
       this.#counters.failedCount += 1;
       throw error;
     } finally {
       // From here to the end of the transfer nothing waits, so nobody finds the tensor halfway.
-      this.#core.unpin(slot, generation);
+      if (!early.isGivenUp) this.#core.unpin(slot, generation);
       if (record.isFreed) this.#freeBlock(record, "for-good");
       else if (typeof result === "object") finish(result);
       endProgress();
@@ -351,20 +361,23 @@ export class MemorySwapper {
     slot: number,
     options: CopyOptions,
     named: TensorRecord,
+    early: EarlyCopy,
   ): Promise<ColdCopy | "no-space" | "vetoed"> {
     const { version } = record;
     const namedVersion = named.version;
-    const { isSaved, expiresMs } = options;
-    const isStale = () => record.version !== version || record.writePinCount > 0;
+    const { isSaved, expiresMs, durable: isDurable } = options;
+    const isStale = () => early.isGivenUp || record.version !== version || record.writePinCount > 0;
     if (isStale()) return "vetoed";
     const startMs = this.#clock.monotonicMs();
-    const generation = this.#nextGeneration(named);
     const asItIs = { codecId: CODEC_RAW, storedBytes: record.byteLength };
-    const copy = { ...asItIs, generation, isDurable: options.durable, isSaved, expiresMs };
-    const header = headerOf(this.#engine.namespace, named, copy);
+    const copy = { generation: this.#generations.next(named), isDurable, isSaved, expiresMs };
+    const header = headerOf(this.#engine.namespace, named, { ...copy, ...asItIs });
     const coding = codingOf(this.#codecRules, named, isSaved);
+    // Of a block that may be another's by now nothing is read; what is written is vetoed at its end.
     const source: BytesAt = (offset, byteLength) =>
-      this.#bytesOf(slot, record).subarray(offset, offset + byteLength);
+      early.isGivenUp
+        ? new Uint8Array(byteLength)
+        : this.#bytesOf(slot, record).subarray(offset, offset + byteLength);
     const before = named.cold;
     // A failure may come after the new record has replaced the old one.
     const distrust = () => {
@@ -500,14 +513,7 @@ export class MemorySwapper {
   }
 
   #spilled(record: TensorRecord, bytesWritten: number): void {
-    const tier = this.#engine.tier.name;
+    const { name: tier } = this.#engine.tier;
     this.#events.emit({ type: "spill", id: nameOf(record), tier, bytesWritten });
-  }
-
-  /** Later than every generation of this process, and of earlier ones unless the clock went back. */
-  #nextGeneration(record: TensorRecord): number {
-    const least = Math.max(this.#lastGeneration, record.cold?.generation ?? 0) + 1;
-    this.#lastGeneration = Math.max(least, Math.floor(this.#clock.wallMs()));
-    return this.#lastGeneration;
   }
 }

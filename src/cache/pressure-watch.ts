@@ -1,6 +1,6 @@
-// Makes room before it is asked for: above the high watermark it demotes in the background, in the
-// policy's order, down to the low one, so that requests rarely wait for a write. The same when the
-// process takes more memory than it may. Decides when, not who. Sees seams only.
+// Prepares for requests before they come: above the high watermark it copies in the background, in the
+// policy's order, what could not leave without a write, down to the low one, so that requests rarely wait
+// for one. When the process takes more memory than it may, it demotes. Decides when, not who. Sees seams only.
 import type { Clock } from "../clock.js";
 import { TierheapError } from "../errors.js";
 import type { ArenaShelf } from "../memory/arena-shelf.js";
@@ -12,16 +12,14 @@ import type { MemorySwapper } from "./memory-swapper.js";
 
 /** Shares of the RAM budget, 0 to 1. */
 export interface Watermarks {
-  /** Above it the background begins to demote. */
+  /** Above it the background begins. */
   readonly high: number;
-  /** Down to which it demotes; at most `high`. */
+  /** What is above this share can leave without a write once it has ended; at most `high`. */
   readonly low: number;
 }
 
 export interface PressureWatchOptions {
   readonly watermarks: Watermarks;
-  /** Whether they apply to the RAM budget, and not to the process alone. */
-  readonly hasWatermarks: boolean;
   /** Most bytes that the process should be resident with; Infinity without a limit. */
   readonly rssLimitBytes: number;
   /** Resident bytes of the process; null where the platform does not tell. */
@@ -34,18 +32,26 @@ export interface PressureWatchOptions {
   readonly clock: Clock;
   /** Demotes the next victim, or drops it. @returns false when there is none, or no room for it. */
   readonly demoteNext: () => Promise<boolean>;
+  /** See `Victims.prepare`. */
+  readonly prepareVictims: (byteLength: number, mayGoOn: () => boolean) => Promise<number>;
 }
 
 export interface PressureWatchStats {
-  /** Times that the background began to demote, by what for. */
+  /** Times that the background copied or demoted something, by what for. */
   readonly budgetRunCount: number;
   readonly rssRunCount: number;
-  /** Tensors that it moved or dropped. */
+  /** Tensors that it copied so that they can leave without a write. */
+  readonly copiedCount: number;
+  /** Tensors that it moved or dropped, because of the process. */
   readonly demotedCount: number;
   /** Tensor bytes from which on it begins, as of now. */
   readonly highBytes: number;
+  /** It copies or demotes at this moment: one tensor is pinned, or about to be. */
+  readonly isRunning: boolean;
 }
 
+/** Between two runs as much becomes hot as lies between the watermarks, or this share of the budget. */
+const STRIDE_SHARE_MIN = 1 / 64;
 /** Between two looks at what the process takes. */
 const PROBE_INTERVAL_MS = 100;
 
@@ -57,7 +63,10 @@ export class PressureWatch {
   #lastProbeMs = Number.NEGATIVE_INFINITY;
   #budgetRunCount = 0;
   #rssRunCount = 0;
+  #copiedCount = 0;
   #demotedCount = 0;
+  /** Bytes that have become hot, ever, before the next run for the budget. */
+  #nextPlacedBytes = 0;
 
   constructor(options: PressureWatchOptions) {
     this.#options = options;
@@ -66,7 +75,9 @@ export class PressureWatch {
 
   /** After room was found without trouble: one comparison, as a rule. */
   note(): void {
-    if (this.#options.swapper.hotBytesNow() > this.#highBytes) this.#begin("budget");
+    const { swapper } = this.#options;
+    if (swapper.hotBytesNow() <= this.#highBytes) return;
+    if (swapper.placedBytes >= this.#nextPlacedBytes) this.#begin(() => this.#copy());
   }
 
   /** After a request did not fit at first: looks at how full the blocks are, and at the process. */
@@ -82,7 +93,8 @@ export class PressureWatch {
     const nowMs = clock.monotonicMs();
     if (nowMs - this.#lastProbeMs < PROBE_INTERVAL_MS) return;
     this.#lastProbeMs = nowMs;
-    if (residentBytes() > watermarks.high * rssLimitBytes) this.#begin("rss");
+    const residentNow = residentBytes();
+    if (residentNow > watermarks.high * rssLimitBytes) this.#begin(() => this.#demote(residentNow));
   }
 
   /** Ends what is under way after its present transfer, for good. */
@@ -94,54 +106,73 @@ export class PressureWatch {
     return {
       budgetRunCount: this.#budgetRunCount,
       rssRunCount: this.#rssRunCount,
+      copiedCount: this.#copiedCount,
       demotedCount: this.#demotedCount,
       highBytes: this.#highBytes,
+      isRunning: this.#isRunning,
     };
   }
 
   #highBytesAt(fill: number): number {
-    const { hasWatermarks, watermarks, budget } = this.#options;
-    if (!hasWatermarks) return Number.POSITIVE_INFINITY;
+    const { watermarks, budget } = this.#options;
     return watermarks.high * budget.arenaLimitBytes * fill;
   }
 
-  #begin(cause: "budget" | "rss"): void {
+  #begin(run: () => Promise<void>): void {
     if (this.#isRunning || this.#isStopped) return;
     this.#isRunning = true;
-    this.#options.swapper.transfers.watch(this.#run(cause));
+    this.#options.swapper.transfers.watchRun(this.#run(run));
   }
 
-  async #run(cause: "budget" | "rss"): Promise<void> {
-    const { watermarks, budget, swapper, events, rssLimitBytes, residentBytes } = this.#options;
-    const residentNow = cause === "rss" ? (residentBytes as () => number)() : 0;
-    // What the process takes too much, the heap gives back.
-    const lowBytes =
-      cause === "rss"
-        ? swapper.hotBytesNow() - (residentNow - watermarks.low * rssLimitBytes)
-        : (this.#highBytes * watermarks.low) / watermarks.high;
-    const usedBytes = cause === "rss" ? residentNow : swapper.hotBytesNow();
-    const limitBytes = cause === "rss" ? rssLimitBytes : budget.arenaLimitBytes;
-    let count = 0;
+  async #run(run: () => Promise<void>): Promise<void> {
     try {
       // In a turn of its own: whoever allocates may still be about to pin.
       await Promise.resolve();
-      while (!this.#isStopped && swapper.hotBytesNow() > lowBytes) {
-        if (!(await this.#options.demoteNext())) break;
-        count += 1;
-      }
-      if (cause === "rss") this.#giveBack();
+      await run();
     } catch (error) {
       if (!(error instanceof TierheapError)) throw error;
-      // What a demotion found is told by its own event; requests go on by themselves.
+      // What a copy or a demotion found is told by its own event; requests go on by themselves.
     } finally {
       this.#isRunning = false;
-      this.#demotedCount += count;
-      // A run that could do nothing is not begun again at every allocation.
-      if (count === 0) this.#highBytes = Number.POSITIVE_INFINITY;
-      else if (cause === "rss") this.#rssRunCount += 1;
-      else this.#budgetRunCount += 1;
-      if (count > 0) {
-        events.emit({ type: "watermark", cause, usedBytes, limitBytes, demotedCount: count });
+    }
+  }
+
+  async #copy(): Promise<void> {
+    const { watermarks, budget, swapper, events, prepareVictims } = this.#options;
+    const { high, low } = watermarks;
+    const strideBytes = Math.max(high - low, STRIDE_SHARE_MIN) * budget.arenaLimitBytes;
+    this.#nextPlacedBytes = swapper.placedBytes + strideBytes;
+    const usedBytes = swapper.hotBytesNow();
+    const readyBytes = usedBytes - (this.#highBytes * low) / high;
+    const copiedCount = await prepareVictims(readyBytes, () => !this.#isStopped);
+    if (copiedCount === 0) return;
+    this.#budgetRunCount += 1;
+    this.#copiedCount += copiedCount;
+    const limitBytes = budget.arenaLimitBytes;
+    events.emit({
+      ...{ type: "watermark", cause: "budget", usedBytes, limitBytes },
+      ...{ copiedCount, demotedCount: 0 },
+    });
+  }
+
+  /** What the process takes too much, the heap gives back. */
+  async #demote(residentNow: number): Promise<void> {
+    const { watermarks, swapper, events, rssLimitBytes, demoteNext } = this.#options;
+    const lowBytes = swapper.hotBytesNow() - (residentNow - watermarks.low * rssLimitBytes);
+    let demotedCount = 0;
+    try {
+      while (!this.#isStopped && swapper.hotBytesNow() > lowBytes && (await demoteNext())) {
+        demotedCount += 1;
+      }
+      this.#giveBack();
+    } finally {
+      if (demotedCount > 0) {
+        this.#rssRunCount += 1;
+        this.#demotedCount += demotedCount;
+        events.emit({
+          ...{ type: "watermark", cause: "rss", usedBytes: residentNow },
+          ...{ limitBytes: rssLimitBytes, copiedCount: 0, demotedCount },
+        });
       }
     }
   }

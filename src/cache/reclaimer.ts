@@ -16,8 +16,8 @@ import type { Disposables } from "./disposables.js";
 import type { HeldBlocks } from "./held-blocks.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { PressureWatch } from "./pressure-watch.js";
-import type { VictimChoice } from "./restore-cost.js";
 import type { TensorRecord } from "./tensor-record.js";
+import type { Victims } from "./victims.js";
 
 export interface ReclaimerOptions {
   readonly core: ControlPlane;
@@ -38,8 +38,7 @@ export interface ReclaimerOptions {
   readonly isDurable: boolean;
   /** Gives up a prefetched guess whose room helps. @returns Whether there was one. */
   readonly giveUpGuess: (helps: (record: TensorRecord) => boolean) => boolean;
-  /** Weighs the order by costs; null: victims leave in the policy's order. */
-  readonly choice: VictimChoice | null;
+  readonly victims: Victims;
 }
 
 /** Waits for the engine's collector: 1, 2, 4, … milliseconds. */
@@ -87,7 +86,7 @@ export class Reclaimer {
   readonly #tierName: string;
   readonly #isDurable: boolean;
   readonly #giveUpGuess: ReclaimerOptions["giveUpGuess"];
-  readonly #choice: VictimChoice | null;
+  readonly #victims: Victims;
   #watch: PressureWatch | null = null;
   #reservedCount = 0;
   /** Requests that demote at this moment. */
@@ -109,7 +108,7 @@ export class Reclaimer {
     this.#tierName = options.tierName;
     this.#isDurable = options.isDurable;
     this.#giveUpGuess = options.giveUpGuess;
-    this.#choice = options.choice;
+    this.#victims = options.victims;
   }
 
   /**
@@ -175,6 +174,11 @@ export class Reclaimer {
       for (const slot of slots) pool.free(slot, this.#core.generationOf(slot));
       endProgress();
     }
+  }
+
+  /** Somebody waits for room. */
+  get isDemoting(): boolean {
+    return this.#demotingCount > 0;
   }
 
   /** Blocks that a reservation under way holds. */
@@ -246,6 +250,12 @@ export class Reclaimer {
       if (slot !== 0) {
         onPlaced();
         return slot;
+      }
+      // What is being copied is next to leave, and nothing must leave before it.
+      const { underWay } = this.#swapper.earlyCopies;
+      if (underWay !== null) {
+        await underWay;
+        continue;
       }
       const isCollecting = this.#dropSparesFor(pool, bytes) || this.#budget.retiredBytes > 0;
       const isWaiting = isCollecting && round < PATIENCE_ROUNDS;
@@ -421,7 +431,7 @@ export class Reclaimer {
     isFull: boolean,
   ): TensorRecord | null {
     let other: TensorRecord | null = null;
-    const own = this.#next((record) => {
+    const own = this.#victims.next((record) => {
       if (passed.has(record.index) || !this.#swapper.canDemote(record)) return false;
       if (!this.#canHelp(record, pool, bytes)) return false;
       if (isFull && !record.isClean && !this.#disposables.canDrop(record)) return false;
@@ -430,38 +440,6 @@ export class Reclaimer {
       return false;
     });
     return own ?? other;
-  }
-
-  /** What should leave first of those that may. Asks about no more of them than it must. */
-  #next(mayLeave: (record: TensorRecord) => boolean): TensorRecord | null {
-    const order = this.#order(mayLeave);
-    if (this.#choice !== null) return this.#choice.next(order);
-    for (const record of order) if (record !== null) return record;
-    return null;
-  }
-
-  *#order(mayLeave: (record: TensorRecord) => boolean): Generator<TensorRecord | null> {
-    for (const index of this.#policy.candidates()) {
-      const record = this.#directory.at(index);
-      yield mayLeave(record) ? record : null;
-    }
-  }
-
-  /**
-   * Demotes or drops whatever should leave first, for nobody in particular.
-   *
-   * @returns false when there is no victim, or no room for it.
-   */
-  async demoteNext(): Promise<boolean> {
-    const record = this.#next((each) => this.#swapper.canDemote(each));
-    if (record === null) return false;
-    if (!this.#disposables.admits(record)) {
-      this.#disposables.drop(record);
-      return true;
-    }
-    const outcome = await this.#swapper.demote(record, { durable: this.#isDurable });
-    if (outcome === "no-space") return this.#disposables.makeColdRoom(record.byteLength);
-    return true;
   }
 
   /** From here on room is also made in the background. */

@@ -1,4 +1,6 @@
-// The header of a record: that which a copy of a tensor has, and that of a record that is read.
+// The header of a record: that which a copy of a tensor has, with its generation, and that of a record
+// that is read.
+import type { Clock } from "../clock.js";
 import {
   decodeHeader,
   HEADER_BYTES_MAX,
@@ -66,4 +68,20 @@ export async function headerAsFound(
   const found = await readHeader(reader);
   if (found.verdict !== "valid" || found.header.codecId !== codecId) return header;
   return { ...header, codecId, storedBytes: found.header.storedBytes };
+}
+
+/** Numbers for records, each later than every one of this process, and of earlier ones unless the clock went back. */
+export class Generations {
+  readonly #clock: Clock;
+  #last = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  next({ cold }: TensorRecord): number {
+    const least = Math.max(this.#last, cold?.generation ?? 0) + 1;
+    this.#last = Math.max(least, Math.floor(this.#clock.wallMs()));
+    return this.#last;
+  }
 }

@@ -7,6 +7,8 @@ export interface SwapperStats {
   readonly swapInCount: number;
   /** Hot blocks given up without a write, because a valid copy was there. */
   readonly cleanEvictionCount: number;
+  /** Swapped-out copies of tensors that stayed hot, written in the background. */
+  readonly earlyCopyCount: number;
   /** Copies written by `save`. */
   readonly saveCount: number;
   /** Demotions given up because the tensor was pinned or written meanwhile. */

@@ -224,6 +224,7 @@ export class TensorAllocator implements TensorOwner {
     this.#checkResident(record);
     const checked = checkShape(shape, record.dtype);
     if (record.shared !== null) this.#sharing.own(record);
+    this.#swapper.earlyCopies.giveUp(record);
     const { slot, generation, alignment, pool } = record;
     const { byteLength } = checked;
     if (!this.#core.tryResize(slot, generation, pool.blockBytes(byteLength), alignment)) {

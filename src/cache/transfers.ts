@@ -22,6 +22,7 @@ export class Transfers {
   /** What has all the room it needs and will give some back. */
   readonly #progressing = new Set<Promise<void>>();
   readonly #background = new Set<Promise<void>>();
+  readonly #runs = new Set<Promise<void>>();
 
   get isIdle(): boolean {
     return this.#transfers.size === 0;
@@ -53,6 +54,12 @@ export class Transfers {
     this.#background.add(watched);
   }
 
+  /** As {@link watch}, for work that may itself wait for {@link settleBackground}. */
+  watchRun(run: Promise<void>): void {
+    const watched = run.finally(() => this.#runs.delete(watched));
+    this.#runs.add(watched);
+  }
+
   /** Resolves once the deletions that are under way have ended. */
   async settleBackground(): Promise<void> {
     await Promise.all(this.#background);
@@ -60,8 +67,7 @@ export class Transfers {
 
   /** Resolves once nothing is under way. */
   async settle(): Promise<void> {
-    while (this.#transfers.size + this.#background.size > 0) {
-      await Promise.all([...this.#transfers, ...this.#background]);
-    }
+    const all = () => [...this.#transfers, ...this.#background, ...this.#runs];
+    while (all().length > 0) await Promise.all(all());
   }
 }

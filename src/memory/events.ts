@@ -30,13 +30,14 @@ export type MemoryEvent =
       readonly tier: string;
       readonly bytesWritten: number;
     }
-  /** The background has made room: for the RAM budget, or because the process took too much. */
+  /** The background has copied what can then leave at once, or has demoted because the process took too much. */
   | {
       readonly type: "watermark";
       readonly cause: "budget" | "rss";
       /** Bytes of resident tensors, or of the process, when it began. */
       readonly usedBytes: number;
       readonly limitBytes: number;
+      readonly copiedCount: number;
       readonly demotedCount: number;
     }
   /** A disposable tensor was dropped under pressure. */

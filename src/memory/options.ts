@@ -135,9 +135,9 @@ export interface TensorMemoryOptions {
       }
     | undefined;
   /**
-   * Shares of `budgets.ram`, 0 to 1: above `high` tensors are demoted in the background down to `low`, if
-   * there is a colder tier. Default: off, so that all of the budget holds tensors, and requests wait for
-   * writes. What is left out of the object is 0.9 and 0.8.
+   * Shares of `budgets.ram`, 0 to 1: above `high` the background copies to the colder tier, if there is one,
+   * until all that is above `low` could leave without a write. The tensors stay in RAM; requests that need
+   * their room do not wait. Default: 0.8, and 0.1 less than `high`. At a `high` of 1 nothing is copied.
    */
   readonly watermarks?:
     | { readonly high?: number | undefined; readonly low?: number | undefined }
@@ -371,8 +371,6 @@ export interface CheckedOptions {
   readonly directory: string;
   readonly isDurable: boolean;
   readonly watermarks: { readonly high: number; readonly low: number };
-  /** Whether the watermarks apply to the RAM budget, and not to `limits.rss` alone. */
-  readonly hasWatermarks: boolean;
   /** Infinity: no limit. */
   readonly rssLimitBytes: number;
   readonly tenant: string;
@@ -455,7 +453,6 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     directory,
     isDurable: mode === "durable",
     watermarks: checkWatermarks(options.watermarks),
-    hasWatermarks: options.watermarks !== undefined,
     rssLimitBytes:
       limits["rss"] === undefined
         ? Number.POSITIVE_INFINITY
@@ -466,10 +463,14 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
   };
 }
 
+const HIGH_WATERMARK = 0.8;
+const WATERMARK_DISTANCE = 0.1;
+
 /** @throws {MisuseError} `bad-option`. */
 function checkWatermarks(given: unknown): { readonly high: number; readonly low: number } {
-  const { high = 0.9, low } = checkObject(given ?? {}, "watermarks", ["high", "low"]);
-  const least = low ?? Math.min(0.8, high as number);
+  const { high = HIGH_WATERMARK, low } = checkObject(given ?? {}, "watermarks", ["high", "low"]);
+  // A share of what is there, where `high` is low itself.
+  const least = low ?? Math.max((high as number) - WATERMARK_DISTANCE, (high as number) / 2);
   const isShare = (value: unknown) => typeof value === "number" && value > 0 && value <= 1;
   if (!isShare(high) || !isShare(least) || (least as number) > (high as number)) {
     throw new MisuseError("bad-option", "0 < watermarks.low <= watermarks.high <= 1");

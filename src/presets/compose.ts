@@ -19,6 +19,7 @@ import { Staging } from "../cache/staging.js";
 import { TensorAllocator } from "../cache/tensor-allocator.js";
 import type { TensorRecord } from "../cache/tensor-record.js";
 import { CHUNK_BYTES_MIN, TransferEngine } from "../cache/transfer-engine.js";
+import { Victims } from "../cache/victims.js";
 import { Workers } from "../cache/workers.js";
 import { systemClock } from "../clock.js";
 import type { Codec, StartCodecWorker } from "../codec/codec.js";
@@ -267,6 +268,9 @@ export async function composeTensorMemory(
       hasTier: capacityBytes > 0,
     });
     const tierName = tier.name;
+    // An order that was chosen is kept to.
+    const choice = seams.evictionPolicy === undefined ? new VictimChoice(swapper.speed) : null;
+    const victims = new Victims({ ...parts, swapper, disposables, isDurable, choice });
     const reclaimer = new Reclaimer({
       ...parts,
       swapper,
@@ -274,8 +278,7 @@ export async function composeTensorMemory(
       tierName,
       isDurable,
       giveUpGuess,
-      // An order that was chosen is kept to.
-      choice: seams.evictionPolicy === undefined ? new VictimChoice(swapper.speed) : null,
+      victims,
     });
     const cache = new HierarchicalCache({ ...parts, swapper, reclaimer, disposables });
     const predictor = seams.predictor ?? successorPredictor();
@@ -292,18 +295,19 @@ export async function composeTensorMemory(
     if (residentBytes === null && checked.rssLimitBytes < Number.POSITIVE_INFINITY) {
       throw new MisuseError("unsupported", "limits.rss where the platform does not tell");
     }
-    const { watermarks, hasWatermarks, rssLimitBytes } = checked;
+    const { watermarks, rssLimitBytes } = checked;
     const watch = new PressureWatch({
       ...parts,
       swapper,
       watermarks,
-      hasWatermarks,
       rssLimitBytes,
       residentBytes,
-      demoteNext: () => reclaimer.demoteNext(),
+      demoteNext: () => victims.demoteNext(),
+      // Whoever demotes now writes in the same order.
+      prepareVictims: (bytes, mayGoOn) =>
+        victims.prepare(bytes, () => mayGoOn() && !reclaimer.isDemoting),
     });
-    const isWatched = hasWatermarks || rssLimitBytes < Number.POSITIVE_INFINITY;
-    if (capacityBytes > 0 && isWatched) reclaimer.watchPressure(watch);
+    if (capacityBytes > 0) reclaimer.watchPressure(watch);
     const lifetimes = seams.lifetimePredictor ?? unknownLifetime;
     const sharing = new SharedTensors({ ...parts, swapper, reclaimer });
     const allocator = new TensorAllocator({

@@ -78,10 +78,11 @@ export function checkQuiet(memory: TensorMemory): void {
   // What debug mode holds in quarantine belongs to no tensor.
   if (memory.stats().guards !== null) memory.trim();
   expect(memory.verify()).toMatchObject({ isSound: true, brokenInvariant: null, problems: [] });
-  const { budget, pools, lookups, tensors, guards, prefetch } = memory.stats();
+  const { background, budget, pools, lookups, tensors, guards, prefetch } = memory.stats();
   const canaryBytes = guards === null ? 0 : tensors.hotCount * CANARY_BYTES;
   for (const pool of pools) {
-    expect(pool.pinnedCount, `pins left in ${pool.kind}`).toBe(0);
+    const ownCount = background.isRunning ? 1 : 0;
+    expect(pool.pinnedCount, `pins left in ${pool.kind}`).toBeLessThanOrEqual(ownCount);
     expect(pool.grantedBytes + pool.freeBytes, `${pool.kind} adds up`).toBeLessThanOrEqual(
       pool.capacityBytes,
     );
@@ -89,14 +90,17 @@ export function checkQuiet(memory: TensorMemory): void {
   }
   const sum = (pick: (pool: (typeof pools)[number]) => number) =>
     pools.reduce((total, pool) => total + pick(pool), 0);
-  expect(
-    sum((pool) => pool.liveCount),
-    "blocks without a tensor",
-  ).toBe(tensors.hotCount);
-  expect(
-    sum((pool) => pool.requestedBytes),
-    "bytes without a tensor",
-  ).toBe(tensors.hotBytes + canaryBytes);
+  // A tensor that is freed while it is copied keeps its block until then.
+  if (!background.isRunning) {
+    expect(
+      sum((pool) => pool.liveCount),
+      "blocks without a tensor",
+    ).toBe(tensors.hotCount);
+    expect(
+      sum((pool) => pool.requestedBytes),
+      "bytes without a tensor",
+    ).toBe(tensors.hotBytes + canaryBytes);
+  }
   expect(lookups.hits + lookups.joins + lookups.misses).toBe(lookups.lookups);
   const { usedCount, wastedCount, lateCount, outstandingCount, issuedCount } = prefetch;
   expect(usedCount + wastedCount + lateCount + outstandingCount).toBe(issuedCount);
