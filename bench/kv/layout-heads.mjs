@@ -63,7 +63,7 @@ export class Head {
   }
 
   /** Relative error of the attention output of the scored queries. */
-  #error(keys, values) {
+  error(keys, values) {
     let errors = 0;
     let squares = 0;
     for (let query = this.scoredFrom; query < this.queryCount; query++) {
@@ -125,6 +125,6 @@ export class Head {
     if (isBefore && this.keysBefore !== this.keys) {
       for (let token = 0; token < this.tokenCount; token++) rotary(keys, token, token);
     }
-    return { error: this.#error(keys, values), used };
+    return { error: this.error(keys, values), used };
   }
 }

@@ -105,6 +105,12 @@ function requireSameWidth(first: Elements, second: Elements): void {
   throw new MisuseError("bad-dtype", "source and target have elements of one width");
 }
 
+/** Or `set` would convert. */
+function requireSameClass(first: Elements, second: Elements): void {
+  if (first.constructor === second.constructor) return;
+  throw new MisuseError("bad-dtype", "pages and tensor are arrays of one class");
+}
+
 function requireApart(first: Elements, second: Elements): void {
   const isApart =
     first.buffer !== second.buffer ||
@@ -138,7 +144,7 @@ export async function openLayoutKernels(
  *
  * @remarks Every call checks shapes and lengths before it writes: `MisuseError` `bad-shape` for counts that
  *   are none, `bad-size` for a view that is not as long as its shape, `bad-dtype` for elements of two
- *   widths, `bad-option` for views that overlap. Shared memory is read and written as it is: nobody else
+ *   widths, or pages of another class than their tensor, `bad-option` for views that overlap. Shared memory is read and written as it is: nobody else
  *   may write meanwhile.
  */
 export class LayoutKernels {
@@ -251,15 +257,15 @@ export class LayoutKernels {
 
   /** Copies the tokens of pages to a tensor; what it has behind them stays as it is. */
   gatherPages(pages: readonly Elements[], target: Elements, shape: PagedShape): void {
-    this.#copyPages(pages, target, shape, (page, own, headBytes, stride, bytes) => {
-      this.#copyHeads(page, 0, headBytes, target, own, stride, bytes, shape.heads);
+    this.#copyPages(pages, target, shape, (page, own, step, stride, count) => {
+      this.#copyHeads(page, 0, step, target, own, stride, count, shape.heads);
     });
   }
 
   /** Copies tokens of a tensor to pages; what the last page has behind them stays as it is. */
   scatterPages(source: Elements, pages: readonly Elements[], shape: PagedShape): void {
-    this.#copyPages(pages, source, shape, (page, own, headBytes, stride, bytes) => {
-      this.#copyHeads(source, own, stride, page, 0, headBytes, bytes, shape.heads);
+    this.#copyPages(pages, source, shape, (page, own, step, stride, count) => {
+      this.#copyHeads(source, own, stride, page, 0, step, count, shape.heads);
     });
   }
 
@@ -270,9 +276,9 @@ export class LayoutKernels {
     copy: (
       page: Elements,
       ownOffset: number,
-      headBytes: number,
-      strideBytes: number,
-      bytes: number,
+      pageStep: number,
+      ownStep: number,
+      count: number,
     ) => void,
   ): void {
     const { heads, pageTokens, headDim, tokens, strideTokens } = shape;
@@ -286,17 +292,17 @@ export class LayoutKernels {
     requireLength(tensor, heads * strideTokens * headDim, "tensor");
     for (const page of pages) {
       requireLength(page, heads * pageTokens * headDim, "page");
-      requireSameWidth(page, tensor);
+      requireSameClass(page, tensor);
       requireApart(page, tensor);
     }
-    const rowBytes = headDim * tensor.BYTES_PER_ELEMENT;
     pages.forEach((page, index) => {
       const first = index * pageTokens;
-      const bytes = Math.min(pageTokens, tokens - first) * rowBytes;
-      copy(page, first * rowBytes, pageTokens * rowBytes, strideTokens * rowBytes, bytes);
+      const count = Math.min(pageTokens, tokens - first) * headDim;
+      copy(page, first * headDim, pageTokens * headDim, strideTokens * headDim, count);
     });
   }
 
+  /** Copies `count` elements of each head. Offsets and steps are elements. */
   #copyHeads(
     source: Elements,
     sourceOffset: number,
@@ -304,23 +310,29 @@ export class LayoutKernels {
     target: Elements,
     targetOffset: number,
     targetStep: number,
-    bytes: number,
+    count: number,
     heads: number,
   ): void {
-    const from = this.#inPlace?.memory.tryAddressOf(source) ?? null;
-    const to = this.#inPlace?.memory.tryAddressOf(target) ?? null;
-    const isShort = bytes < SHORT_ROW_BYTES;
-    if (isShort && this.#inPlace !== null && from !== null && to !== null) {
-      const { rowsCopy } = this.#inPlace.kernels;
-      rowsCopy(from + sourceOffset, sourceStep, to + targetOffset, targetStep, bytes, heads);
+    const width = source.BYTES_PER_ELEMENT;
+    const isShort = count * width < SHORT_ROW_BYTES;
+    const from = isShort ? (this.#inPlace?.memory.tryAddressOf(source) ?? null) : null;
+    const to = isShort ? (this.#inPlace?.memory.tryAddressOf(target) ?? null) : null;
+    if (this.#inPlace !== null && from !== null && to !== null) {
+      this.#inPlace.kernels.rowsCopy(
+        from + sourceOffset * width,
+        sourceStep * width,
+        to + targetOffset * width,
+        targetStep * width,
+        count * width,
+        heads,
+      );
       return;
     }
-    copySlices(
-      { bytes: bytesOf(source), start: sourceOffset, step: sourceStep },
-      { bytes: bytesOf(target), start: targetOffset, step: targetStep },
-      bytes,
-      heads,
-    );
+    for (let head = 0; head < heads; head++) {
+      const at = sourceOffset + head * sourceStep;
+      const row = source.subarray(at, at + count) as Uint8Array;
+      (target as Uint8Array).set(row, targetOffset + head * targetStep);
+    }
   }
 
   /**

@@ -282,5 +282,33 @@ export function pageFormConformance(make: () => Promise<PageFormFixture>): Confo
           }
         }),
     },
+    {
+      name: "takes any bytes for a section without harm: refuses them, or gives some rows",
+      run: () =>
+        each(({ form }, layer, pageTokens, section) => {
+          const rows = rowsOf(layer, pageTokens, 12);
+          form.encode(layer, pageTokens, rows, rows, section);
+          const good = [new Uint8Array(rows.byteLength), new Uint8Array(rows.byteLength)] as const;
+          form.decode(layer, pageTokens, section, ...good);
+          const random = seededRandom(13);
+          for (let round = 0; round < 8; round++) {
+            const odd = section.map((byte, index) =>
+              // The first rounds leave the head of the section as it is.
+              round < 4 && index < 8 ? byte : random.uint32() & 0xff,
+            );
+            const target = new Uint8Array(rows.byteLength);
+            try {
+              form.decode(layer, pageTokens, odd, target, target.slice());
+            } catch (error) {
+              const code = String((error as { code?: unknown }).code);
+              assertEqual(code, "foreign-cache", "what a section of noise throws");
+            }
+          }
+          const again = [new Uint8Array(rows.byteLength), new Uint8Array(rows.byteLength)] as const;
+          form.decode(layer, pageTokens, section, ...again);
+          assertBytes(again[0], good[0], "the keys of a good section afterwards");
+          assertBytes(again[1], good[1], "the values of a good section afterwards");
+        }),
+    },
   ];
 }

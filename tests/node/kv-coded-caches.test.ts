@@ -143,6 +143,20 @@ describe("a cache with coded pages", () => {
     cache.free();
   });
 
+  it("keeps the pages a step better that attention is noted for", async () => {
+    const forms = await openPageForms();
+    const layout = codedLayout("hybrid", forms, { a8Pages: 2, a4Pages: 10 });
+    const { cache } = await filled(layout, TOKENS.slice(0, 4 * PAGE));
+    // Pages 1 and 2 are a8, 0 and 3 exact. All attention goes to page 1.
+    const [before] = (await pageErrors(cache, 1)) as [number];
+    cache.noteAttention([0, 1, 0, 0]);
+    const more = TOKENS.slice(4 * PAGE, 7 * PAGE);
+    await cache.append(more, rowsOf(4 * PAGE, 7 * PAGE));
+    expect((await pageErrors(cache, 1))[0]).toBe(before);
+    expect((await pageErrors(cache, 2))[0]).toBeGreaterThan(4 * before);
+    cache.free();
+  });
+
   it("is saved, and restored by another process to the same bytes", async () => {
     const forms = await openPageForms();
     const layout = codedLayout("quant", forms);

@@ -270,6 +270,15 @@ describe("misuse", () => {
         () => kernels.scatterPages(target, [...pages.slice(1), new Float32Array(5)], paged),
         "bad-size",
       ],
+      [
+        () =>
+          kernels.gatherPages(
+            pages.map(() => new Int32Array(4)),
+            target,
+            paged,
+          ),
+        "bad-dtype",
+      ],
       [() => kernels.convert(source, "f32", target, "f16"), "bad-dtype"],
       [() => kernels.convert(source, "f64" as never, target, "f32"), "bad-dtype"],
       [() => kernels.convert(source, "f32", new Uint16Array(11), "f16"), "bad-size"],
