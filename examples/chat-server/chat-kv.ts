@@ -13,6 +13,9 @@ export interface OpenedKv {
   readonly origin: KvOrigin;
 }
 
+/** Capacities are multiples of it, so that tensors have few sizes and seldom grow. */
+const CAPACITY_STEP_TOKENS = 256;
+
 export class ChatKv {
   readonly #memory: TensorMemory;
   readonly #decoder: OrtDecoder;
@@ -26,17 +29,19 @@ export class ChatKv {
    * The rows of a chat, wherever they are: at most those of `tokens`, and none where they are gone.
    *
    * @param tokens Of the chat so far.
+   * @param tokensMax That it will have at the end of the turn.
    */
-  async open(chat: string, tokens: readonly number[]): Promise<OpenedKv> {
+  async open(chat: string, tokens: readonly number[], tokensMax: number): Promise<OpenedKv> {
     const id = idOf(chat);
-    const empty = this.#decoder.createCache({ id });
+    const capacityTokens = Math.ceil(tokensMax / CAPACITY_STEP_TOKENS) * CAPACITY_STEP_TOKENS;
+    const empty = this.#decoder.createCache({ id, capacityTokens });
     if (tokens.length === 0) {
       // What a turn without an end left behind.
       await this.#decoder.deleteCache(id);
       return { cache: empty, origin: "new" };
     }
     const isResident = empty.ids.every((each) => this.#memory.tensor(each)?.isResident === true);
-    const opened = await this.#decoder.openCache({ id, tokens });
+    const opened = await this.#decoder.openCache({ id, tokens, capacityTokens });
     if (opened !== null) return { cache: opened, origin: isResident ? "resident" : "restored" };
     await this.#decoder.deleteCache(id);
     return { cache: empty, origin: "recomputed" };

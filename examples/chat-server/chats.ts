@@ -9,6 +9,7 @@ import { loadBytes, saveBytes } from "../chat/run-records.js";
 import { RuntimeError } from "../chat/runtime.js";
 import type { ChatKv, KvOrigin } from "./chat-kv.js";
 import { RequestError } from "./request-error.js";
+import { RoomGate } from "./room-gate.js";
 
 /** A chat as it stands between two turns. */
 export interface ChatState {
@@ -43,6 +44,7 @@ export interface ChatsOptions {
 
 export class Chats {
   readonly #options: ChatsOptions;
+  readonly #room = new RoomGate();
   readonly #busy = new Set<string>();
   /** Chats whose record is read or written, and when that has ended. */
   readonly #recordUse = new Map<string, Promise<unknown>>();
@@ -59,7 +61,8 @@ export class Chats {
   }
 
   stats() {
-    return { tokenCount: this.#tokenCount, originCounts: { ...this.#originCounts } };
+    const originCounts = { ...this.#originCounts };
+    return { tokenCount: this.#tokenCount, aloneCount: this.#room.aloneCount, originCounts };
   }
 
   /** @throws {RequestError} `not-found`. */
@@ -142,20 +145,23 @@ export class Chats {
     },
   ): Promise<KvOrigin> {
     const { memory, decoder, kv } = this.#options;
-    const { cache, origin } = await kv.open(chat, state.tokens);
+    const room = this.#room;
+    const tokensMax = tokens.length + answerTokens;
+    const { cache, origin } = await room.run(() => kv.open(chat, state.tokens, tokensMax));
     for (let index = 0; index < answerTokens; index++) {
       signal.throwIfAborted();
-      const token = greedyToken((await decoder.step(cache, tokens)).logits);
+      const token = greedyToken((await room.run(() => decoder.step(cache, tokens))).logits);
       if (token < 0) throw new RuntimeError("run-failed", "The model yields no number as a logit.");
       tokens.push(token);
       this.#tokenCount += 1;
       onToken(token, index);
     }
     // The rows come first: a state without its rows costs time, rows without a state cost nothing.
-    await kv.save(cache);
+    await room.run(() => kv.save(cache));
     const words = Uint32Array.of(state.turn + 1, ...tokens);
     const bytes = new Uint8Array(words.buffer);
-    await this.#afterOthers(chat, () => saveBytes(memory, stateId(chat), bytes));
+    const save = () => saveBytes(memory, stateId(chat), bytes);
+    await this.#afterOthers(chat, () => room.run(save));
     this.#originCounts[origin] += 1;
     return origin;
   }

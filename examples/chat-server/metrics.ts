@@ -16,6 +16,8 @@ export interface ServerStats {
     readonly failed: number;
   };
   readonly tokenCount: number;
+  /** What found no room beside other turns, and was done alone. */
+  readonly aloneCount: number;
   readonly originCounts: Readonly<Record<KvOrigin, number>>;
   readonly queue: {
     readonly runningCount: number;
@@ -70,6 +72,7 @@ export function formatMetrics(server: ServerStats, stats: MemoryStats): string {
     ["chat_turns_begun_total", "counter", "Turns asked for.", one(begun)],
     ["chat_turns_total", "counter", "Turns by how they ended.", byName("end", ends)],
     ["chat_tokens_total", "counter", "Tokens computed for answers.", one(server.tokenCount)],
+    ["chat_alone_total", "counter", "Steps that needed all room.", one(server.aloneCount)],
     [
       "chat_kv_total",
       "counter",

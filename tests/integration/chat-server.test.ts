@@ -9,7 +9,9 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { type ChatState, Conversation } from "../../examples/chat/conversation.js";
 import { PlainKvStore } from "../../examples/chat/kv-store.js";
 import { type OpenedModel, openModel } from "../../examples/chat/open-model.js";
+import { RoomGate } from "../../examples/chat-server/room-gate.js";
 import { TurnQueue } from "../../examples/chat-server/turn-queue.js";
+import { OutOfMemoryError } from "../../src/index.js";
 
 const program = fileURLToPath(new URL("../../build/examples/chat-server/main.js", import.meta.url));
 const ANSWER_TOKENS = 10;
@@ -209,7 +211,7 @@ describe("the chat server", { timeout: 180_000 }, () => {
     const distinct = new Set([...expected.values()].flat().map((answer) => `${answer}`));
     expect(distinct.size).toBeGreaterThan(USERS.length);
 
-    const first = await start(["--ram", "8MiB"]);
+    const first = await start(["--ram", "10MiB"]);
     for (const turn of [0, 1]) {
       const turns = await Promise.all(
         USERS.map((user) => say(first.url, user, promptOf(user, turn), { turn })),
@@ -237,6 +239,7 @@ describe("the chat server", { timeout: 180_000 }, () => {
         return say(first.url, user, promptOf(user, 2), { turn: 2, onToken });
       }),
     );
+    expect(cut.map(({ error }) => error)).toEqual(USERS.map(() => null));
     expect(await first.exited).toMatchObject({ signal: "SIGKILL" });
     expect(cut.filter(({ done }) => done === null).length).toBeGreaterThan(0);
     for (const [index, user] of USERS.entries()) {
@@ -244,7 +247,7 @@ describe("the chat server", { timeout: 180_000 }, () => {
       expect(tokens).toEqual(expected.get(user)?.[2]?.slice(0, tokens.length));
     }
 
-    const second = await start(["--ram", "8MiB"]);
+    const second = await start(["--ram", "10MiB"]);
     expect(await (await fetch(`${second.url}/chats`)).json()).toEqual({ chats: USERS });
     let takenAgain = 0;
     for (const [index, user] of USERS.entries()) {
@@ -435,5 +438,41 @@ describe("the queue", () => {
     const late = new AbortController();
     late.abort(new Error("before"));
     await expect(queue.run(async () => {}, late.signal)).rejects.toThrow("before");
+  });
+});
+
+describe("the gate", () => {
+  test("does alone what finds no room beside others", async () => {
+    const gate = new RoomGate();
+    let runningCount = 0;
+    let runningMax = 0;
+    const tick = () => new Promise((resolve) => setImmediate(resolve));
+    // Each takes all the room there is.
+    const work = async () => {
+      const details = { requestedBytes: 1, freeBytes: 0, largestFreeBlockBytes: 0, pinnedBytes: 1 };
+      runningCount += 1;
+      runningMax = Math.max(runningMax, runningCount);
+      try {
+        for (let turn = 0; turn < 3; turn++) await tick();
+        if (runningCount === 1) return "done";
+        throw new OutOfMemoryError({ ...details, budgetBytes: 1, remediesTried: [], advice: "" });
+      } finally {
+        runningCount -= 1;
+      }
+    };
+    const all = Array.from({ length: 5 }, () => gate.run(work));
+    expect(await Promise.all(all)).toEqual(Array(5).fill("done"));
+    expect(runningMax).toBe(5);
+    expect(gate.aloneCount).toBe(4);
+    await expect(gate.run(() => Promise.reject(new Error("other")))).rejects.toThrow("other");
+    const never = () =>
+      Promise.reject(
+        new OutOfMemoryError({
+          ...{ requestedBytes: 1, freeBytes: 0, largestFreeBlockBytes: 0, pinnedBytes: 1 },
+          ...{ budgetBytes: 1, remediesTried: [], advice: "" },
+        }),
+      );
+    await expect(gate.run(never)).rejects.toBeInstanceOf(OutOfMemoryError);
+    expect(await gate.run(async () => "after")).toBe("after");
   });
 });
