@@ -6,7 +6,7 @@ import { spawnSync } from "node:child_process";
 import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { builtinModules } from "node:module";
 import { arch, platform } from "node:os";
-import { join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { gzipSync } from "node:zlib";
 import { build } from "vite";
 import { root } from "./steps.mjs";
@@ -61,6 +61,28 @@ async function bundle({ hasWasm }) {
   };
 }
 
+/** What an adapter adds to a bundle that has the host: its own files. */
+async function adapterGzipBytes(file) {
+  const adapters = join(root, "dist", "src", "adapters");
+  const { output } = await build({
+    configFile: false,
+    root,
+    logLevel: "error",
+    build: {
+      write: false,
+      target: "es2022",
+      rolldownOptions: {
+        input: join(root, file),
+        preserveEntrySignatures: "strict",
+        external: (id, importer) =>
+          importer !== undefined && !resolve(dirname(importer), id).startsWith(adapters),
+        output: { format: "es", minify: true },
+      },
+    },
+  });
+  return gzipSync(output.map(({ code }) => code).join("\n"), { level: 9 }).length;
+}
+
 function packed() {
   const npm = process.platform === "win32" ? "npm.cmd" : "npm";
   const { status, stdout, stderr } = spawnSync(npm, ["pack", "--dry-run", "--json"], {
@@ -81,6 +103,15 @@ const host = await bundle({ hasWasm: false });
 const whole = await bundle({ hasWasm: true });
 if (host.exportCount === 0) throw new Error("the bundle exports nothing: it was not measured");
 const archive = packed();
+const { exports: subpaths } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+const adapterFigures = [];
+for (const [subpath, conditions] of Object.entries(subpaths)) {
+  if (!subpath.startsWith("./adapters/")) continue;
+  const bytes = await adapterGzipBytes(conditions.default);
+  if (bytes === 0) throw new Error(`the bundle of ${subpath} is empty: it was not measured`);
+  const id = `size/${subpath.slice(2).replace("/", "-")}-gzip`;
+  adapterFigures.push(figure(id, bytes, "bytes", undefined, "beside the host"));
+}
 
 const figures = [
   figure("size/core-wasm", wasmBytes("core"), "bytes", 44 * KIB),
@@ -96,6 +127,7 @@ const figures = [
     "modules inline",
   ),
   figure("size/browser-node-imports", whole.imports.length, "imports", 0, whole.imports.join(" ")),
+  ...adapterFigures,
   figure("size/package", archive.size, "bytes", undefined, `${archive.entryCount} files`),
   figure("size/package-unpacked", archive.unpackedSize, "bytes"),
 ];

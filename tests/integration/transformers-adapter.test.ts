@@ -550,6 +550,7 @@ describe("misuse is refused", () => {
     await cache.prepare(tokens);
     await expect(cache.prepare(tokens)).rejects.toEqual(code("re-entrant"));
     await expect(cache.save()).rejects.toEqual(code("re-entrant"));
+    await expect(cache.dispose()).rejects.toEqual(code("re-entrant"));
     cache.cancel();
     expect(() => cache.cancel()).toThrow(code("unpinned"));
     await cache.dispose();
@@ -610,6 +611,11 @@ describe("misuse is refused", () => {
     overwrite();
     const during = { ...inputsOf([...tokens, 1], 4), past_key_values: cache };
     await expect(model.generate(during as never)).rejects.toEqual(code("overwritten"));
+    await answer(cache, model, tokens, 4);
+    await cache.prepare([...tokens, 1]);
+    overwrite();
+    cache.cancel();
+    await expect(cache.prepare([...tokens, 1])).rejects.toEqual(code("overwritten"));
     expect(await answer(cache, model, tokens, 4)).toEqual(await bareAnswer(model, tokens, 4));
     await cache.dispose();
   });

@@ -66,7 +66,7 @@ export class CacheEntry {
   #tensor: Tensor | null = null;
   #pin: Pin | null = null;
   #held: LibraryTensor | null = null;
-  /** Of the tensor, when this entry last had it in its hands. */
+  /** That the tensor would have if nobody else had written to it. */
   #version = 0;
 
   /** @throws {MisuseError} `bad-dtype` — no tensor of the heap has such elements. */
@@ -179,16 +179,17 @@ export class CacheEntry {
   /** Pins its tensor, which is resident. */
   pin(): void {
     this.#pin = this.#tensor?.pin({ access: this.isSaved ? "read" : "write" }) ?? null;
-    this.#remember();
+    if (this.#pin?.access === "write") this.#version += 1;
   }
 
   unpin(): void {
+    // Counts its own pins only: somebody else's stay visible in the version.
+    if (this.#pin?.access === "write") this.#version += 1;
     this.#pin?.[Symbol.dispose]();
     this.#pin = null;
-    this.#remember();
   }
 
-  /** Whether nobody else has had its bytes for writing since {@link pin} or {@link unpin}. */
+  /** Whether nobody else has had its bytes for writing since this entry got the tensor. */
   isUntouched(): boolean {
     if (this.#tensor === null) return true;
     const { version, writePinCount } = Tensor.recordOf(this.#tensor);
@@ -215,6 +216,7 @@ export class CacheEntry {
       return;
     }
     await this.#reserve(this.#shapeWithRoom(tokenCount));
+    if (!this.isUntouched()) throw new MisuseError("overwritten", `${this.name} was overwritten`);
     const [saved, savedPin, source] = [this.#tensor, this.#pin, this.#elements()];
     const savedDims = this.#dims;
     this.#tensor = null;
@@ -243,8 +245,10 @@ export class CacheEntry {
   /** Gives its tensor, which is resident and not pinned, that room. @throws {OutOfMemoryError} */
   grow(tokenCount: number): void {
     if (this.growthBytes(tokenCount) === 0) return;
-    this.#tensor?.resize({ shape: this.#shapeWithRoom(tokenCount) });
-    this.#remember();
+    const tensor = this.#tensor as Tensor;
+    const { version } = Tensor.recordOf(tensor);
+    tensor.resize({ shape: this.#shapeWithRoom(tokenCount) });
+    this.#version += Tensor.recordOf(tensor).version - version;
   }
 
   /** @returns false when `tensor` is not a saved record's, or not what the description says. */
@@ -328,6 +332,7 @@ export class CacheEntry {
     });
     this.#generation = generation;
     this.isSaved = false;
+    this.#remember();
     this.pin();
     if (this.#pin?.view.buffer instanceof ArrayBuffer) return;
     this.#release();

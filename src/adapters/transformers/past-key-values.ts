@@ -111,18 +111,28 @@ export class PastKeyValues {
       ([name]) => !(isEncoders(name) && this.#entries.has(name)),
     );
     const length = this.#checkUpdate(given);
-    for (const [name, tensor] of given) {
-      let entry = this.#entries.get(name);
-      if (entry === undefined) entry = this.#define(name, tensor);
-      this.#stats.copiedBytes += entry.take(tensor, length);
-      if (entry.isHeld) this.#stats.heldCount += 1;
+    try {
+      for (const [name, tensor] of given) {
+        const entry = this.#entries.get(name) ?? this.#define(name, tensor);
+        this.#stats.copiedBytes += entry.take(tensor, length);
+        if (entry.isHeld) this.#stats.heldCount += 1;
+      }
+    } catch (error) {
+      // Some are of this pass and some of the last.
+      this.#lose();
+      throw error;
     }
     this.#length = length;
   }
 
-  /** Gives up its tensors; what was saved stays. May be called again. */
+  /**
+   * Gives up its tensors; what was saved stays. May be called again.
+   *
+   * @throws {MisuseError} `re-entrant` — a call is under way, which may be reading them: `cancel` it first.
+   */
   async dispose(): Promise<void> {
-    if (this.#state === "moving") this.#checkIdle();
+    if (this.#state === "freed") return;
+    this.#checkIdle();
     this.#forget();
     this.#state = "freed";
   }
@@ -204,7 +214,7 @@ export class PastKeyValues {
     }
   }
 
-  /** Ends a call that failed: of its tokens only those of the prompt are kept. */
+  /** Ends a call that failed, and does not run any more: only tokens of the prompt are kept. */
   cancel(): void {
     this.#checkOpen();
     const isWhole = [...this.#entries.values()].every((entry) => !entry.isHeld);
@@ -441,6 +451,7 @@ export class PastKeyValues {
       for (const entry of entries) if (entry.isResident) entry.pin();
       for (const lease of leases) lease[Symbol.dispose]();
     }
+    this.#checkUntouched();
     try {
       for (const entry of entries) await entry.truncate(keptTokens);
       this.#tokens.length = keptTokens;
@@ -472,9 +483,15 @@ export class PastKeyValues {
     const generations = index.entries.map(({ generation }) => generation);
     this.#nextGeneration = Math.max(0, ...generations) + 1;
     if (index.fingerprint !== this.#fingerprint || index.tokens[0] !== tokens[0]) return;
-    if (await this.#tryAdopt(index, this.#saved.tensorIds)) {
-      this.#stats.restoredTokens += this.#commonTokens(tokens);
-      return;
+    try {
+      if (await this.#tryAdopt(index, this.#saved.tensorIds)) {
+        this.#stats.restoredTokens += this.#commonTokens(tokens);
+        return;
+      }
+    } catch (error) {
+      this.#forget();
+      this.#hasLooked = false;
+      throw error;
     }
     this.#forget();
     const { memory } = this.#owner;
