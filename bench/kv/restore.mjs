@@ -1,5 +1,6 @@
-// A suspended chat comes back from disk, in another process's place: pages are read, checked and gathered
-// for the runtime. Beside it, what it saves: computing the prompt again, in one step.
+// A suspended chat comes back from disk: pages are read, checked and gathered for the runtime. Beside it,
+// what it saves: computing the prompt again, in one step. Warm and cold say where the files are; after a
+// restart, the heap's own memory is new as well.
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -31,14 +32,15 @@ function forgetFiles(directory) {
   });
 }
 
-async function timed(work) {
-  const start = performance.now();
-  const result = await work();
-  return [performance.now() - start, result];
+/** Nothing of any chat stays in RAM. */
+async function suspend(memory) {
+  for await (const { id, isResident } of memory.list({ prefix: "tierheap/kv/" })) {
+    if (isResident) await memory.swapOut(id);
+  }
 }
 
 /** @param figure Takes id, value, unit, target, whether it is met, and what stands beside it. */
-export async function runRestore({ figure, isQuick, threads }) {
+export async function runRestore({ figure, isQuick, threads, timed }) {
   const rows = [];
   const { load, sessionOptions: own } = RUNTIMES.node;
   const ort = await load();
@@ -63,7 +65,7 @@ export async function runRestore({ figure, isQuick, threads }) {
       await decoder.close();
       await memory.close();
     };
-    return { decoder, caches, close };
+    return { memory, decoder, caches, close };
   };
   try {
     for (const length of lengths) {
@@ -75,7 +77,7 @@ export async function runRestore({ figure, isQuick, threads }) {
         const { decoder, caches, close } = await openAll();
         for (let round = 0; round < (isQuick ? 2 : 3); round++) {
           const cache = decoder.createCache({ capacityTokens: length + 1 });
-          const [ms] = await timed(() => decoder.step(cache, prompt));
+          const ms = await timed(() => decoder.step(cache, prompt));
           prefillMs.push(ms);
           if (round === 0) {
             const pages = caches.create();
@@ -89,31 +91,39 @@ export async function runRestore({ figure, isQuick, threads }) {
         }
         await close();
       }
-      const restoreMs = { warm: [], cold: [] };
-      for (let round = 0; round < (isQuick ? 3 : 5); round++) {
+      const restoreMs = { warm: [], cold: [], restart: [] };
+      const comeBack = async ({ decoder, caches }) => {
+        let cache = null;
+        const ms = await timed(async () => {
+          const pages = await caches.restore({ tokens: prompt, id: "bench" });
+          cache = await decoder.restoreCache(pages);
+          pages.free();
+        });
+        if (cache.tokenCount !== length) throw new Error(`${cache.tokenCount} tokens came back`);
+        const token = greedyToken((await decoder.step(cache, tokens)).logits);
+        if (token !== expected) throw new Error("the chat goes on with another token");
+        cache.free();
+        return ms;
+      };
+      const rounds = isQuick ? 3 : 5;
+      const running = await openAll();
+      for (let round = -1; round < rounds; round++) {
         for (const state of ["warm", "cold"]) {
-          const { decoder, caches, close } = await openAll();
-          if (state === "cold" && !forgetFiles(directory)) {
-            await close();
-            continue;
-          }
-          const [ms, cache] = await timed(async () => {
-            const pages = await caches.restore({ tokens: prompt, id: "bench" });
-            const restored = await decoder.restoreCache(pages);
-            pages.free();
-            return restored;
-          });
-          if (cache.tokenCount !== length) throw new Error(`${cache.tokenCount} tokens came back`);
-          const token = greedyToken((await decoder.step(cache, tokens)).logits);
-          if (token !== expected) throw new Error("the chat goes on with another token");
-          restoreMs[state].push(ms);
-          cache.free();
-          await close();
+          await suspend(running.memory);
+          if (state === "cold" && !forgetFiles(directory)) continue;
+          const ms = await comeBack(running);
+          if (round >= 0) restoreMs[state].push(ms);
         }
+      }
+      await running.close();
+      for (let round = 0; round < rounds; round++) {
+        const restarted = await openAll();
+        restoreMs.restart.push(await comeBack(restarted));
+        await restarted.close();
       }
       const prefill = median(prefillMs);
       const kvMib = (length * SIZES.layers * 2 * SIZES.hidden * 4) / MIB;
-      for (const state of ["warm", "cold"]) {
+      for (const state of ["warm", "cold", "restart"]) {
         if (restoreMs[state].length === 0) {
           console.log(`restore: skipped ${length} tokens, cold: the system keeps its files' pages`);
           continue;

@@ -204,7 +204,7 @@ const PLAIN_SECTIONS = {
   names: () => runNames({ figure, pairs: isQuick ? 20_000 : 1_000_000, seed: 1 }),
   restore: () =>
     runRestore({
-      ...{ figure, isQuick },
+      ...{ figure, isQuick, timed },
       threads: options.threads === undefined ? undefined : Number(options.threads),
     }),
 };

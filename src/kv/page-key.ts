@@ -70,7 +70,9 @@ export function checkExtras(extras: readonly KvExtra[] = []): Required<KvExtra>[
 
 /** @returns Whether both have the same bytes. */
 export function areEqual(one: Uint8Array, other: Uint8Array): boolean {
-  return one.length === other.length && one.every((byte, index) => byte === other[index]);
+  if (one.length !== other.length) return false;
+  for (let index = 0; index < one.length; index++) if (one[index] !== other[index]) return false;
+  return true;
 }
 
 export interface PageKeyOptions {

@@ -182,6 +182,47 @@ describe("pages", () => {
     await decoder.close();
   });
 
+  it("are all that is in the runtime's tensors, and zeros behind them", async () => {
+    const memory = await openMemory();
+    for (const mode of ["delta", "plain"] as const) {
+      const decoder = await openDecoder(memory, CONCAT.build(1), NATIVE, mode);
+      const caches = openCaches(memory, decoder);
+      const cache = decoder.createCache({ id: "made" });
+      await decoder.step(cache, [1, 2, 3, 4, 5]);
+      using pages = caches.create();
+      await decoder.storeCache(cache, pages);
+      // What an earlier owner left must not be seen.
+      const dirty = memory.allocate({ kind: "KV_CACHE", byteLength: 2 ** 16 });
+      {
+        using pin = dirty.pin();
+        pin.bytes.fill(0xff);
+      }
+      dirty.free();
+      const restored = await decoder.restoreCache(pages, { id: "restored", capacityTokens: 40 });
+      const [one, other] = ["made", "restored"].map((id) => {
+        using pin = memory.tryAcquire<"f32">(`${id}/1.key`, { access: "read" });
+        if (pin === null) throw new Error(`${id} is not resident`);
+        return { shape: pin.shape, view: pin.view.slice() };
+      });
+      expect(other?.view.length).toBeGreaterThan(one?.view.length ?? 0);
+      const used = mode === "delta" ? (other?.shape[2] as number) : 5;
+      const usedOfOne = mode === "delta" ? (one?.shape[2] as number) : 5;
+      let elements = 0;
+      for (let head = 0; head < SIZES.kvHeads; head++) {
+        const rows = other?.view.subarray(head * used * 16, (head * used + 5) * 16);
+        expect(rows).toEqual(one?.view.slice(head * usedOfOne * 16, (head * usedOfOne + 5) * 16));
+        elements += rows?.length ?? 0;
+        rows?.fill(0);
+      }
+      expect(elements).toBe(SIZES.kvHeads * 5 * 16);
+      expect(other?.view.every((value) => value === 0)).toBe(true);
+      cache.free();
+      restored.free();
+      caches.close();
+      await decoder.close();
+    }
+  });
+
   it("of another model, of other tokens or with gaps are refused", async () => {
     const memory = await openMemory();
     const decoder = await openDecoder(memory, CONCAT.build(1), NATIVE);

@@ -229,11 +229,12 @@ export class OrtKvCache {
    * pressure has dropped one of its tensors.
    *
    * @internal
+   * @param fresh What is in tensors that are made. With `"anything"` the caller writes all of them.
    * @throws {OutOfMemoryError} There is no room; the cache is as it was.
    * @throws {MisuseError} `overwritten` — somebody else wrote to its tensors; `freed`.
    * @throws As `TensorMemory.acquire`.
    */
-  async begin(tokenCount: number): Promise<void> {
+  async begin(tokenCount: number, fresh: "zeros" | "anything" = "zeros"): Promise<void> {
     this.#isRunning = true;
     try {
       // What is resident is pinned in this turn of the event loop.
@@ -242,7 +243,7 @@ export class OrtKvCache {
       if (leases === null) this.#forgetAll();
       if (leases === null || this.#held.length === 0) {
         await this.#withRoom(tokenCount, this.#plan.entries.length, (capacityTokens) =>
-          this.#tryAllocate(capacityTokens),
+          this.#tryAllocate(capacityTokens, fresh === "zeros"),
         );
         return;
       }
@@ -417,9 +418,9 @@ export class OrtKvCache {
   }
 
   /** Allocates its tensors and then pins them, all or none: until then compaction may move them. */
-  #tryAllocate(capacityTokens: number): void {
+  #tryAllocate(capacityTokens: number, zero: boolean): void {
     try {
-      for (const index of this.#plan.entries.keys()) this.#allocateOne(index, capacityTokens);
+      for (const index of this.#plan.entries.keys()) this.#allocateOne(index, capacityTokens, zero);
       for (const index of this.#plan.entries.keys()) this.#pinOne(index);
     } catch (error) {
       this.#discard();
@@ -428,13 +429,13 @@ export class OrtKvCache {
     this.#capacityTokens = capacityTokens;
   }
 
-  #allocateOne(index: number, capacityTokens: number): void {
+  #allocateOne(index: number, capacityTokens: number, zero = true): void {
     const entry = this.#plan.entries[index] as KvEntry;
     const tensor = this.#plan.memory.allocate({
       kind: "KV_CACHE",
       shape: shapeOf(entry, capacityTokens),
       dtype: entry.dtype,
-      zero: true,
+      zero,
       ...(this.id !== null && { id: this.ids[index] as string, disposable: this.#isDisposable }),
     });
     this.#held.push({ tensor, entry, version: Tensor.recordOf(tensor).version });

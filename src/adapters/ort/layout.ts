@@ -81,3 +81,16 @@ export function copyRows(
     target.set(source.subarray(from, from + usedTokens * headDim), head * targetStride * headDim);
   }
 }
+
+/** Makes everything zeros but the first `usedTokens` tokens of each head. */
+export function clearBehind(
+  target: Elements,
+  { heads, headDim }: RowShape,
+  stride: number,
+  usedTokens: number,
+): void {
+  for (let head = 0; head < heads; head++) {
+    target.fill(0, (head * stride + usedTokens) * headDim, (head + 1) * stride * headDim);
+  }
+  target.fill(0, heads * stride * headDim);
+}

@@ -6,7 +6,7 @@ import type { KvLayerShape } from "../../kv/page-form.js";
 import type { KvEntry } from "../onnx/decoder-graph.js";
 import { ModelError } from "../onnx/model-error.js";
 import type { OrtKvCache } from "./kv-cache.js";
-import { copyRows, type RowShape } from "./layout.js";
+import { clearBehind, copyRows, type RowShape } from "./layout.js";
 
 type Elements = Float32Array | Uint16Array;
 
@@ -63,7 +63,7 @@ export async function fillFromPages(
   checkPages(pages, cache.fingerprint);
   const { tokens } = pages;
   if (tokens.length === 0) return;
-  await cache.begin(tokens.length);
+  await cache.begin(tokens.length, "anything");
   try {
     const stride = cache.strideFor(tokens.length);
     const viewOf = (index: number, { heads, headDim }: RowShape) =>
@@ -73,6 +73,9 @@ export async function fillFromPages(
       values: viewOf(value, shape),
     }));
     await pages.gather(into, stride);
+    for (const [index, entry] of entries.entries()) {
+      clearBehind(cache.view(index), entry, stride, tokens.length);
+    }
     cache.checkRunUntouched();
     cache.commit(tokens);
   } finally {
