@@ -2,8 +2,8 @@
 // or reads records; it decides nothing about who moves when.
 //
 // Writes: header, encoded bytes, digest, through one staging buffer, of which one half is filled and
-// hashed while the tier has the other. Reads: the same, and the caller publishes nothing until `read`
-// has said "intact".
+// hashed while the tier has the other. Reads: see record-reading.ts; the caller publishes nothing until
+// `read` has said "intact".
 import type { Clock } from "../clock.js";
 import type { Hasher } from "../core/hash-stream.js";
 import { TierError } from "../errors.js";
@@ -25,6 +25,7 @@ import { CodecGate } from "./codec-gate.js";
 import type { CodecStats } from "./codec-meter.js";
 import type { Coding } from "./coding.js";
 import type { EncodedRecord, RecordCoder } from "./record-coder.js";
+import { readRecord, type Sink } from "./record-reading.js";
 import type { BytesAt, Staging, StagingBuffer } from "./staging.js";
 
 export interface TransferEngineOptions {
@@ -65,6 +66,13 @@ export type PeekOutcome =
 
 /** Bytes of a block that are looked at together. */
 const PIECE_BYTES = 2 ** 18;
+/**
+ * Bytes that a tier is given at once: few enough that it has something to do early, and a power of two,
+ * because the system then keeps them in long stretches, which are read faster.
+ */
+const STRETCH_BYTES = 2 ** 18;
+/** The last ones may be so many more, so that header and digest make no stretch of their own. */
+const STRETCH_EXTRA_BYTES = 2 ** 13;
 /** A tier that is fuller than this share takes coded records, whatever they cost. */
 const FULLNESS_MAX = 0.9;
 const KEY_COUNT_MAX = 1024;
@@ -295,6 +303,12 @@ export class TransferEngine {
     const hash = this.#hasher.open();
     let [half, otherHalf] = buffer.halves;
     let filled = 0;
+    let unwrittenBytes = recordBytesOf(header);
+    const nextStretchBytes = () => {
+      const isLast = unwrittenBytes <= STRETCH_BYTES + STRETCH_EXTRA_BYTES;
+      return Math.min(half.byteLength, isLast ? unwrittenBytes : STRETCH_BYTES);
+    };
+    let stretchBytes = nextStretchBytes();
     let writing: Promise<"written" | "no-space"> = Promise.resolve("written");
     /** Gives the tier what is filled. @returns false when it has refused what it got before. */
     const flush = async (): Promise<boolean> => {
@@ -304,7 +318,9 @@ export class TransferEngine {
       // It is looked at before the next write and at the end.
       writing.catch(() => {});
       [half, otherHalf] = [otherHalf, half];
+      unwrittenBytes -= filled;
       filled = 0;
+      stretchBytes = nextStretchBytes();
       return true;
     };
     try {
@@ -318,8 +334,8 @@ export class TransferEngine {
         // Parts that are encoded again become longer or shorter only if they were written meanwhile.
         if (leftBytes < 0) return "vetoed";
         for (let offset = 0; offset < piece.byteLength; ) {
-          if (filled === half.byteLength && !(await flush())) return "no-space";
-          const count = Math.min(half.byteLength - filled, piece.byteLength - offset);
+          if (filled === stretchBytes && !(await flush())) return "no-space";
+          const count = Math.min(stretchBytes - filled, piece.byteLength - offset);
           const target = half.subarray(filled, filled + count);
           target.set(piece.subarray(offset, offset + count));
           hash.update(target);
@@ -328,7 +344,7 @@ export class TransferEngine {
         }
       }
       if (leftBytes > 0 || isStale()) return "vetoed";
-      if (half.byteLength - filled < TRAILER_BYTES && !(await flush())) return "no-space";
+      if (stretchBytes - filled < TRAILER_BYTES && !(await flush())) return "no-space";
       half.set(hash.end(), filled);
       filled += TRAILER_BYTES;
       return (await flush()) && (await writing) === "written" ? "stored" : "no-space";
@@ -345,51 +361,11 @@ export class TransferEngine {
     header: RecordHeader,
     target: BytesAt | null,
   ): Promise<ReadOutcome> {
-    const totalBytes = recordBytesOf(header);
-    if (reader.byteLength !== totalBytes) return "damaged";
-    const sink = target === null ? null : await this.#sinkOf(header, buffer.unit, target);
-    const expected = encodeHeader(header);
-    const endOffset = totalBytes - TRAILER_BYTES;
-    const trailer = new Uint8Array(TRAILER_BYTES);
-    const hash = this.#hasher.open();
-    let [half, otherHalf] = buffer.halves;
-    /** Starts to read what lies at an offset; null past the end. */
-    const startRead = (offset: number) => {
-      if (offset >= totalBytes) return null;
-      const chunk = privatePart(half, 0, Math.min(half.byteLength, totalBytes - offset));
-      [half, otherHalf] = [otherHalf, half];
-      const reading = reader.read(offset, chunk);
-      // It is looked at in the next turn of the loop, or at the end.
-      reading.catch(() => {});
-      return { chunk, reading };
-    };
-    let next = startRead(0);
-    try {
-      for (let offset = 0; next !== null; ) {
-        const { chunk, reading } = next;
-        if ((await reading) !== chunk.byteLength) return "damaged";
-        next = startRead(offset + chunk.byteLength);
-        // A chunk holds, in this order and each possibly empty: header, stored bytes, trailer.
-        const headerEnd = offset === 0 ? expected.byteLength : 0;
-        const storedEnd = Math.max(0, Math.min(chunk.byteLength, endOffset - offset));
-        for (let index = 0; index < headerEnd; index++) {
-          if (chunk[index] !== expected[index]) return "damaged";
-        }
-        hash.update(chunk.subarray(0, storedEnd));
-        if (sink?.push(chunk.subarray(headerEnd, storedEnd)) === false) return "damaged";
-        if (storedEnd < chunk.byteLength) {
-          trailer.set(chunk.subarray(storedEnd), offset + storedEnd - endOffset);
-        }
-        offset += chunk.byteLength;
-      }
-      if (sink?.isWhole === false) return "damaged";
-      const digest = hash.end();
-      return digest.every((byte, index) => byte === trailer[index]) ? "intact" : "damaged";
-    } finally {
-      hash.discard();
-      // The buffer is the tier's until then.
-      await next?.reading.catch(() => {});
-    }
+    const isRaw = header.codecId === CODEC_RAW;
+    const place = isRaw && this.tier.capabilities.readsInPlace ? target : null;
+    const sink =
+      target === null || place !== null ? null : await this.#sinkOf(header, buffer.unit, target);
+    return readRecord({ reader, buffer, hash: this.#hasher.open(), header, sink, place });
   }
 
   /** Where stored bytes go, as they come. @throws {OutOfMemoryError} No room for the codec. */
@@ -397,11 +373,9 @@ export class TransferEngine {
     if (header.codecId !== CODEC_RAW && this.#coder !== null) {
       return this.#coder.decode(header, room, target);
     }
-    let offset = 0;
     return {
-      push: (bytes) => {
+      push: (bytes, offset) => {
         target(offset, bytes.byteLength).set(bytes);
-        offset += bytes.byteLength;
         return true;
       },
       isWhole: true,
@@ -485,14 +459,6 @@ export class TransferEngine {
 
 /** Least length of a staging buffer: the longest header fits into a half. */
 export const CHUNK_BYTES_MIN = 2 * HEADER_BYTES_MAX;
-
-/** Takes stored bytes in order. */
-interface Sink {
-  /** @returns false when the bytes are malformed. */
-  push(bytes: Uint8Array): boolean;
-  /** Whether the bytes made the whole tensor. */
-  readonly isWhole: boolean;
-}
 
 /** A tensor's bytes as they are. */
 function* piecesOf(source: BytesAt, byteLength: number): Generator<Uint8Array> {

@@ -38,8 +38,8 @@ async function get(fileSystem: FileSystem, path: string): Promise<PrivateBytes |
   const reader = await fileSystem.openRead(path);
   if (reader === null) return null;
   const bytes = privateBytes(reader.byteLength);
-  assertEqual(await reader.read(bytes, 0), bytes.byteLength, "bytes read");
-  assertEqual(await reader.read(privateBytes(4), bytes.byteLength), 0, "bytes read at the end");
+  assertEqual(await reader.read([bytes], 0), bytes.byteLength, "bytes read");
+  assertEqual(await reader.read([privateBytes(4)], bytes.byteLength), 0, "bytes read at the end");
   await reader.close();
   return bytes;
 }
@@ -117,7 +117,7 @@ export function fileSystemConformance(make: () => Promise<FileSystemFixture>): C
     await put(files, path("b"), text("new"));
     await files.rename(path("b"), path("a"));
     const bytes = privateBytes(3);
-    await reader.read(bytes, 0);
+    await reader.read([bytes], 0);
     await reader.close();
     assertBytes(bytes, text("old"), "what the open reader sees");
   });

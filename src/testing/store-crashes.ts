@@ -259,6 +259,7 @@ export const PLANTED_BUGS: ReadonlyMap<string, (inner: FileSystem) => FileSystem
           sync: async () => {
             isDue = true;
           },
+          read: (targets, offset) => writer.read(targets, offset),
           close: () => writer.close(),
         };
       },
@@ -271,7 +272,7 @@ export const PLANTED_BUGS: ReadonlyMap<string, (inner: FileSystem) => FileSystem
       rename: async (sourcePath, targetPath) => {
         const reader = await inner.openRead(sourcePath);
         const bytes = privateBytes(reader?.byteLength ?? 0);
-        await reader?.read(bytes, 0);
+        await reader?.read([bytes], 0);
         const writer = await inner.create(targetPath);
         await writer.write([bytes], 0);
         await writer.close();

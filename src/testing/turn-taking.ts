@@ -89,6 +89,7 @@ export class TurnTaking {
               const count = await writer.write([part], offset);
               return this.#random.uint32() % 2 === 0 && count > 0 ? count : this.#fail("write");
             },
+            read: (targets, offset) => take("read", () => writer.read(targets, offset)),
             sync: () => take("sync", () => writer.sync()),
             close: () => writer.close(),
           };
@@ -99,7 +100,7 @@ export class TurnTaking {
           if (reader === null) return null;
           return {
             byteLength: reader.byteLength,
-            read: (target, offset) => take("read", () => reader.read(target, offset)),
+            read: (targets, offset) => take("read", () => reader.read(targets, offset)),
             close: () => reader.close(),
           };
         }),

@@ -15,7 +15,7 @@ import {
 import { basename, dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { randomName, systemRandom } from "../random.js";
-import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
+import { type PrivateBytes, privateBytes, privateParts } from "../util/private-bytes.js";
 import type { FileLock, FileSystem } from "./file-system.js";
 
 // A link or a FIFO in the directory must not be followed or wait. Both flags are 0 where the
@@ -46,28 +46,21 @@ const sync = promisify(fs.fdatasync);
 const syncAll = promisify(fs.fsync);
 
 /**
- * Where so many bytes begin at a multiple of their own number, Linux looks for one stretch of free
- * memory that holds them all, which can take longer than the copy.
+ * Most bytes of one write. Longer ones spare ways to the pool of threads, but have the system look for
+ * longer stretches of free memory than it has at hand.
  */
-const STRETCH_BYTES = 131_072;
-const PAGE_BYTES = 4096;
-
-/**
- * Most bytes of one write: as many as pass one multiple of {@link STRETCH_BYTES} at most, and are less
- * than that behind it.
- */
-export function writeBytesMax(offset: number): number {
-  const behindBytes = offset % STRETCH_BYTES;
-  const restBytes = behindBytes < PAGE_BYTES ? 0 : STRETCH_BYTES - behindBytes;
-  return restBytes + STRETCH_BYTES - PAGE_BYTES;
-}
+export const WRITE_BYTES_MAX = 2 ** 18 + 2 ** 13;
 
 /** Entries whose sizes are asked for at once. */
 const STAT_COUNT_MAX = 64;
 
-function read(descriptor: number, target: PrivateBytes, offset: number): Promise<number> {
+function read(
+  descriptor: number,
+  targets: readonly PrivateBytes[],
+  offset: number,
+): Promise<number> {
   return new Promise((resolve, reject) => {
-    fs.read(descriptor, target, 0, target.byteLength, offset, (error, count) => {
+    fs.readv(descriptor, targets, offset, (error, count) => {
       if (error === null) resolve(count);
       else reject(error);
     });
@@ -79,14 +72,7 @@ function write(
   sources: readonly PrivateBytes[],
   offset: number,
 ): Promise<number> {
-  const parts: PrivateBytes[] = [];
-  let roomBytes = writeBytesMax(offset);
-  for (const source of sources) {
-    if (roomBytes === 0) break;
-    const byteLength = Math.min(roomBytes, source.byteLength);
-    parts.push(privatePart(source, 0, byteLength));
-    roomBytes -= byteLength;
-  }
+  const parts = privateParts(sources, 0, WRITE_BYTES_MAX);
   return new Promise((resolve, reject) => {
     fs.writev(descriptor, parts, offset, (error, count) => {
       if (error === null) resolve(count);
@@ -175,7 +161,7 @@ async function lockContent(path: string): Promise<string | null> {
   try {
     if (!(await stat(descriptor)).isFile()) return "";
     const bytes = privateBytes(LOCK_BYTES_MAX);
-    const count = await read(descriptor, bytes, 0);
+    const count = await read(descriptor, [bytes], 0);
     return Buffer.from(bytes.buffer, 0, count).toString();
   } finally {
     await close(descriptor);
@@ -288,9 +274,10 @@ export const nodeFileSystem: FileSystem = {
     return files;
   },
   create: async (path) => {
-    const descriptor = await open(path, "wx", 0o600);
+    const descriptor = await open(path, "wx+", 0o600);
     return {
       write: (sources, offset) => write(descriptor, sources, offset),
+      read: (targets, offset) => read(descriptor, targets, offset),
       // The length is flushed too: it is needed to find the data.
       sync: () => sync(descriptor),
       close: () => close(descriptor),
@@ -299,23 +286,27 @@ export const nodeFileSystem: FileSystem = {
   openRead: async (path) => {
     const descriptor = await openRegular(path);
     if (descriptor === null) return null;
-    let found: fs.Stats | null = null;
+    // Neither call waits for the device: the system has the answer, and nothing is left to be written.
+    // Through the pool of threads each would take longer than it takes to read a short tensor.
+    const closeRead = async () => fs.closeSync(descriptor);
+    let found: fs.Stats;
     try {
-      found = await stat(descriptor);
-    } finally {
-      if (found === null) await close(descriptor);
+      found = fs.fstatSync(descriptor);
+    } catch (error) {
+      await closeRead();
+      throw error;
     }
     if (!isOwnFile(found)) {
-      await close(descriptor);
+      await closeRead();
       return null;
     }
     return {
       byteLength: found.size,
-      read: (target, offset) => read(descriptor, target, offset),
-      close: () => close(descriptor),
+      read: (targets, offset) => read(descriptor, targets, offset),
+      close: closeRead,
     };
   },
-  rename: (sourcePath, targetPath) => rename(sourcePath, targetPath),
+  rename,
   remove: (path) =>
     orIfMissing(
       unlink(path).then(() => true),

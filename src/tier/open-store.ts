@@ -12,7 +12,7 @@ import { type Segment, wideHex } from "./segment.js";
 import { SegmentCleaner } from "./segment-cleaner.js";
 import { FRAME_HEADER_BYTES, frameBytesOf, packedBytesOf } from "./segment-format.js";
 import { SegmentLog } from "./segment-log.js";
-import { SegmentReaders } from "./segment-readers.js";
+import { FileReaders } from "./file-readers.js";
 import type { StoredFile, StoreIndex } from "./store-index.js";
 import { DAMAGED_NAME } from "./store-opening.js";
 import { openStored, type StoredObject } from "./stored-object.js";
@@ -63,9 +63,11 @@ export class OpenStore {
   /** Room that only cleaning may use: without it a full store could not be cleaned. */
   readonly #cleaningSpareBytes: number;
   readonly #buffers: FrameBuffers;
-  readonly #readers: SegmentReaders;
+  readonly #readers: FileReaders;
   /** Files that do not count any more, and are still there. */
   readonly #replaced: StoredFile[] = [];
+  /** Their removal while it is under way. */
+  #removing: Promise<void> | null = null;
   /** Keys whose deletion has failed: it is done before anything is found under them again. */
   readonly #condemned = new Set<TierKey>();
   /** Bytes promised to writers that have not ended. */
@@ -87,7 +89,7 @@ export class OpenStore {
     this.#cleaningSpareBytes = isCleanable ? 2 * segmentBytes : 0;
     this.#buffers = new FrameBuffers(options.bufferBytes);
     this.#sequence = index.lastSequence;
-    this.#readers = new SegmentReaders(files, directory);
+    this.#readers = new FileReaders(files, directory);
     this.log = new SegmentLog({
       files,
       directory,
@@ -130,12 +132,7 @@ export class OpenStore {
   /** @returns null when there is no object of that key. */
   async openObject(key: TierKey): Promise<StoredObject | null> {
     if (this.#condemned.has(key)) await this.delete(key);
-    return openStored(key, {
-      files: this.#files,
-      directory: this.#directory,
-      index: this.index,
-      readers: this.#readers,
-    });
+    return openStored(key, { index: this.index, readers: this.#readers });
   }
 
   /** @returns Whether there was an object. */
@@ -146,6 +143,7 @@ export class OpenStore {
     // The tombstone first: without it an older object would count once the file is gone.
     if (this.index.hasShadow(key)) await this.#bury(key);
     else if (entry?.segment === null) {
+      await this.#readers.drop(entry.name);
       await this.#files.remove(this.#path(entry.name));
       this.index.dropFile(entry);
       if (entry.isDurable) await this.#files.syncDirectory(this.#directory);
@@ -161,6 +159,7 @@ export class OpenStore {
     if (entry === null) return false;
     const path = this.#path(`${key}.${randomName(this.#random)}.damaged`);
     if (entry.segment === null) {
+      await this.#readers.drop(entry.name);
       await this.#files.rename(this.#path(entry.name), path).catch((error: unknown) => {
         if (systemCode(error) !== "ENOENT") throw error;
       });
@@ -177,14 +176,8 @@ export class OpenStore {
 
   /** What follows every change: files go that hold nothing, and cleaning begins if it is due. */
   async settle(): Promise<void> {
-    for (const file of this.#replaced.splice(0)) {
-      try {
-        await this.#files.remove(this.#path(file.name));
-        this.index.dropFile(file);
-      } catch {
-        // It casts its shadow until the next open.
-      }
-    }
+    // Nobody waits for files that were replaced, but who needs their room.
+    void this.#removeReplaced();
     await this.#removeEmptied();
     this.cleaner.wake();
   }
@@ -193,6 +186,7 @@ export class OpenStore {
   async clean(): Promise<void> {
     await this.log.seal();
     await this.cleaner.makeRoom(() => false);
+    await this.#removeReplaced();
     await this.settle();
   }
 
@@ -201,6 +195,7 @@ export class OpenStore {
     await this.cleaner.close();
     await this.log.seal();
     await this.settle();
+    await this.#removeReplaced();
     await this.#remove(this.index.hollowSegments());
     await this.#removeEmptied();
     await this.#readers.close();
@@ -221,6 +216,8 @@ export class OpenStore {
   /** Reserves room, cleaning if that can give it. */
   async #reserve(bytes: number): Promise<boolean> {
     const spareBytes = this.#cleaningSpareBytes;
+    if (this.#tryReserve(bytes, spareBytes)) return true;
+    await this.#removeReplaced();
     if (this.#tryReserve(bytes, spareBytes)) return true;
     const leastBytes = this.index.storedBytes + this.#pendingBytes + bytes + spareBytes;
     if (leastBytes > this.#capacityBytes) return false;
@@ -300,13 +297,18 @@ export class OpenStore {
         // A descriptor whose sync failed is never synced again: the system has marked its pages
         // clean. The caller ends, and the next attempt is a new file.
         if (isDurable) await file.sync();
-        await closeFile();
         const sequence = ++this.#sequence;
         const name = `${key}.${wideHex(sequence)}${isDurable ? ".durable" : ""}.tensor`;
         await this.#files.rename(path, this.#path(name));
         leftPath = this.#path(name);
         if (isDurable) await this.#files.syncDirectory(this.#directory);
         leftPath = null;
+        isFileOpen = false;
+        this.#readers.adopt(name, {
+          byteLength: payloadBytes,
+          read: (targets, at) => file.read(targets, at),
+          close: () => file.close(),
+        });
         const stored = { key, sequence, payloadBytes, isDurable, name };
         this.#noteReplaced(this.index.put({ ...stored, segment: null }));
         this.#condemned.delete(key);
@@ -322,6 +324,25 @@ export class OpenStore {
 
   #noteReplaced(file: StoredFile | null): void {
     if (file !== null) this.#replaced.push(file);
+  }
+
+  /** Removes files that do not count any more. Never rejects. */
+  #removeReplaced(): Promise<void> {
+    if (this.#replaced.length > 0) this.#removing ??= this.#removeThem();
+    return this.#removing ?? Promise.resolve();
+  }
+
+  async #removeThem(): Promise<void> {
+    for (let file = this.#replaced.pop(); file !== undefined; file = this.#replaced.pop()) {
+      try {
+        await this.#readers.drop(file.name);
+        await this.#files.remove(this.#path(file.name));
+        this.index.dropFile(file);
+      } catch {
+        // It casts its shadow until the next open.
+      }
+    }
+    this.#removing = null;
   }
 
   /** Writes the tombstone of a key; where there is no other room, in that of cleaning. */
@@ -389,7 +410,7 @@ export class OpenStore {
       } catch {
         // It is found again at the next open, with nothing in it.
       }
-      await this.#readers.drop(segment);
+      await this.#readers.drop(segment.name);
     }
   }
 

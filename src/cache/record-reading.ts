@@ -1,0 +1,135 @@
+// Reads one record and says whether it is the one that is expected. Its bytes pass through a staging
+// buffer, of which one half is looked at while the tier fills the other; where the tier may, it fills the
+// place where they belong.
+import type { HashStream } from "../core/hash-stream.js";
+import { encodeHeader, type RecordHeader, recordBytesOf, TRAILER_BYTES } from "../record/record.js";
+import type { TierReader } from "../tier/tier.js";
+import { lentBytes, type PrivateBytes, privatePart } from "../util/private-bytes.js";
+import type { BytesAt, StagingBuffer } from "./staging.js";
+
+/** Takes stored bytes in order. */
+export interface Sink {
+  /**
+   * @param offset Of the bytes among the stored ones.
+   * @returns false when the bytes are malformed.
+   */
+  push(bytes: Uint8Array, offset: number): boolean;
+  /** Whether the bytes made the whole tensor. */
+  readonly isWhole: boolean;
+}
+
+export interface RecordReadingOptions {
+  /** It stays open. */
+  readonly reader: TierReader;
+  readonly buffer: StagingBuffer;
+  /** Fresh; it is ended or discarded. */
+  readonly hash: HashStream;
+  readonly header: RecordHeader;
+  /** null: the record is only verified, or read in place. */
+  readonly sink: Sink | null;
+  /** Where the tier may put the stored bytes, in place of the sink; null: nowhere. */
+  readonly place: BytesAt | null;
+}
+
+/** Part of a record that is read at once. */
+interface Stretch {
+  readonly offset: number;
+  readonly byteLength: number;
+  readonly targets: readonly PrivateBytes[];
+}
+
+/** Stretches in place begin and end where pages of memory do, as far as lengths allow. */
+const PAGE_BYTES = 4096;
+
+/**
+ * Reads a record to its end.
+ *
+ * @returns `"damaged"`: it is not the record that the header says, or its bytes are not those written.
+ * @throws {TierError} As the reader. Nothing is read any more when the promise settles.
+ */
+export async function readRecord(options: RecordReadingOptions): Promise<"intact" | "damaged"> {
+  const { reader, hash, header, sink } = options;
+  const totalBytes = recordBytesOf(header);
+  const expected = encodeHeader(header);
+  const headerBytes = expected.byteLength;
+  const endOffset = totalBytes - TRAILER_BYTES;
+  const trailer = new Uint8Array(TRAILER_BYTES);
+  const stretches = stretchesOf(options, totalBytes, headerBytes);
+  const startRead = () => {
+    const { value } = stretches.next();
+    if (value === undefined) return null;
+    const reading = reader.read(value.offset, ...value.targets);
+    // It is looked at in the next turn of the loop, or at the end.
+    reading.catch(() => {});
+    return { ...value, reading };
+  };
+  /** In this order and each possibly empty: header, stored bytes, trailer. @returns false for damage. */
+  const take = (offset: number, bytes: PrivateBytes): boolean => {
+    const headerEnd = offset === 0 ? headerBytes : 0;
+    const storedEnd = Math.max(0, Math.min(bytes.byteLength, endOffset - offset));
+    for (let index = 0; index < headerEnd; index++) {
+      if (bytes[index] !== expected[index]) return false;
+    }
+    hash.update(bytes.subarray(0, storedEnd));
+    const stored = bytes.subarray(headerEnd, storedEnd);
+    if (stored.byteLength > 0 && sink?.push(stored, offset + headerEnd - headerBytes) === false) {
+      return false;
+    }
+    if (storedEnd < bytes.byteLength) {
+      trailer.set(bytes.subarray(storedEnd), offset + storedEnd - endOffset);
+    }
+    return true;
+  };
+  let next: ReturnType<typeof startRead> = null;
+  try {
+    if (reader.byteLength !== totalBytes) return "damaged";
+    next = startRead();
+    while (next !== null) {
+      let { offset } = next;
+      const { byteLength, targets, reading } = next;
+      if ((await reading) !== byteLength) return "damaged";
+      next = startRead();
+      for (const target of targets) {
+        if (!take(offset, target)) return "damaged";
+        offset += target.byteLength;
+      }
+    }
+    if (sink?.isWhole === false) return "damaged";
+    const digest = hash.end();
+    return digest.every((byte, index) => byte === trailer[index]) ? "intact" : "damaged";
+  } finally {
+    hash.discard();
+    // Buffer and place are the tier's until then.
+    await next?.reading.catch(() => {});
+  }
+}
+
+/** The stretches of a record, in order. Two that follow each other have no bytes in common. */
+function* stretchesOf(
+  { buffer, place }: RecordReadingOptions,
+  totalBytes: number,
+  headerBytes: number,
+): Generator<Stretch, undefined> {
+  let [half, otherHalf] = buffer.halves;
+  const halfBytes = half.byteLength;
+  if (place === null) {
+    for (let offset = 0; offset < totalBytes; offset += halfBytes) {
+      const byteLength = Math.min(halfBytes, totalBytes - offset);
+      const targets = [privatePart(half, 0, byteLength)];
+      [half, otherHalf] = [otherHalf, half];
+      yield { offset, byteLength, targets };
+    }
+    return;
+  }
+  const count = Math.max(1, Math.round(totalBytes / (2 * halfBytes)));
+  const storedBytes = totalBytes - headerBytes - TRAILER_BYTES;
+  const stretchBytes = Math.ceil(storedBytes / count / PAGE_BYTES) * PAGE_BYTES;
+  for (let start = 0; start === 0 || start < storedBytes; start += stretchBytes) {
+    const end = Math.min(storedBytes, start + stretchBytes);
+    const targets = [lentBytes(place(start, end - start))];
+    if (start === 0) targets.unshift(privatePart(half, 0, headerBytes));
+    if (end === storedBytes) targets.push(privatePart(otherHalf, 0, TRAILER_BYTES));
+    const byteLength = targets.reduce((sum, target) => sum + target.byteLength, 0);
+    yield { offset: start === 0 ? 0 : headerBytes + start, byteLength, targets };
+  }
+}
