@@ -1,12 +1,14 @@
 // Open descriptors of a store's files: few, kept for the next read, closed when they were not used for
 // long. A file that was removed meanwhile stays readable for those who have it open.
-import type { FileReader, FileSystem } from "./file-system.js";
+import type { FileReader, FileSystem, FileWriter } from "./file-system.js";
 
 /** Descriptors kept open while nobody reads. */
 const IDLE_COUNT_MAX = 64;
 
 interface Shared {
   readonly opening: Promise<FileReader | null>;
+  /** Of a file that was written here; null for others. */
+  readonly writer: FileWriter | null;
   userCount: number;
   isDropped: boolean;
 }
@@ -23,10 +25,24 @@ export class FileReaders {
     this.#directory = directory;
   }
 
-  /** Takes over the descriptor of a file that nobody reads yet. */
-  adopt(name: string, file: FileReader): void {
-    this.#shared.set(name, { opening: Promise.resolve(file), userCount: 0, isDropped: false });
+  /** Takes over the descriptor of a file that was written, and is not read yet. */
+  adopt(name: string, writer: FileWriter, byteLength: number): void {
+    const file: FileReader = {
+      byteLength,
+      read: (targets, offset) => writer.read(targets, offset),
+      close: () => writer.close(),
+    };
+    const opening = Promise.resolve(file);
+    this.#shared.set(name, { opening, writer, userCount: 0, isDropped: false });
     this.#closeIdle();
+  }
+
+  /** The opposite of {@link adopt}. @returns null when it was closed meanwhile, or somebody reads it. */
+  giveUp(name: string): FileWriter | null {
+    const shared = this.#shared.get(name);
+    if (shared === undefined || shared.userCount > 0 || shared.writer === null) return null;
+    this.#forget(name, shared);
+    return shared.writer;
   }
 
   /**
@@ -40,6 +56,7 @@ export class FileReaders {
   ): Promise<{ readonly file: FileReader; release(): Promise<void> } | null> {
     const shared = this.#shared.get(name) ?? {
       opening: this.#files.openRead(this.#files.join(this.#directory, name)),
+      writer: null,
       userCount: 0,
       isDropped: false,
     };

@@ -152,7 +152,7 @@ export class FsTier implements Tier {
       ...this.#counters.counts(),
       objectCount: index?.objectCount ?? 0,
       storedBytes: index?.storedBytes ?? 0,
-      physicalBytes: index?.physicalBytes ?? 0,
+      physicalBytes: this.#store?.physicalBytes ?? 0,
       capacityBytes: this.#capacityBytes,
     };
   }

@@ -15,6 +15,7 @@ import { SegmentLog } from "./segment-log.js";
 import { FileReaders } from "./file-readers.js";
 import type { StoredFile, StoreIndex } from "./store-index.js";
 import { DAMAGED_NAME } from "./store-opening.js";
+import { SpareFiles, type WritableFile } from "./spare-files.js";
 import { openStored, type StoredObject } from "./stored-object.js";
 import type { TierKey } from "./tier.js";
 
@@ -64,6 +65,7 @@ export class OpenStore {
   readonly #cleaningSpareBytes: number;
   readonly #buffers: FrameBuffers;
   readonly #readers: FileReaders;
+  readonly #spares: SpareFiles;
   /** Files that do not count any more, and are still there. */
   readonly #replaced: StoredFile[] = [];
   /** Their removal while it is under way. */
@@ -90,6 +92,7 @@ export class OpenStore {
     this.#buffers = new FrameBuffers(options.bufferBytes);
     this.#sequence = index.lastSequence;
     this.#readers = new FileReaders(files, directory);
+    this.#spares = new SpareFiles(files);
     this.log = new SegmentLog({
       files,
       directory,
@@ -111,6 +114,11 @@ export class OpenStore {
       unreserve: (bytes) => this.#unreserve(bytes),
       removeEmptied: () => this.#removeEmptied(),
     });
+  }
+
+  /** Bytes on the device. */
+  get physicalBytes(): number {
+    return this.index.physicalBytes + this.#spares.byteLength;
   }
 
   /** @returns null when the object would exceed the capacity, and cleaning does not help. */
@@ -187,6 +195,7 @@ export class OpenStore {
     await this.log.seal();
     await this.cleaner.makeRoom(() => false);
     await this.#removeReplaced();
+    await this.#spares.clear();
     await this.settle();
   }
 
@@ -196,6 +205,7 @@ export class OpenStore {
     await this.log.seal();
     await this.settle();
     await this.#removeReplaced();
+    await this.#spares.clear();
     await this.#remove(this.index.hollowSegments());
     await this.#removeEmptied();
     await this.#readers.close();
@@ -203,7 +213,7 @@ export class OpenStore {
 
   /** @param spareBytes Room to be left. */
   #tryReserve(bytes: number, spareBytes: number): boolean {
-    const usedBytes = this.index.physicalBytes + this.#pendingBytes;
+    const usedBytes = this.physicalBytes + this.#pendingBytes;
     if (usedBytes + bytes + spareBytes > this.#capacityBytes) return false;
     this.#pendingBytes += bytes;
     return true;
@@ -218,6 +228,8 @@ export class OpenStore {
     const spareBytes = this.#cleaningSpareBytes;
     if (this.#tryReserve(bytes, spareBytes)) return true;
     await this.#removeReplaced();
+    if (this.#tryReserve(bytes, spareBytes)) return true;
+    await this.#spares.clear();
     if (this.#tryReserve(bytes, spareBytes)) return true;
     const leastBytes = this.index.storedBytes + this.#pendingBytes + bytes + spareBytes;
     if (leastBytes > this.#capacityBytes) return false;
@@ -266,13 +278,21 @@ export class OpenStore {
     };
   }
 
+  #temporaryPath(key: TierKey): string {
+    return this.#path(`${key}.${randomName(this.#random)}.tmp`);
+  }
+
+  async #createFile(key: TierKey): Promise<WritableFile> {
+    const path = this.#temporaryPath(key);
+    return { path, file: await this.#files.create(path) };
+  }
+
   async #beginFile(
     key: TierKey,
     payloadBytes: number,
     reservedBytes: number,
   ): Promise<ObjectWriter> {
-    const path = this.#path(`${key}.${randomName(this.#random)}.tmp`);
-    const file = await this.#files.create(path);
+    const { path, file } = this.#spares.take(payloadBytes) ?? (await this.#createFile(key));
     let offset = 0;
     /** What is to be removed unless the object is committed. */
     let leftPath: string | null = path;
@@ -304,11 +324,7 @@ export class OpenStore {
         if (isDurable) await this.#files.syncDirectory(this.#directory);
         leftPath = null;
         isFileOpen = false;
-        this.#readers.adopt(name, {
-          byteLength: payloadBytes,
-          read: (targets, at) => file.read(targets, at),
-          close: () => file.close(),
-        });
+        this.#readers.adopt(name, file, payloadBytes);
         const stored = { key, sequence, payloadBytes, isDurable, name };
         this.#noteReplaced(this.index.put({ ...stored, segment: null }));
         this.#condemned.delete(key);
@@ -332,12 +348,32 @@ export class OpenStore {
     return this.#removing ?? Promise.resolve();
   }
 
+  /** Keeps a file that does not count to be written again, or removes it. */
+  async #giveBack(stored: StoredFile): Promise<void> {
+    const { key, name, payloadBytes } = stored;
+    const file = this.#spares.hasRoom(payloadBytes) ? this.#readers.giveUp(name) : null;
+    if (file === null) {
+      await this.#readers.drop(name);
+      await this.#files.remove(this.#path(name));
+      this.index.dropFile(stored);
+      return;
+    }
+    // By its old name it would be found after a crash, with whatever is written into it by then.
+    const path = this.#temporaryPath(key);
+    try {
+      await this.#files.rename(this.#path(name), path);
+    } catch (error) {
+      await file.close().catch(() => {});
+      throw error;
+    }
+    this.index.dropFile(stored);
+    this.#spares.give({ path, file }, payloadBytes);
+  }
+
   async #removeThem(): Promise<void> {
     for (let file = this.#replaced.pop(); file !== undefined; file = this.#replaced.pop()) {
       try {
-        await this.#readers.drop(file.name);
-        await this.#files.remove(this.#path(file.name));
-        this.index.dropFile(file);
+        await this.#giveBack(file);
       } catch {
         // It casts its shadow until the next open.
       }
