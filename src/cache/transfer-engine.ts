@@ -90,7 +90,6 @@ export class TransferEngine {
   readonly #gate = new CodecGate();
   /** The last operation on each key that has one under way: a tier wants them one at a time. */
   readonly #tails = new Map<TierKey, Promise<unknown>>();
-  #lastKey: Promise<unknown> = Promise.resolve();
   /** Keys computed lately: a transfer needs its key several times. */
   readonly #keys = new Map<string, TierKey>();
 
@@ -124,7 +123,7 @@ export class TransferEngine {
     isStale: () => boolean,
     coding: Coding | null,
   ): Promise<WriteOutcome> {
-    const key = await this.keyOf(header);
+    const key = this.keyOf(header);
     return this.#serially(key, async () => {
       const isDurable = header.isDurable || (header.isSaved && (await this.#isDurable(key)));
       const wanted = { ...header, isDurable };
@@ -152,7 +151,7 @@ export class TransferEngine {
    * @throws {TierError} `io`, `busy`, `closed`.
    */
   async read(header: RecordHeader, target: BytesAt | null): Promise<ReadOutcome> {
-    const key = await this.keyOf(header);
+    const key = this.keyOf(header);
     return this.#serially(key, () =>
       this.#staging.use(async (buffer) => {
         const startMs = this.#clock.monotonicMs();
@@ -182,7 +181,7 @@ export class TransferEngine {
 
   /** Reads only the header of one copy, if there is one. @throws {TierError} `io`. */
   async peek(copy: CopyName): Promise<PeekOutcome> {
-    const key = await this.keyOf(copy);
+    const key = this.keyOf(copy);
     return this.#serially(key, () => this.#peekKey(key, copy));
   }
 
@@ -193,7 +192,7 @@ export class TransferEngine {
 
   /** @returns Whether there was a record. @throws {TierError} `io`, `closed`. */
   async delete(copy: CopyName): Promise<boolean> {
-    const key = await this.keyOf(copy);
+    const key = this.keyOf(copy);
     return this.#serially(key, () => this.tier.delete(key));
   }
 
@@ -221,7 +220,7 @@ export class TransferEngine {
 
   /** Takes a damaged record out of the way. @throws {TierError} `io`, `closed`. */
   async quarantine(copy: CopyName): Promise<void> {
-    const key = await this.keyOf(copy);
+    const key = this.keyOf(copy);
     return this.#serially(key, () => this.tier.quarantine(key));
   }
 
@@ -424,25 +423,15 @@ export class TransferEngine {
     return header.id === id && header.isSaved === isSaved && this.isOurs(header);
   }
 
-  /**
-   * The key under which a copy lies in the tier.
-   *
-   * Keys are computed one after another: digests may finish in any order, but operations on one key
-   * must begin in the order of their calls.
-   */
-  keyOf({ id, isSaved }: CopyName): Promise<TierKey> {
-    const compute = async () => {
-      const name = `${isSaved}${id}`;
-      const known = this.#keys.get(name);
-      if (known !== undefined) return known;
-      const found = await recordKey({ ...this.namespace, id }, isSaved);
-      if (this.#keys.size === KEY_COUNT_MAX) this.#keys.clear();
-      if (name.length <= KEY_NAME_LENGTH_MAX) this.#keys.set(name, found);
-      return found;
-    };
-    const key = this.#lastKey.then(compute, compute);
-    this.#lastKey = key;
-    return key;
+  /** The key under which a copy lies in the tier. */
+  keyOf({ id, isSaved }: CopyName): TierKey {
+    const name = `${isSaved}${id}`;
+    const known = this.#keys.get(name);
+    if (known !== undefined) return known;
+    const found = recordKey({ ...this.namespace, id }, isSaved);
+    if (this.#keys.size === KEY_COUNT_MAX) this.#keys.clear();
+    if (name.length <= KEY_NAME_LENGTH_MAX) this.#keys.set(name, found);
+    return found;
   }
 
   async #serially<T>(key: TierKey, operation: () => Promise<T>): Promise<T> {

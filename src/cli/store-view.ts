@@ -12,6 +12,7 @@ import {
   recordKey,
   TRAILER_BYTES,
 } from "../record/record.js";
+import { FileReaders } from "../tier/file-readers.js";
 import { lockState, nodeFileSystem } from "../tier/file-system-node.js";
 import {
   decodeFrame,
@@ -19,7 +20,6 @@ import {
   frameBytesOf,
   isHeaderWhole,
 } from "../tier/segment-format.js";
-import { FileReaders } from "../tier/file-readers.js";
 import type { Stored } from "../tier/store-index.js";
 import { type FoundStore, readStore } from "../tier/store-opening.js";
 import { openStored, type StoredObject } from "../tier/stored-object.js";
@@ -127,7 +127,7 @@ export async function verifyRecord(
   const decoded = await readHeader(object);
   if (decoded.verdict !== "valid") return decoded;
   const { header } = decoded;
-  if ((await recordKey(header, header.isSaved)) !== key) {
+  if (recordKey(header, header.isSaved) !== key) {
     return { verdict: "damaged", reason: "the record is of another tensor" };
   }
   const hash = hasher.open();

@@ -15,6 +15,7 @@ import {
   type TensorKind,
 } from "../types.js";
 import { type PrivateBytes, privateBytes } from "../util/private-bytes.js";
+import { sha256Hex } from "../util/sha256.js";
 
 const RECORD_MAGIC = 0x31485254; // "TRH1", little-endian
 const RECORD_VERSION = 1;
@@ -79,8 +80,7 @@ function utf8BytesOf(text: string): number {
 
 /** Bytes of the header of a record with this name. */
 function headerBytesOf(name: RecordName): number {
-  const textBytes =
-    utf8BytesOf(name.tenant) + utf8BytesOf(name.fingerprint) + utf8BytesOf(name.id);
+  const textBytes = utf8BytesOf(name.tenant) + utf8BytesOf(name.fingerprint) + utf8BytesOf(name.id);
   return Math.ceil((FIXED_BYTES + textBytes) / HEADER_UNIT_BYTES) * HEADER_UNIT_BYTES;
 }
 
@@ -217,7 +217,7 @@ export const NAMESPACE_BYTES_MAX = 4096;
  *
  * @returns 64 hexadecimal digits.
  */
-export async function recordKey(name: RecordName, isSaved: boolean): Promise<string> {
+export function recordKey(name: RecordName, isSaved: boolean): string {
   const label = isSaved ? "tierheap saved record 1" : "tierheap swapped record 1";
   const parts = [label, name.tenant, name.fingerprint, name.id].map((part) => encoder.encode(part));
   const input = privateBytes(parts.reduce((sum, part) => sum + 4 + part.byteLength, 0));
@@ -228,6 +228,5 @@ export async function recordKey(name: RecordName, isSaved: boolean): Promise<str
     input.set(part, offset + 4);
     offset += 4 + part.byteLength;
   }
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", input));
-  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return sha256Hex(input);
 }

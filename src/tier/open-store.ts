@@ -6,16 +6,16 @@
 import { type Random, randomName } from "../random.js";
 import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
 import { systemCode } from "./file-errors.js";
+import { FileReaders } from "./file-readers.js";
 import type { FileSystem } from "./file-system.js";
 import { FrameBuffers } from "./frame-buffers.js";
 import { type Segment, wideHex } from "./segment.js";
 import { SegmentCleaner } from "./segment-cleaner.js";
 import { FRAME_HEADER_BYTES, frameBytesOf, packedBytesOf } from "./segment-format.js";
 import { SegmentLog } from "./segment-log.js";
-import { FileReaders } from "./file-readers.js";
+import { SpareFiles, type WritableFile } from "./spare-files.js";
 import type { StoredFile, StoreIndex } from "./store-index.js";
 import { DAMAGED_NAME } from "./store-opening.js";
-import { SpareFiles, type WritableFile } from "./spare-files.js";
 import { openStored, type StoredObject } from "./stored-object.js";
 import type { TierKey } from "./tier.js";
 
@@ -185,7 +185,7 @@ export class OpenStore {
   /** What follows every change: files go that hold nothing, and cleaning begins if it is due. */
   async settle(): Promise<void> {
     // Nobody waits for files that were replaced, but who needs their room.
-    void this.#removeReplaced();
+    this.#removeReplaced().catch(() => {});
     await this.#removeEmptied();
     this.cleaner.wake();
   }

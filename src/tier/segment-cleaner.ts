@@ -5,6 +5,7 @@
 // Source: Mendel Rosenblum, John Ousterhout, "The Design and Implementation of a Log-Structured File
 // System", SOSP 1991, section 3 — cleaning, and why short segments with little that counts go first.
 import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
+import type { FileReaders } from "./file-readers.js";
 import type { Segment, StoredFrame } from "./segment.js";
 import {
   FRAME_HEADER_BYTES,
@@ -13,7 +14,6 @@ import {
   TABLE_OVERHEAD_BYTES,
 } from "./segment-format.js";
 import type { SegmentLog } from "./segment-log.js";
-import type { FileReaders } from "./file-readers.js";
 import { readFully } from "./segment-scan.js";
 import type { StoreIndex } from "./store-index.js";
 

@@ -1,8 +1,8 @@
 // Opens one object of a store for reading, wherever it lies.
 import { type PrivateBytes, privateLength, privateParts } from "../util/private-bytes.js";
+import type { FileReaders } from "./file-readers.js";
 import type { FileReader } from "./file-system.js";
 import { FRAME_HEADER_BYTES } from "./segment-format.js";
-import type { FileReaders } from "./file-readers.js";
 import { readFully } from "./segment-scan.js";
 import type { StoreIndex } from "./store-index.js";
 import type { TierKey } from "./tier.js";
