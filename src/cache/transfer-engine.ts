@@ -270,20 +270,24 @@ export class TransferEngine {
     encoded: EncodedRecord | null,
     isStale: () => boolean,
   ): Promise<WriteOutcome> {
-    const writer = await this.tier.begin(key, recordBytesOf(header), header);
-    if (writer === "no-space") return "no-space";
+    const begun: TierWriter[] = [];
     try {
-      const pieces = encoded?.pieces() ?? piecesOf(source, header.rawBytes);
-      const outcome = await this.#staging.use((buffer) =>
-        this.#writeBytes(writer, buffer, header, pieces, isStale),
-      );
-      if (outcome !== "stored") return outcome;
+      const outcome = await this.#staging.use(async (buffer) => {
+        // Not before there is a buffer: what was begun holds room in the tier.
+        const writer = await this.tier.begin(key, recordBytesOf(header), header);
+        if (writer === "no-space") return writer;
+        begun.push(writer);
+        const pieces = encoded?.pieces() ?? piecesOf(source, header.rawBytes);
+        const written = await this.#writeBytes(writer, buffer, header, pieces, isStale);
+        return written === "stored" ? writer : written;
+      });
+      if (typeof outcome === "string") return outcome;
       // Without the buffer: a tier commits many at once, if as many wait for it.
-      const committed = await writer.commit({ durable: header.isDurable });
+      const committed = await outcome.commit({ durable: header.isDurable });
       return committed === "stored" ? header : committed;
     } finally {
       // Harmless after a commit.
-      await writer.abort();
+      for (const writer of begun) await writer.abort();
     }
   }
 

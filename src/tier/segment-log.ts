@@ -43,6 +43,8 @@ export interface SegmentLogOptions {
 
 /** Most frames in one batch: what a system takes in one call, with room to spare. */
 const BATCH_COUNT_MAX = 512;
+/** Microtasks in which who was just told that an object is stored can have written the next one. */
+const GATHER_TICK_COUNT = 100;
 
 export class SegmentLog {
   readonly #options: SegmentLogOptions;
@@ -104,10 +106,19 @@ export class SegmentLog {
       if ((this.#open?.segment.byteLength ?? 0) + firstBytes > this.#options.segmentBytes) {
         await this.#seal();
       }
+      if (this.#queue.some(({ isDurable }) => isDurable)) await this.#gather();
       await this.#writeBatch(this.#takeBatch());
       for (const wake of this.#waiters.splice(0)) wake();
     }
     this.#isDraining = false;
+  }
+
+  /** Waits as long as more come at once: a sync costs the same for one as for many. */
+  async #gather(): Promise<void> {
+    for (let count = 0; count < this.#queue.length && count < BATCH_COUNT_MAX; ) {
+      count = this.#queue.length;
+      for (let tick = 0; tick < GATHER_TICK_COUNT; tick++) await null;
+    }
   }
 
   #takeBatch(): Pending[] {
