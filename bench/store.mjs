@@ -1,7 +1,7 @@
 // The store of the SSD tier beside plain files and cacache, on the disk at hand. Run by
 // `npm run bench`, or alone:
 //
-//   node --expose-gc bench/store.mjs [--only small|large|restart]... [--quick] [--rounds N] [--json FILE]
+//   node --expose-gc bench/store.mjs [--only small|together|large|restart]... [--quick] [--rounds N] [--json FILE]
 //
 // Contestants take turns, round by round, and every ratio is of two figures of the same run; the median
 // of the rounds counts. Everybody hashes what they write and read with the same hash, cacache with its
@@ -223,6 +223,74 @@ async function small() {
   }
 }
 
+/**
+ * What users call, many at once: tensors that are swapped out, acquired and saved together, beside one
+ * file each under as many callers (under one, where they wait for the device).
+ */
+async function together() {
+  const ids = Array.from({ length: isQuick ? 500 : 1000 }, (_, index) => `t${index}`);
+  const content = randomBytes(SMALL_BYTES);
+  const times = new Map();
+  let isCounted = false;
+  const note = async (name, count, callerCount, work) => {
+    const ms = await timed(count, callerCount, work);
+    if (isCounted) times.set(name, [...(times.get(name) ?? []), ms / count]);
+  };
+  const files = async () => {
+    for (const [suffix, isDurable, count, callerCount] of [
+      ["", false, ids.length, CALLER_COUNT],
+      ["-durable", true, 32, 1],
+    ]) {
+      const directory = join(root, "together-files");
+      mkdirSync(directory);
+      const { write, read } = smallContestants.files(directory);
+      await note(`files-write${suffix}`, count, callerCount, (index) =>
+        write(index, content, isDurable),
+      );
+      if (!isDurable) await note("files-read", count, callerCount, read);
+      rmSync(directory, { recursive: true });
+    }
+  };
+  const directory = join(root, "together");
+  const memory = await createTensorMemory({
+    budgets: { ram: "512MiB", ssd: "16GiB" },
+    ssd: { directory },
+  });
+  for (const id of ids) {
+    const pin = memory.allocate({ kind: "KV_CACHE", byteLength: SMALL_BYTES, id }).pin();
+    pin.view.set(content);
+    pin[Symbol.dispose]();
+  }
+  const all = { count: ids.length, callerCount: ids.length };
+  const acquire = async (index) => (await memory.acquire(ids[index]))[Symbol.dispose]();
+  const store = async () => {
+    await note("swap-out", all.count, all.callerCount, (index) => memory.swapOut(ids[index]));
+    await note("acquire", all.count, all.callerCount, acquire);
+    await note("save-durable", 256, 256, (index) => memory.save(ids[index], { mode: "durable" }));
+    // Written to, so that the next save has something to do.
+    await timed(all.count, all.callerCount, acquire);
+  };
+  for (let round = -1; round < roundCount; round++) {
+    isCounted = round >= 0;
+    for (const side of round % 2 === 0 ? [files, store] : [store, files]) await side();
+    globalThis.gc?.();
+  }
+  await memory.close();
+  rmSync(directory, { recursive: true });
+  const over = (id, own, plain, target, beside) =>
+    add(
+      `together/${id}-over-files`,
+      medianRatio(times.get(plain), times.get(own)),
+      "ratio",
+      target,
+      beside,
+    );
+  for (const [name, list] of times) add(`together/${name}`, 1000 * median(list), "µs each");
+  over("swap-out", "swap-out", "files-write", 8, "one file each");
+  over("acquire", "acquire", "files-read", 4, "one file each");
+  over("save-durable", "save-durable", "files-write-durable", 20, "one after the other");
+}
+
 /** Nothing: what both sides do where the checksum is left out. */
 const unhashed = { update: () => {}, end: () => {} };
 
@@ -248,7 +316,7 @@ async function plainRead(path, target, chunkBytes, stream) {
   await handle.close();
 }
 
-/** The tier as transfers use it, without their checksum: chunks, through private memory. */
+/** The tier as transfers use it, without their checksum: written through private memory. */
 async function tierWrite(tier, key, bytes, chunks) {
   const writer = await tier.begin(key, bytes.byteLength);
   let writing;
@@ -263,102 +331,120 @@ async function tierWrite(tier, key, bytes, chunks) {
   await writer.commit({ durable: false });
 }
 
-async function tierRead(tier, key, target, chunks) {
+/** The same: read straight to where the bytes belong. */
+async function tierRead(tier, key, target) {
   const reader = await tier.openRead(key);
-  const start = (offset, turn) => {
-    const chunk = chunks[turn % chunks.length].subarray(0, target.byteLength - offset);
-    return { chunk, reading: reader.read(offset, chunk) };
-  };
-  let next = start(0, 0);
-  for (let offset = 0, turn = 1; offset < target.byteLength; turn++) {
-    const { chunk, reading } = next;
-    await reading;
-    if (offset + chunk.byteLength < target.byteLength)
-      next = start(offset + chunk.byteLength, turn);
-    target.set(chunk, offset);
-    offset += chunk.byteLength;
+  for (let offset = 0; offset < target.byteLength; offset += MIB) {
+    await reader.read(offset, target.subarray(offset, offset + MIB));
   }
   await reader.close();
 }
 
-/** Swap-out and acquire of whole tensors beside plain files of the same length, one at a time. */
+/** What no codec shortens: as KV of real models, nearly. */
+function randomBytes(byteLength) {
+  const bytes = new Uint8Array(byteLength);
+  for (let offset = 0; offset < byteLength; offset += SMALL_BYTES) {
+    crypto.getRandomValues(bytes.subarray(offset, offset + SMALL_BYTES));
+  }
+  return bytes;
+}
+
+/** The median of what each round says for itself: what is compared is close in time. */
+function medianRatio(slow, fast) {
+  return median(slow.map((ms, round) => ms / fast[round]));
+}
+
+/**
+ * Swap-out and acquire of whole tensors beside plain files of the same length, one at a time; in every
+ * other round the other way round. Each side has memory of its own for every tensor.
+ */
 async function large() {
   for (const mib of isQuick ? [1, 4, 64] : [1, 4, 16, 64]) {
     const byteLength = mib * MIB;
     const count = Math.max(2, Math.min(16, 64 / mib));
-    const bytes = new Uint8Array(byteLength).map((_, index) => index * 7);
-    const target = new Uint8Array(byteLength);
-    const noTimes = () => ({ write: [], read: [], writeBare: [], readBare: [] });
-    const times = noTimes();
-    const plainTimes = CHUNK_BYTES.map(noTimes);
-    const chunks = [new Uint8Array(MIB / 2), new Uint8Array(MIB / 2)];
-    for (let round = 0; round < roundCount; round++) {
+    const sources = randomBytes(count * byteLength);
+    const targets = new Uint8Array(count * byteLength).fill(1);
+    const part = (bytes, index) => bytes.subarray(index * byteLength, (index + 1) * byteLength);
+    const times = { write: [], read: [], writeBare: [], readBare: [] };
+    const plainTimes = CHUNK_BYTES.map(() => ({
+      write: [],
+      read: [],
+      writeBare: [],
+      readBare: [],
+    }));
+    const chunks = [new Uint8Array(MIB / 4), new Uint8Array(MIB / 4)];
+    const directory = join(root, `store-${mib}`);
+    const memory = await createTensorMemory({
+      budgets: { ram: 2 * (count + 2) * byteLength + 64 * MIB, ssd: "16GiB" },
+      ssd: { directory },
+    });
+    for (let index = 0; index < count; index++) {
+      const pin = memory.allocate({ kind: "KV_CACHE", byteLength, id: `t${index}` }).pin();
+      pin.view.set(part(sources, index));
+      pin[Symbol.dispose]();
+    }
+    const plainRound = async (note) => {
       for (const [choice, chunkBytes] of CHUNK_BYTES.entries()) {
-        const plain = join(root, `plain-${mib}-${round}-${choice}`);
-        mkdirSync(plain);
+        const plain = join(root, `plain-${mib}`);
         const path = (index) => join(plain, keyOf(index));
-        const write = (index) => plainWrite(path(index), bytes, chunkBytes, hasher.open());
-        const read = (index) => plainRead(path(index), target, chunkBytes, hasher.open());
-        plainTimes[choice].write.push(await timed(count, 1, write));
-        plainTimes[choice].read.push(await timed(count, 1, read));
-        rmSync(plain, { recursive: true });
-        mkdirSync(plain);
-        const writeBare = (index) => plainWrite(path(index), bytes, chunkBytes, unhashed);
-        const readBare = (index) => plainRead(path(index), target, chunkBytes, unhashed);
-        plainTimes[choice].writeBare.push(await timed(count, 1, writeBare));
-        plainTimes[choice].readBare.push(await timed(count, 1, readBare));
-        rmSync(plain, { recursive: true });
+        for (const [suffix, stream] of [
+          ["", () => hasher.open()],
+          ["Bare", () => unhashed],
+        ]) {
+          mkdirSync(plain);
+          const write = (index) =>
+            plainWrite(path(index), part(sources, index), chunkBytes, stream());
+          const read = (index) =>
+            plainRead(path(index), part(targets, index), chunkBytes, stream());
+          const writeMs = await timed(count, 1, write);
+          note(plainTimes[choice], `write${suffix}`, writeMs);
+          note(plainTimes[choice], `read${suffix}`, await timed(count, 1, read));
+          rmSync(plain, { recursive: true });
+        }
       }
-      const bare = join(root, `bare-${mib}-${round}`);
+    };
+    const storeRound = async (note) => {
+      const bare = join(root, `bare-${mib}`);
       const tier = new FsTier({ directory: bare, fileSystem: nodeFileSystem });
       await tier.open();
-      const writeTier = (index) => tierWrite(tier, keyOf(index), bytes, chunks);
-      const readTier = (index) => tierRead(tier, keyOf(index), target, chunks);
-      times.writeBare.push(await timed(count, 1, writeTier));
-      times.readBare.push(await timed(count, 1, readTier));
+      const write = (index) => tierWrite(tier, keyOf(index), part(sources, index), chunks);
+      const read = (index) => tierRead(tier, keyOf(index), part(targets, index));
+      note(times, "writeBare", await timed(count, 1, write));
+      note(times, "readBare", await timed(count, 1, read));
       await tier.close();
       rmSync(bare, { recursive: true });
-      const directory = join(root, `store-${mib}-${round}`);
-      const memory = await createTensorMemory({
-        budgets: { ram: 2 * (count + 2) * byteLength + 64 * MIB, ssd: "16GiB" },
-        ssd: { directory },
-      });
-      for (let index = 0; index < count; index++) {
-        const pin = memory.allocate({ kind: "KV_CACHE", byteLength, id: `t${index}` }).pin();
-        pin.view.set(bytes);
-        pin[Symbol.dispose]();
-      }
-      const spill = () => timed(count, 1, (index) => memory.swapOut(`t${index}`));
-      const restore = () =>
-        timed(count, 1, async (index) => (await memory.acquire(`t${index}`))[Symbol.dispose]());
-      await spill();
-      await restore();
-      times.write.push(await spill());
-      times.read.push(await restore());
-      await memory.close();
-      rmSync(directory, { recursive: true });
+      // Each has been written to since: so the acquire of the round before says.
+      note(times, "write", await timed(count, 1, (index) => memory.swapOut(`t${index}`)));
+      const restore = async (index) => (await memory.acquire(`t${index}`))[Symbol.dispose]();
+      note(times, "read", await timed(count, 1, restore));
+    };
+    // The first round is not counted.
+    for (let round = -1; round < roundCount; round++) {
+      const note = (list, name, ms) => round >= 0 && list[name].push(ms);
+      const sides = round % 2 === 0 ? [plainRound, storeRound] : [storeRound, plainRound];
+      for (const side of sides) await side(note);
       globalThis.gc?.();
     }
+    await memory.close();
+    rmSync(directory, { recursive: true });
     const rate = (list) => (count * byteLength) / 1000 / median(list);
+    /** The faster way of plain files. */
+    const plainOf = (name) =>
+      plainTimes
+        .map((each) => each[name])
+        .reduce((left, right) => (median(left) <= median(right) ? left : right));
     add(`large/${mib}-mib/spill`, rate(times.write), "MB/s");
     add(`large/${mib}-mib/restore`, rate(times.read), "MB/s");
-    const plainWriteRate = Math.max(...plainTimes.map(({ write }) => rate(write)));
-    const plainReadRate = Math.max(...plainTimes.map(({ read }) => rate(read)));
-    add(`large/${mib}-mib/plain-write`, plainWriteRate, "MB/s");
-    add(`large/${mib}-mib/plain-read`, plainReadRate, "MB/s");
-    const beside = "plain fs, same hash";
-    const spill = rate(times.write) / plainWriteRate;
-    const restore = rate(times.read) / plainReadRate;
-    add(`large/${mib}-mib/spill-over-plain`, spill, "ratio", 0.8, beside);
-    add(`large/${mib}-mib/restore-over-plain`, restore, "ratio", 0.8, beside);
-    for (const [name, id] of [
-      ["writeBare", "write"],
-      ["readBare", "read"],
-    ]) {
-      const plainRate = Math.max(...plainTimes.map((each) => rate(each[name])));
-      const value = rate(times[name]) / plainRate;
-      add(`large/${mib}-mib/tier-${id}-over-plain`, value, "ratio", 0.9, "neither hashes");
-    }
+    add(`large/${mib}-mib/plain-write`, rate(plainOf("write")), "MB/s");
+    add(`large/${mib}-mib/plain-read`, rate(plainOf("read")), "MB/s");
+    const over = (id, name, target, beside) => {
+      const value = medianRatio(plainOf(name), times[name]);
+      add(`large/${mib}-mib/${id}-over-plain`, value, "ratio", target, beside);
+    };
+    over("spill", "write", 0.8, "plain fs, same hash");
+    over("restore", "read", 0.8, "plain fs, same hash");
+    over("tier-write", "writeBare", 0.9, "neither hashes");
+    over("tier-read", "readBare", 0.9, "neither hashes");
   }
 }
 
@@ -410,7 +496,7 @@ async function restart() {
   }
 }
 
-const sections = { small, large, restart };
+const sections = { small, together, large, restart };
 try {
   for (const [name, run] of Object.entries(sections)) {
     if (values.only === undefined || values.only.includes(name)) await run();

@@ -231,7 +231,7 @@ describe("room", () => {
         } else if (draw(4) === 0) {
           expect(await tier.delete(keyOf(key))).toBe(model.delete(key));
         } else {
-          const bytes = filled(1 + draw(draw(20) === 0 ? 3000 : 120), step & 0xff);
+          const bytes = filled(1 + draw(draw(20) === 0 ? 5000 : 120), step & 0xff);
           const outcome = await put(tier, key, bytes);
           if (outcome === "stored") model.set(key, bytes);
           else refusedCount += 1;
