@@ -32,13 +32,13 @@ export interface RecordReadingOptions {
 }
 
 /** Part of a record that is read at once. */
-interface Stretch {
+interface Chunk {
   readonly offset: number;
   readonly byteLength: number;
   readonly targets: readonly PrivateBytes[];
 }
 
-/** Stretches in place begin and end where pages of memory do, as far as lengths allow. */
+/** Chunks in place begin and end where pages of memory do, as far as lengths allow. */
 const PAGE_BYTES = 4096;
 
 /**
@@ -54,9 +54,9 @@ export async function readRecord(options: RecordReadingOptions): Promise<"intact
   const headerBytes = expected.byteLength;
   const endOffset = totalBytes - TRAILER_BYTES;
   const trailer = new Uint8Array(TRAILER_BYTES);
-  const stretches = stretchesOf(options, totalBytes, headerBytes);
+  const chunks = chunksOf(options, totalBytes, headerBytes);
   const startRead = () => {
-    const { value } = stretches.next();
+    const { value } = chunks.next();
     if (value === undefined) return null;
     const reading = reader.read(value.offset, ...value.targets);
     // It is looked at in the next turn of the loop, or at the end.
@@ -104,12 +104,12 @@ export async function readRecord(options: RecordReadingOptions): Promise<"intact
   }
 }
 
-/** The stretches of a record, in order. Two that follow each other have no bytes in common. */
-function* stretchesOf(
+/** The chunks of a record, in order. Two that follow each other have no bytes in common. */
+function* chunksOf(
   { buffer, place }: RecordReadingOptions,
   totalBytes: number,
   headerBytes: number,
-): Generator<Stretch, undefined> {
+): Generator<Chunk, undefined> {
   let [half, otherHalf] = buffer.halves;
   const halfBytes = half.byteLength;
   if (place === null) {
@@ -123,9 +123,9 @@ function* stretchesOf(
   }
   const count = Math.max(1, Math.round(totalBytes / (2 * halfBytes)));
   const storedBytes = totalBytes - headerBytes - TRAILER_BYTES;
-  const stretchBytes = Math.ceil(storedBytes / count / PAGE_BYTES) * PAGE_BYTES;
-  for (let start = 0; start === 0 || start < storedBytes; start += stretchBytes) {
-    const end = Math.min(storedBytes, start + stretchBytes);
+  const chunkBytes = Math.ceil(storedBytes / count / PAGE_BYTES) * PAGE_BYTES;
+  for (let start = 0; start === 0 || start < storedBytes; start += chunkBytes) {
+    const end = Math.min(storedBytes, start + chunkBytes);
     const targets = [lentBytes(place(start, end - start))];
     if (start === 0) targets.unshift(privatePart(half, 0, headerBytes));
     if (end === storedBytes) targets.push(privatePart(otherHalf, 0, TRAILER_BYTES));

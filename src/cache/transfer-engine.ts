@@ -68,11 +68,11 @@ export type PeekOutcome =
 const PIECE_BYTES = 2 ** 18;
 /**
  * Bytes that a tier is given at once: few enough that it has something to do early, and a power of two,
- * because the system then keeps them in long stretches, which are read faster.
+ * because the system then keeps them in larger pieces of memory, which are read faster.
  */
-const STRETCH_BYTES = 2 ** 18;
-/** The last ones may be so many more, so that header and digest make no stretch of their own. */
-const STRETCH_EXTRA_BYTES = 2 ** 13;
+const WRITE_CHUNK_BYTES = 2 ** 18;
+/** The last ones may be so many more, so that header and digest make no chunk of their own. */
+const CHUNK_EXTRA_BYTES = 2 ** 13;
 /** A tier that is fuller than this share takes coded records, whatever they cost. */
 const FULLNESS_MAX = 0.9;
 const KEY_COUNT_MAX = 1024;
@@ -307,11 +307,11 @@ export class TransferEngine {
     let [half, otherHalf] = buffer.halves;
     let filled = 0;
     let unwrittenBytes = recordBytesOf(header);
-    const nextStretchBytes = () => {
-      const isLast = unwrittenBytes <= STRETCH_BYTES + STRETCH_EXTRA_BYTES;
-      return Math.min(half.byteLength, isLast ? unwrittenBytes : STRETCH_BYTES);
+    const nextChunkBytes = () => {
+      const isLast = unwrittenBytes <= WRITE_CHUNK_BYTES + CHUNK_EXTRA_BYTES;
+      return Math.min(half.byteLength, isLast ? unwrittenBytes : WRITE_CHUNK_BYTES);
     };
-    let stretchBytes = nextStretchBytes();
+    let chunkBytes = nextChunkBytes();
     let writing: Promise<"written" | "no-space"> = Promise.resolve("written");
     /** Gives the tier what is filled. @returns false when it has refused what it got before. */
     const flush = async (): Promise<boolean> => {
@@ -323,7 +323,7 @@ export class TransferEngine {
       [half, otherHalf] = [otherHalf, half];
       unwrittenBytes -= filled;
       filled = 0;
-      stretchBytes = nextStretchBytes();
+      chunkBytes = nextChunkBytes();
       return true;
     };
     try {
@@ -337,8 +337,8 @@ export class TransferEngine {
         // Parts that are encoded again become longer or shorter only if they were written meanwhile.
         if (leftBytes < 0) return "vetoed";
         for (let offset = 0; offset < piece.byteLength; ) {
-          if (filled === stretchBytes && !(await flush())) return "no-space";
-          const count = Math.min(stretchBytes - filled, piece.byteLength - offset);
+          if (filled === chunkBytes && !(await flush())) return "no-space";
+          const count = Math.min(chunkBytes - filled, piece.byteLength - offset);
           const target = half.subarray(filled, filled + count);
           target.set(piece.subarray(offset, offset + count));
           hash.update(target);
@@ -347,7 +347,7 @@ export class TransferEngine {
         }
       }
       if (leftBytes > 0 || isStale()) return "vetoed";
-      if (stretchBytes - filled < TRAILER_BYTES && !(await flush())) return "no-space";
+      if (chunkBytes - filled < TRAILER_BYTES && !(await flush())) return "no-space";
       half.set(hash.end(), filled);
       filled += TRAILER_BYTES;
       return (await flush()) && (await writing) === "written" ? "stored" : "no-space";

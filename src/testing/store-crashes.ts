@@ -115,7 +115,7 @@ export async function runStoreWorkload(options: StoreWorkloadOptions): Promise<S
   const put = async (key: number) => {
     version += 1;
     // Mostly packed, now and then in a file of its own.
-    const byteLength = HEADER_BYTES + (draw(5) === 0 ? 300 + draw(300) : draw(200));
+    const byteLength = HEADER_BYTES + (draw(4) === 0 ? 300 + 100 * draw(2) : draw(200));
     const bytes = objectOf(key, version, byteLength);
     await attempt(key, version, () => store(tier, key, bytes, isDurable));
   };

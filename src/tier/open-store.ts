@@ -9,11 +9,11 @@ import { systemCode } from "./file-errors.js";
 import { FileReaders } from "./file-readers.js";
 import type { FileSystem } from "./file-system.js";
 import { FrameBuffers } from "./frame-buffers.js";
+import { IdleFiles, type WritableFile } from "./idle-files.js";
 import { type Segment, wideHex } from "./segment.js";
 import { SegmentCleaner } from "./segment-cleaner.js";
 import { FRAME_HEADER_BYTES, frameBytesOf, packedBytesOf } from "./segment-format.js";
 import { SegmentLog } from "./segment-log.js";
-import { SpareFiles, type WritableFile } from "./spare-files.js";
 import type { StoredFile, StoreIndex } from "./store-index.js";
 import { DAMAGED_NAME } from "./store-opening.js";
 import { openStored, type StoredObject } from "./stored-object.js";
@@ -65,7 +65,7 @@ export class OpenStore {
   readonly #cleaningSpareBytes: number;
   readonly #buffers: FrameBuffers;
   readonly #readers: FileReaders;
-  readonly #spares: SpareFiles;
+  readonly #idle: IdleFiles;
   /** Files that do not count any more, and are still there. */
   readonly #replaced: StoredFile[] = [];
   /** Their removal while it is under way. */
@@ -92,7 +92,7 @@ export class OpenStore {
     this.#buffers = new FrameBuffers(options.bufferBytes);
     this.#sequence = index.lastSequence;
     this.#readers = new FileReaders(files, directory);
-    this.#spares = new SpareFiles(files);
+    this.#idle = new IdleFiles(files);
     this.log = new SegmentLog({
       files,
       directory,
@@ -118,7 +118,7 @@ export class OpenStore {
 
   /** Bytes on the device. */
   get physicalBytes(): number {
-    return this.index.physicalBytes + this.#spares.byteLength;
+    return this.index.physicalBytes + this.#idle.byteLength;
   }
 
   /** @returns null when the object would exceed the capacity, and cleaning does not help. */
@@ -195,7 +195,7 @@ export class OpenStore {
     await this.log.seal();
     await this.cleaner.makeRoom(() => false);
     await this.#removeReplaced();
-    await this.#spares.clear();
+    await this.#idle.clear();
     await this.settle();
   }
 
@@ -205,7 +205,7 @@ export class OpenStore {
     await this.log.seal();
     await this.settle();
     await this.#removeReplaced();
-    await this.#spares.clear();
+    await this.#idle.clear();
     await this.#remove(this.index.hollowSegments());
     await this.#removeEmptied();
     await this.#readers.close();
@@ -229,7 +229,7 @@ export class OpenStore {
     if (this.#tryReserve(bytes, spareBytes)) return true;
     await this.#removeReplaced();
     if (this.#tryReserve(bytes, spareBytes)) return true;
-    await this.#spares.clear();
+    await this.#idle.clear();
     if (this.#tryReserve(bytes, spareBytes)) return true;
     const leastBytes = this.index.storedBytes + this.#pendingBytes + bytes + spareBytes;
     if (leastBytes > this.#capacityBytes) return false;
@@ -292,7 +292,7 @@ export class OpenStore {
     payloadBytes: number,
     reservedBytes: number,
   ): Promise<ObjectWriter> {
-    const { path, file } = this.#spares.take(payloadBytes) ?? (await this.#createFile(key));
+    const { path, file } = this.#idle.take(payloadBytes) ?? (await this.#createFile(key));
     let offset = 0;
     /** What is to be removed unless the object is committed. */
     let leftPath: string | null = path;
@@ -351,7 +351,7 @@ export class OpenStore {
   /** Keeps a file that does not count to be written again, or removes it. */
   async #giveBack(stored: StoredFile): Promise<void> {
     const { key, name, payloadBytes } = stored;
-    const file = this.#spares.hasRoom(payloadBytes) ? this.#readers.giveUp(name) : null;
+    const file = this.#idle.hasRoom(payloadBytes) ? this.#readers.giveUp(name) : null;
     if (file === null) {
       await this.#readers.drop(name);
       await this.#files.remove(this.#path(name));
@@ -367,7 +367,7 @@ export class OpenStore {
       throw error;
     }
     this.index.dropFile(stored);
-    this.#spares.give({ path, file }, payloadBytes);
+    this.#idle.give({ path, file }, payloadBytes);
   }
 
   async #removeThem(): Promise<void> {

@@ -117,7 +117,7 @@ export class SegmentLog {
   async #gather(): Promise<void> {
     for (let count = 0; count < this.#queue.length && count < BATCH_COUNT_MAX; ) {
       count = this.#queue.length;
-      for (let tick = 0; tick < GATHER_TICK_COUNT; tick++) await null;
+      for (let tick = 0; tick < GATHER_TICK_COUNT; tick++) await Promise.resolve();
     }
   }
 

@@ -13,10 +13,10 @@ export interface WritableFile {
 const COUNT_MAX = 8;
 const BYTES_MAX = 64 * 2 ** 20;
 
-export class SpareFiles {
+export class IdleFiles {
   readonly #files: FileSystem;
   /** With the length of each; the last one was given last. */
-  readonly #spares: (WritableFile & { readonly byteLength: number })[] = [];
+  readonly #idle: (WritableFile & { readonly byteLength: number })[] = [];
   /** Of all of them. */
   byteLength = 0;
 
@@ -26,25 +26,25 @@ export class SpareFiles {
 
   /** Whether a file of this length may be given. */
   hasRoom(byteLength: number): boolean {
-    return this.#spares.length < COUNT_MAX && this.byteLength + byteLength <= BYTES_MAX;
+    return this.#idle.length < COUNT_MAX && this.byteLength + byteLength <= BYTES_MAX;
   }
 
   give({ path, file }: WritableFile, byteLength: number): void {
-    this.#spares.push({ path, file, byteLength });
+    this.#idle.push({ path, file, byteLength });
     this.byteLength += byteLength;
   }
 
   /** @returns A file of exactly this length, or null. All of its bytes must be written over. */
   take(byteLength: number): WritableFile | null {
-    const at = this.#spares.findLastIndex((spare) => spare.byteLength === byteLength);
+    const at = this.#idle.findLastIndex((idle) => idle.byteLength === byteLength);
     if (at < 0) return null;
     this.byteLength -= byteLength;
-    return this.#spares.splice(at, 1)[0] as WritableFile;
+    return this.#idle.splice(at, 1)[0] as WritableFile;
   }
 
   /** Removes all. Never rejects: what cannot be removed is swept at the next open. */
   async clear(): Promise<void> {
-    for (const { path, file, byteLength } of this.#spares.splice(0)) {
+    for (const { path, file, byteLength } of this.#idle.splice(0)) {
       await file.close().catch(() => {});
       await this.#files.remove(path).catch(() => {});
       this.byteLength -= byteLength;
