@@ -83,6 +83,6 @@ export function sha256Hex(input: Uint8Array): string {
     compress(state, view, offset, schedule);
   }
   let digits = "";
-  for (const word of state) digits += (word >>> 0).toString(16).padStart(8, "0");
+  for (const word of new Uint32Array(state.buffer)) digits += word.toString(16).padStart(8, "0");
   return digits;
 }
