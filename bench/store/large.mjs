@@ -71,7 +71,8 @@ async function tierRead(tier, key, target) {
 
 /**
  * Swap-out and acquire of whole tensors beside plain files of the same length, one at a time; in every
- * other round the other way round. Each side has memory of its own for every tensor.
+ * other round the other way round. Each side has memory of its own for every tensor. What the store writes
+ * replaces what it wrote in the round before; plain files are new.
  */
 export async function large() {
   for (const mib of isQuick ? [1, 4, 64] : [1, 4, 16, 64]) {
@@ -88,6 +89,9 @@ export async function large() {
       readBare: [],
     }));
     const chunks = [new Uint8Array(MIB / 4), new Uint8Array(MIB / 4)];
+    const bare = join(root, `bare-${mib}`);
+    const tier = new FsTier({ directory: bare, fileSystem: nodeFileSystem });
+    await tier.open();
     const directory = join(root, `store-${mib}`);
     const memory = await createTensorMemory({
       budgets: { ram: 2 * (count + 2) * byteLength + 64 * MIB, ssd: "16GiB" },
@@ -119,15 +123,10 @@ export async function large() {
       }
     };
     const storeRound = async (note) => {
-      const bare = join(root, `bare-${mib}`);
-      const tier = new FsTier({ directory: bare, fileSystem: nodeFileSystem });
-      await tier.open();
       const write = (index) => tierWrite(tier, keyOf(index), part(sources, index), chunks);
       const read = (index) => tierRead(tier, keyOf(index), part(targets, index));
       note(times, "writeBare", await timed(count, 1, write));
       note(times, "readBare", await timed(count, 1, read));
-      await tier.close();
-      rmSync(bare, { recursive: true });
       // Each has been written to since: so the acquire of the round before says.
       note(times, "write", await timed(count, 1, (index) => memory.swapOut(`t${index}`)));
       const restore = async (index) => (await memory.acquire(`t${index}`))[Symbol.dispose]();
@@ -140,6 +139,8 @@ export async function large() {
       for (const side of sides) await side(note);
       globalThis.gc?.();
     }
+    await tier.close();
+    rmSync(bare, { recursive: true });
     await memory.close();
     rmSync(directory, { recursive: true });
     const rate = (list) => (count * byteLength) / 1000 / median(list);
