@@ -67,10 +67,11 @@ export type PeekOutcome =
 /** Bytes of a block that are looked at together. */
 const PIECE_BYTES = 2 ** 18;
 /**
- * Bytes that a tier is given at once: few enough that it has something to do early, and a power of two,
- * because the system then keeps them in larger pieces of memory, which are read faster.
+ * Bytes that a tier is given at once: few enough that it has something to do early. The first ones are a
+ * page fewer, so that a file system takes each chunk in as few writes as it can.
  */
 const WRITE_CHUNK_BYTES = 2 ** 18;
+const PAGE_BYTES = 4096;
 /** The last ones may be so many more, so that header and digest make no chunk of their own. */
 const CHUNK_EXTRA_BYTES = 2 ** 13;
 /** A tier that is fuller than this share takes coded records, whatever they cost. */
@@ -306,10 +307,13 @@ export class TransferEngine {
     const hash = this.#hasher.open();
     let [half, otherHalf] = buffer.halves;
     let filled = 0;
-    let unwrittenBytes = recordBytesOf(header);
+    const totalBytes = recordBytesOf(header);
+    let unwrittenBytes = totalBytes;
     const nextChunkBytes = () => {
       const isLast = unwrittenBytes <= WRITE_CHUNK_BYTES + CHUNK_EXTRA_BYTES;
-      return Math.min(half.byteLength, isLast ? unwrittenBytes : WRITE_CHUNK_BYTES);
+      const isFirst = unwrittenBytes === totalBytes;
+      const usualBytes = isFirst ? WRITE_CHUNK_BYTES - PAGE_BYTES : WRITE_CHUNK_BYTES;
+      return Math.min(half.byteLength, isLast ? unwrittenBytes : usualBytes);
     };
     let chunkBytes = nextChunkBytes();
     let writing: Promise<"written" | "no-space"> = Promise.resolve("written");

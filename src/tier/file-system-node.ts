@@ -15,7 +15,12 @@ import {
 import { basename, dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { randomName, systemRandom } from "../random.js";
-import { type PrivateBytes, privateBytes, privateParts } from "../util/private-bytes.js";
+import {
+  type PrivateBytes,
+  privateBytes,
+  privateLength,
+  privateParts,
+} from "../util/private-bytes.js";
 import type { FileLock, FileSystem } from "./file-system.js";
 
 // A link or a FIFO in the directory must not be followed or wait. Both flags are 0 where the
@@ -46,10 +51,23 @@ const sync = promisify(fs.fdatasync);
 const syncAll = promisify(fs.fsync);
 
 /**
- * Most bytes of one write. Longer ones spare ways to the pool of threads, but have the system look for
- * longer stretches of free memory than it has at hand.
+ * Where so many bytes begin at a multiple of their own number, Linux looks for one stretch of free
+ * memory that holds them all, which can take longer than the copy.
  */
-export const WRITE_BYTES_MAX = 2 ** 18 + 2 ** 13;
+const STRETCH_BYTES = 131_072;
+const PAGE_BYTES = 4096;
+/** Most bytes of one write where the system has memory for them already. */
+const OVERWRITE_BYTES_MAX = 2 ** 18 + 2 ** 13;
+
+/**
+ * Most bytes of one write: as many as pass one multiple of {@link STRETCH_BYTES} at most, and are less
+ * than that behind it.
+ */
+export function writeBytesMax(offset: number): number {
+  const behindBytes = offset % STRETCH_BYTES;
+  const restBytes = behindBytes < PAGE_BYTES ? 0 : STRETCH_BYTES - behindBytes;
+  return restBytes + STRETCH_BYTES - PAGE_BYTES;
+}
 
 /** Entries whose sizes are asked for at once. */
 const STAT_COUNT_MAX = 64;
@@ -71,8 +89,10 @@ function write(
   descriptor: number,
   sources: readonly PrivateBytes[],
   offset: number,
+  endOffset: number,
 ): Promise<number> {
-  const parts = privateParts(sources, 0, WRITE_BYTES_MAX);
+  const isOverwrite = offset + privateLength(sources) <= endOffset;
+  const parts = privateParts(sources, 0, isOverwrite ? OVERWRITE_BYTES_MAX : writeBytesMax(offset));
   return new Promise((resolve, reject) => {
     fs.writev(descriptor, parts, offset, (error, count) => {
       if (error === null) resolve(count);
@@ -275,8 +295,13 @@ export const nodeFileSystem: FileSystem = {
   },
   create: async (path) => {
     const descriptor = await open(path, "wx+", 0o600);
+    let endOffset = 0;
     return {
-      write: (sources, offset) => write(descriptor, sources, offset),
+      write: async (sources, offset) => {
+        const count = await write(descriptor, sources, offset, endOffset);
+        endOffset = Math.max(endOffset, offset + count);
+        return count;
+      },
       read: (targets, offset) => read(descriptor, targets, offset),
       // The length is flushed too: it is needed to find the data.
       sync: () => sync(descriptor),

@@ -11,7 +11,7 @@ import {
   seededRandom,
 } from "../../src/testing/index.js";
 import type { FileSystem } from "../../src/tier/file-system.js";
-import { nodeFileSystem } from "../../src/tier/file-system-node.js";
+import { nodeFileSystem, writeBytesMax } from "../../src/tier/file-system-node.js";
 import { FsTier, type FsTierOptions } from "../../src/tier/fs.js";
 import {
   bytesOfHex,
@@ -209,6 +209,21 @@ describe("group commit", () => {
     expect(await get(again, 2)).toBeNull();
     await again.close();
   });
+});
+
+it("a write to the system never begins a long stretch where one could lie", () => {
+  const stretchBytes = 131_072;
+  for (let offset = 0; offset < 3 * stretchBytes; offset += 64) {
+    const endOffset = offset + writeBytesMax(offset);
+    expect(endOffset - offset).toBeGreaterThanOrEqual(stretchBytes - 4096);
+    // From the place in it where a stretch could begin, less than one is left.
+    const first =
+      offset % stretchBytes < 4096
+        ? offset
+        : (Math.floor(offset / stretchBytes) + 1) * stretchBytes;
+    expect(endOffset - first).toBeLessThan(stretchBytes);
+    expect(endOffset - first).toBeGreaterThan(0);
+  }
 });
 
 describe("room", () => {
