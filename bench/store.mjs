@@ -1,75 +1,38 @@
 // The store of the SSD tier beside plain files and cacache, on the disk at hand. Run by
 // `npm run bench`, or alone:
 //
-//   node --expose-gc bench/store.mjs [--only small|large|restart]... [--quick] [--rounds N] [--json FILE]
+//   node --expose-gc bench/store.mjs [--only small|together|large|restart]... [--quick] [--rounds N] [--json FILE]
 //
 // Contestants take turns, round by round, and every ratio is of two figures of the same run; the median
 // of the rounds counts. Everybody hashes what they write and read with the same hash, cacache with its
 // own. Every round begins with empty directories on one file system; memory is touched before it is timed.
 // In cache mode nobody syncs. "One file" is the bound of any store: the same bytes, hash and memory, but one
 // open file and nothing else. Ratios by processor time are less disturbed by what else the machine does.
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import { open, readFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { createTensorMemory } from "tierheap";
-import { Hasher } from "../dist/src/core/hash-stream.js";
-import { createUnsharedMemory } from "../dist/src/core/linear-memory.js";
 import { nodeFileSystem } from "../dist/src/tier/file-system-node.js";
 import { FsTier } from "../dist/src/tier/fs.js";
+import {
+  add,
+  CALLER_COUNT,
+  figures,
+  hash,
+  isQuick,
+  KIB,
+  keyOf,
+  lastProcessorMs,
+  medianRatio,
+  randomBytes,
+  root,
+  roundCount,
+  SMALL_BYTES,
+  timed,
+  values,
+} from "./store/common.mjs";
+import { large } from "./store/large.mjs";
 import { median, report } from "./support.mjs";
-
-const { values } = parseArgs({
-  options: {
-    only: { type: "string", multiple: true },
-    quick: { type: "boolean" },
-    rounds: { type: "string" },
-    json: { type: "string" },
-  },
-});
-const isQuick = values.quick === true;
-const roundCount = Number(values.rounds ?? (isQuick ? 3 : 7));
-const KIB = 1024;
-const MIB = 2 ** 20;
-const CALLER_COUNT = 32;
-const SMALL_BYTES = 64 * KIB;
-/** Plain files are written and read in both; the faster one counts. */
-const CHUNK_BYTES = [64 * KIB, MIB / 2];
-
-const root = mkdtempSync(join(process.env.TIERHEAP_BENCH_DIR ?? tmpdir(), "tierheap-bench-"));
-const hasher = await Hasher.create(CALLER_COUNT, createUnsharedMemory);
-const figures = [];
-const add = (id, value, unit, target, beside) => {
-  const met = target === undefined ? undefined : value >= target;
-  figures.push({ id, value, unit, ...(target !== undefined && { target, met }), beside });
-};
-
-function hash(bytes) {
-  const stream = hasher.open();
-  stream.update(bytes);
-  return stream.end();
-}
-
-const keyOf = (index) => index.toString(16).padStart(64, "0");
-
-/** Processor time of this process in the last {@link timed}, in milliseconds. */
-let processorMs = 0;
-
-/** Runs work for each index, so many at once. @returns Milliseconds. */
-async function timed(count, callerCount, work) {
-  let next = 0;
-  const caller = async () => {
-    while (next < count) await work(next++);
-  };
-  const usage = process.cpuUsage();
-  const startMs = performance.now();
-  await Promise.all(Array.from({ length: callerCount }, caller));
-  const wallMs = performance.now() - startMs;
-  const { user, system } = process.cpuUsage(usage);
-  processorMs = (user + system) / 1000;
-  return wallMs;
-}
 
 async function syncDirectory(path) {
   const handle = await open(path);
@@ -149,7 +112,7 @@ async function small() {
     const note = (id, ms, objectCount, round) => {
       if (round < 0) return;
       noteOne(id, ms / objectCount);
-      noteOne(`${id}/processor`, processorMs / objectCount);
+      noteOne(`${id}/processor`, lastProcessorMs() / objectCount);
     };
     // The first round is not counted: code is compiled and the threads are started in it.
     for (let round = -1; round < roundCount; round++) {
@@ -223,143 +186,72 @@ async function small() {
   }
 }
 
-/** Nothing: what both sides do where the checksum is left out. */
-const unhashed = { update: () => {}, end: () => {} };
-
-async function plainWrite(path, bytes, chunkBytes, stream) {
-  const handle = await open(path, "wx");
-  for (let offset = 0; offset < bytes.byteLength; offset += chunkBytes) {
-    const chunk = bytes.subarray(offset, offset + chunkBytes);
-    stream.update(chunk);
-    await handle.write(chunk, 0, chunk.byteLength, offset);
-  }
-  stream.end();
-  await handle.close();
-}
-
-async function plainRead(path, target, chunkBytes, stream) {
-  const handle = await open(path);
-  for (let offset = 0; offset < target.byteLength; offset += chunkBytes) {
-    const chunk = target.subarray(offset, offset + chunkBytes);
-    await handle.read(chunk, 0, chunk.byteLength, offset);
-    stream.update(chunk);
-  }
-  stream.end();
-  await handle.close();
-}
-
-/** The tier as transfers use it, without their checksum: chunks, through private memory. */
-async function tierWrite(tier, key, bytes, chunks) {
-  const writer = await tier.begin(key, bytes.byteLength);
-  let writing;
-  for (let offset = 0, turn = 0; offset < bytes.byteLength; turn++) {
-    const chunk = chunks[turn % chunks.length].subarray(0, bytes.byteLength - offset);
-    chunk.set(bytes.subarray(offset, offset + chunk.byteLength));
-    await writing;
-    writing = writer.write(chunk);
-    offset += chunk.byteLength;
-  }
-  await writing;
-  await writer.commit({ durable: false });
-}
-
-async function tierRead(tier, key, target, chunks) {
-  const reader = await tier.openRead(key);
-  const start = (offset, turn) => {
-    const chunk = chunks[turn % chunks.length].subarray(0, target.byteLength - offset);
-    return { chunk, reading: reader.read(offset, chunk) };
+/**
+ * What users call, many at once: tensors that are swapped out, acquired and saved together, beside one
+ * file each under as many callers (under one, where they wait for the device).
+ */
+async function together() {
+  const ids = Array.from({ length: isQuick ? 500 : 1000 }, (_, index) => `t${index}`);
+  const content = randomBytes(SMALL_BYTES);
+  const times = new Map();
+  let isCounted = false;
+  const note = async (name, count, callerCount, work) => {
+    const ms = await timed(count, callerCount, work);
+    if (isCounted) times.set(name, [...(times.get(name) ?? []), ms / count]);
   };
-  let next = start(0, 0);
-  for (let offset = 0, turn = 1; offset < target.byteLength; turn++) {
-    const { chunk, reading } = next;
-    await reading;
-    if (offset + chunk.byteLength < target.byteLength)
-      next = start(offset + chunk.byteLength, turn);
-    target.set(chunk, offset);
-    offset += chunk.byteLength;
-  }
-  await reader.close();
-}
-
-/** Swap-out and acquire of whole tensors beside plain files of the same length, one at a time. */
-async function large() {
-  for (const mib of isQuick ? [1, 4, 64] : [1, 4, 16, 64]) {
-    const byteLength = mib * MIB;
-    const count = Math.max(2, Math.min(16, 64 / mib));
-    const bytes = new Uint8Array(byteLength).map((_, index) => index * 7);
-    const target = new Uint8Array(byteLength);
-    const noTimes = () => ({ write: [], read: [], writeBare: [], readBare: [] });
-    const times = noTimes();
-    const plainTimes = CHUNK_BYTES.map(noTimes);
-    const chunks = [new Uint8Array(MIB / 2), new Uint8Array(MIB / 2)];
-    for (let round = 0; round < roundCount; round++) {
-      for (const [choice, chunkBytes] of CHUNK_BYTES.entries()) {
-        const plain = join(root, `plain-${mib}-${round}-${choice}`);
-        mkdirSync(plain);
-        const path = (index) => join(plain, keyOf(index));
-        const write = (index) => plainWrite(path(index), bytes, chunkBytes, hasher.open());
-        const read = (index) => plainRead(path(index), target, chunkBytes, hasher.open());
-        plainTimes[choice].write.push(await timed(count, 1, write));
-        plainTimes[choice].read.push(await timed(count, 1, read));
-        rmSync(plain, { recursive: true });
-        mkdirSync(plain);
-        const writeBare = (index) => plainWrite(path(index), bytes, chunkBytes, unhashed);
-        const readBare = (index) => plainRead(path(index), target, chunkBytes, unhashed);
-        plainTimes[choice].writeBare.push(await timed(count, 1, writeBare));
-        plainTimes[choice].readBare.push(await timed(count, 1, readBare));
-        rmSync(plain, { recursive: true });
-      }
-      const bare = join(root, `bare-${mib}-${round}`);
-      const tier = new FsTier({ directory: bare, fileSystem: nodeFileSystem });
-      await tier.open();
-      const writeTier = (index) => tierWrite(tier, keyOf(index), bytes, chunks);
-      const readTier = (index) => tierRead(tier, keyOf(index), target, chunks);
-      times.writeBare.push(await timed(count, 1, writeTier));
-      times.readBare.push(await timed(count, 1, readTier));
-      await tier.close();
-      rmSync(bare, { recursive: true });
-      const directory = join(root, `store-${mib}-${round}`);
-      const memory = await createTensorMemory({
-        budgets: { ram: 2 * (count + 2) * byteLength + 64 * MIB, ssd: "16GiB" },
-        ssd: { directory },
-      });
-      for (let index = 0; index < count; index++) {
-        const pin = memory.allocate({ kind: "KV_CACHE", byteLength, id: `t${index}` }).pin();
-        pin.view.set(bytes);
-        pin[Symbol.dispose]();
-      }
-      const spill = () => timed(count, 1, (index) => memory.swapOut(`t${index}`));
-      const restore = () =>
-        timed(count, 1, async (index) => (await memory.acquire(`t${index}`))[Symbol.dispose]());
-      await spill();
-      await restore();
-      times.write.push(await spill());
-      times.read.push(await restore());
-      await memory.close();
-      rmSync(directory, { recursive: true });
-      globalThis.gc?.();
-    }
-    const rate = (list) => (count * byteLength) / 1000 / median(list);
-    add(`large/${mib}-mib/spill`, rate(times.write), "MB/s");
-    add(`large/${mib}-mib/restore`, rate(times.read), "MB/s");
-    const plainWriteRate = Math.max(...plainTimes.map(({ write }) => rate(write)));
-    const plainReadRate = Math.max(...plainTimes.map(({ read }) => rate(read)));
-    add(`large/${mib}-mib/plain-write`, plainWriteRate, "MB/s");
-    add(`large/${mib}-mib/plain-read`, plainReadRate, "MB/s");
-    const beside = "plain fs, same hash";
-    const spill = rate(times.write) / plainWriteRate;
-    const restore = rate(times.read) / plainReadRate;
-    add(`large/${mib}-mib/spill-over-plain`, spill, "ratio", 0.8, beside);
-    add(`large/${mib}-mib/restore-over-plain`, restore, "ratio", 0.8, beside);
-    for (const [name, id] of [
-      ["writeBare", "write"],
-      ["readBare", "read"],
+  const files = async () => {
+    for (const [suffix, isDurable, count, callerCount] of [
+      ["", false, ids.length, CALLER_COUNT],
+      ["-durable", true, 32, 1],
     ]) {
-      const plainRate = Math.max(...plainTimes.map((each) => rate(each[name])));
-      const value = rate(times[name]) / plainRate;
-      add(`large/${mib}-mib/tier-${id}-over-plain`, value, "ratio", 0.9, "neither hashes");
+      const directory = join(root, "together-files");
+      mkdirSync(directory);
+      const { write, read } = smallContestants.files(directory);
+      await note(`files-write${suffix}`, count, callerCount, (index) =>
+        write(index, content, isDurable),
+      );
+      if (!isDurable) await note("files-read", count, callerCount, read);
+      rmSync(directory, { recursive: true });
     }
+  };
+  const directory = join(root, "together");
+  const memory = await createTensorMemory({
+    budgets: { ram: "512MiB", ssd: "16GiB" },
+    ssd: { directory },
+  });
+  for (const id of ids) {
+    const pin = memory.allocate({ kind: "KV_CACHE", byteLength: SMALL_BYTES, id }).pin();
+    pin.view.set(content);
+    pin[Symbol.dispose]();
   }
+  const all = { count: ids.length, callerCount: ids.length };
+  const acquire = async (index) => (await memory.acquire(ids[index]))[Symbol.dispose]();
+  const store = async () => {
+    await note("swap-out", all.count, all.callerCount, (index) => memory.swapOut(ids[index]));
+    await note("acquire", all.count, all.callerCount, acquire);
+    await note("save-durable", 256, 256, (index) => memory.save(ids[index], { mode: "durable" }));
+    // Written to, so that the next save has something to do.
+    await timed(all.count, all.callerCount, acquire);
+  };
+  for (let round = -1; round < roundCount; round++) {
+    isCounted = round >= 0;
+    for (const side of round % 2 === 0 ? [files, store] : [store, files]) await side();
+    globalThis.gc?.();
+  }
+  await memory.close();
+  rmSync(directory, { recursive: true });
+  const over = (id, own, plain, target, beside) =>
+    add(
+      `together/${id}-over-files`,
+      medianRatio(times.get(plain), times.get(own)),
+      "ratio",
+      target,
+      beside,
+    );
+  for (const [name, list] of times) add(`together/${name}`, 1000 * median(list), "µs each");
+  over("swap-out", "swap-out", "files-write", 8, "one file each");
+  over("acquire", "acquire", "files-read", 4, "one file each");
+  over("save-durable", "save-durable", "files-write-durable", 20, "one after the other");
 }
 
 /** A store of many records after its process was killed, and after it was closed. */
@@ -410,7 +302,7 @@ async function restart() {
   }
 }
 
-const sections = { small, large, restart };
+const sections = { small, together, large, restart };
 try {
   for (const [name, run] of Object.entries(sections)) {
     if (values.only === undefined || values.only.includes(name)) await run();

@@ -6,10 +6,25 @@ export interface Random {
   uint32(): number;
 }
 
+/** Numbers drawn from the platform at once: each call of it costs more than what it gives. */
+const DRAWN_COUNT = 256;
+
+function drawn(): Random {
+  const words = new Uint32Array(DRAWN_COUNT);
+  let used = DRAWN_COUNT;
+  return {
+    uint32: () => {
+      if (used === DRAWN_COUNT) {
+        crypto.getRandomValues(words);
+        used = 0;
+      }
+      return words[used++] as number;
+    },
+  };
+}
+
 /** The platform's cryptographic generator. Names of temporary files must not be guessable. */
-export const systemRandom: Random = {
-  uint32: () => crypto.getRandomValues(new Uint32Array(1))[0] as number,
-};
+export const systemRandom: Random = drawn();
 
 /**
  * A small seeded generator for tests, examples and benchmarks; not for secrets.

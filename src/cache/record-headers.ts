@@ -20,7 +20,8 @@ export function headerOf(
   copy: Omit<ColdCopy, "version" | "isInexact">,
 ): RecordHeader {
   return {
-    ...namespace,
+    tenant: namespace.tenant,
+    fingerprint: namespace.fingerprint,
     id: nameOf(record),
     kind: record.kind,
     dtype: record.dtype,

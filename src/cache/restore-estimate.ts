@@ -30,5 +30,5 @@ export async function estimateRestore(
     const restoreMs = swapper.speed.estimateMs(storedBytes);
     return { tier: engine.tier.name, byteLength, restoreMs };
   }
-  return { byteLength, ...stack.estimate(await engine.keyOf({ id, isSaved }), storedBytes) };
+  return { byteLength, ...stack.estimate(engine.keyOf({ id, isSaved }), storedBytes) };
 }

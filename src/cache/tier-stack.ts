@@ -97,6 +97,7 @@ export class TierStack implements Tier {
       hasDurableCommit: capabilities.some((each) => each.hasDurableCommit),
       // Records are read back here, where it is known in which level they lie.
       needsReadBack: !this.#checksRecords && capabilities.some((each) => each.needsReadBack),
+      readsInPlace: capabilities.every((each) => each.readsInPlace),
     };
     this.#manager = manager;
     this.#mover = mover;
@@ -319,12 +320,12 @@ export class TierStack implements Tier {
     let isClosed = false;
     return {
       byteLength,
-      read: async (offset, target) => {
+      read: async (offset, ...targets) => {
         for (;;) {
           this.#checkOpen();
           const asked = reader;
           try {
-            const count = await level.timed(() => asked.read(offset, target));
+            const count = await level.timed(() => asked.read(offset, ...targets));
             this.#counters.bytesRead += count;
             if (offset + count >= byteLength && !isWhole) {
               isWhole = true;

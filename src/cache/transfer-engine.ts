@@ -2,8 +2,8 @@
 // or reads records; it decides nothing about who moves when.
 //
 // Writes: header, encoded bytes, digest, through one staging buffer, of which one half is filled and
-// hashed while the tier has the other. Reads: the same, and the caller publishes nothing until `read`
-// has said "intact".
+// hashed while the tier has the other. Reads: see record-reading.ts; the caller publishes nothing until
+// `read` has said "intact".
 import type { Clock } from "../clock.js";
 import type { CodecWorkersStats } from "../codec/codec.js";
 import type { Hasher } from "../core/hash-stream.js";
@@ -26,6 +26,7 @@ import type { Coding } from "./coding.js";
 import { plainSink, type Sink } from "./decoding.js";
 import type { EncodedRecord, RecordCoder } from "./record-coder.js";
 import { headerAsFound, readHeader } from "./record-headers.js";
+import { readRecord } from "./record-reading.js";
 import type { BytesAt, Staging, StagingBuffer } from "./staging.js";
 
 export interface TransferEngineOptions {
@@ -66,6 +67,14 @@ export type PeekOutcome =
 
 /** Bytes of a block that are looked at together. */
 const PIECE_BYTES = 2 ** 18;
+/**
+ * Bytes that a tier is given at once: few enough that it has something to do early. The first ones are a
+ * page fewer, so that a file system takes each chunk in as few writes as it can.
+ */
+const WRITE_CHUNK_BYTES = 2 ** 18;
+const PAGE_BYTES = 4096;
+/** The last ones may be so many more, so that header and digest make no chunk of their own. */
+const CHUNK_EXTRA_BYTES = 2 ** 13;
 /** A tier that is fuller than this share takes coded records, whatever they cost. */
 const FULLNESS_MAX = 0.9;
 const KEY_COUNT_MAX = 1024;
@@ -83,7 +92,6 @@ export class TransferEngine {
   readonly #gate = new CodecGate();
   /** The last operation on each key that has one under way: a tier wants them one at a time. */
   readonly #tails = new Map<TierKey, Promise<unknown>>();
-  #lastKey: Promise<unknown> = Promise.resolve();
   /** Keys computed lately: a transfer needs its key several times. */
   readonly #keys = new Map<string, TierKey>();
 
@@ -128,7 +136,7 @@ export class TransferEngine {
     isStale: () => boolean,
     coding: Coding | null,
   ): Promise<WriteOutcome> {
-    const key = await this.keyOf(header);
+    const key = this.keyOf(header);
     return this.#serially(key, async () => {
       const isDurable = header.isDurable || (header.isSaved && (await this.#isDurable(key)));
       const wanted = { ...header, isDurable };
@@ -158,7 +166,7 @@ export class TransferEngine {
    * @throws {TierError} `io`, `busy`, `closed`.
    */
   async read(header: RecordHeader, target: BytesAt | null): Promise<ReadOutcome> {
-    const key = await this.keyOf(header);
+    const key = this.keyOf(header);
     return this.#serially(key, () =>
       this.#staging.use(async (buffer) => {
         const startMs = this.#clock.monotonicMs();
@@ -190,7 +198,7 @@ export class TransferEngine {
 
   /** Reads only the header of one copy, if there is one. @throws {TierError} `io`. */
   async peek(copy: CopyName): Promise<PeekOutcome> {
-    const key = await this.keyOf(copy);
+    const key = this.keyOf(copy);
     return this.#serially(key, () => this.#peekKey(key, copy));
   }
 
@@ -201,7 +209,7 @@ export class TransferEngine {
 
   /** @returns Whether there was a record. @throws {TierError} `io`, `closed`. */
   async delete(copy: CopyName): Promise<boolean> {
-    const key = await this.keyOf(copy);
+    const key = this.keyOf(copy);
     return this.#serially(key, () => this.tier.delete(key));
   }
 
@@ -229,7 +237,7 @@ export class TransferEngine {
 
   /** Takes a damaged record out of the way. @throws {TierError} `io`, `closed`. */
   async quarantine(copy: CopyName): Promise<void> {
-    const key = await this.keyOf(copy);
+    const key = this.keyOf(copy);
     return this.#serially(key, () => this.tier.quarantine(key));
   }
 
@@ -284,21 +292,25 @@ export class TransferEngine {
     isStale: () => boolean,
     recoding: Coding["recoding"],
   ): Promise<WriteOutcome> {
-    const hints = { ...header, recoding };
-    const writer = await this.tier.begin(key, recordBytesOf(header), hints);
-    if (writer === "no-space") return "no-space";
+    const begun: TierWriter[] = [];
     try {
-      const pieces = encoded?.pieces() ?? piecesOf(source, header.rawBytes);
-      const outcome = await this.#staging.use((buffer) =>
-        this.#writeBytes(writer, buffer, header, pieces, isStale),
-      );
-      if (outcome !== "stored") return outcome;
+      const outcome = await this.#staging.use(async (buffer) => {
+        // Not before there is a buffer: what was begun holds room in the tier.
+        const hints = { ...header, recoding };
+        const writer = await this.tier.begin(key, recordBytesOf(header), hints);
+        if (writer === "no-space") return writer;
+        begun.push(writer);
+        const pieces = encoded?.pieces() ?? piecesOf(source, header.rawBytes);
+        const written = await this.#writeBytes(writer, buffer, header, pieces, isStale);
+        return written === "stored" ? writer : written;
+      });
+      if (typeof outcome === "string") return outcome;
       // Without the buffer: a tier commits many at once, if as many wait for it.
-      const committed = await writer.commit({ durable: header.isDurable });
+      const committed = await outcome.commit({ durable: header.isDurable });
       return committed === "stored" ? header : committed;
     } finally {
       // Harmless after a commit.
-      await writer.abort();
+      for (const writer of begun) await writer.abort();
     }
   }
 
@@ -317,6 +329,15 @@ export class TransferEngine {
     const hash = this.#hasher.open();
     let [half, otherHalf] = buffer.halves;
     let filled = 0;
+    const totalBytes = recordBytesOf(header);
+    let unwrittenBytes = totalBytes;
+    const nextChunkBytes = () => {
+      const isLast = unwrittenBytes <= WRITE_CHUNK_BYTES + CHUNK_EXTRA_BYTES;
+      const isFirst = unwrittenBytes === totalBytes;
+      const usualBytes = isFirst ? WRITE_CHUNK_BYTES - PAGE_BYTES : WRITE_CHUNK_BYTES;
+      return Math.min(half.byteLength, isLast ? unwrittenBytes : usualBytes);
+    };
+    let chunkBytes = nextChunkBytes();
     let writing: Promise<"written" | "no-space"> = Promise.resolve("written");
     /** Gives the tier what is filled. @returns false when it has refused what it got before. */
     const flush = async (): Promise<boolean> => {
@@ -326,7 +347,9 @@ export class TransferEngine {
       // It is looked at before the next write and at the end.
       writing.catch(() => {});
       [half, otherHalf] = [otherHalf, half];
+      unwrittenBytes -= filled;
       filled = 0;
+      chunkBytes = nextChunkBytes();
       return true;
     };
     try {
@@ -340,8 +363,8 @@ export class TransferEngine {
         // Parts that are encoded again become longer or shorter only if they were written meanwhile.
         if (leftBytes < 0) return "vetoed";
         for (let offset = 0; offset < piece.byteLength; ) {
-          if (filled === half.byteLength && !(await flush())) return "no-space";
-          const count = Math.min(half.byteLength - filled, piece.byteLength - offset);
+          if (filled === chunkBytes && !(await flush())) return "no-space";
+          const count = Math.min(chunkBytes - filled, piece.byteLength - offset);
           const target = half.subarray(filled, filled + count);
           target.set(piece.subarray(offset, offset + count));
           hash.update(target);
@@ -350,7 +373,7 @@ export class TransferEngine {
         }
       }
       if (leftBytes > 0 || isStale()) return "vetoed";
-      if (half.byteLength - filled < TRAILER_BYTES && !(await flush())) return "no-space";
+      if (chunkBytes - filled < TRAILER_BYTES && !(await flush())) return "no-space";
       half.set(hash.end(), filled);
       filled += TRAILER_BYTES;
       return (await flush()) && (await writing) === "written" ? "stored" : "no-space";
@@ -367,52 +390,11 @@ export class TransferEngine {
     header: RecordHeader,
     target: BytesAt | null,
   ): Promise<ReadOutcome> {
-    const totalBytes = recordBytesOf(header);
-    if (reader.byteLength !== totalBytes) return "damaged";
-    const sink = target === null ? null : await this.#sinkOf(header, buffer.unit, target);
-    const expected = encodeHeader(header);
-    const endOffset = totalBytes - TRAILER_BYTES;
-    const trailer = new Uint8Array(TRAILER_BYTES);
-    const hash = this.#hasher.open();
-    let [half, otherHalf] = buffer.halves;
-    /** Starts to read what lies at an offset; null past the end. */
-    const startRead = (offset: number) => {
-      if (offset >= totalBytes) return null;
-      const chunk = privatePart(half, 0, Math.min(half.byteLength, totalBytes - offset));
-      [half, otherHalf] = [otherHalf, half];
-      const reading = reader.read(offset, chunk);
-      // It is looked at in the next turn of the loop, or at the end.
-      reading.catch(() => {});
-      return { chunk, reading };
-    };
-    let next = startRead(0);
-    try {
-      for (let offset = 0; next !== null; ) {
-        const { chunk, reading } = next;
-        if ((await reading) !== chunk.byteLength) return "damaged";
-        next = startRead(offset + chunk.byteLength);
-        // A chunk holds, in this order and each possibly empty: header, stored bytes, trailer.
-        const headerEnd = offset === 0 ? expected.byteLength : 0;
-        const storedEnd = Math.max(0, Math.min(chunk.byteLength, endOffset - offset));
-        for (let index = 0; index < headerEnd; index++) {
-          if (chunk[index] !== expected[index]) return "damaged";
-        }
-        hash.update(chunk.subarray(0, storedEnd));
-        if ((await sink?.push(chunk.subarray(headerEnd, storedEnd))) === false) return "damaged";
-        if (storedEnd < chunk.byteLength) {
-          trailer.set(chunk.subarray(storedEnd), offset + storedEnd - endOffset);
-        }
-        offset += chunk.byteLength;
-      }
-      if ((await sink?.end()) === false) return "damaged";
-      const digest = hash.end();
-      return digest.every((byte, index) => byte === trailer[index]) ? "intact" : "damaged";
-    } finally {
-      hash.discard();
-      // The buffer is the tier's until then, and the block a worker's.
-      await next?.reading.catch(() => {});
-      await sink?.leave();
-    }
+    const isRaw = header.codecId === CODEC_RAW;
+    const place = isRaw && this.tier.capabilities.readsInPlace ? target : null;
+    const sink =
+      target === null || place !== null ? null : await this.#sinkOf(header, buffer.unit, target);
+    return readRecord({ reader, buffer, hash: this.#hasher.open(), header, sink, place });
   }
 
   /** Where stored bytes go, as they come. @throws {OutOfMemoryError} No room for the codec. */
@@ -454,25 +436,15 @@ export class TransferEngine {
     return header.id === id && header.isSaved === isSaved && this.isOurs(header);
   }
 
-  /**
-   * The key under which a copy lies in the tier.
-   *
-   * Keys are computed one after another: digests may finish in any order, but operations on one key
-   * must begin in the order of their calls.
-   */
-  keyOf({ id, isSaved }: CopyName): Promise<TierKey> {
-    const compute = async () => {
-      const name = `${isSaved}${id}`;
-      const known = this.#keys.get(name);
-      if (known !== undefined) return known;
-      const found = await recordKey({ ...this.namespace, id }, isSaved);
-      if (this.#keys.size === KEY_COUNT_MAX) this.#keys.clear();
-      if (name.length <= KEY_NAME_LENGTH_MAX) this.#keys.set(name, found);
-      return found;
-    };
-    const key = this.#lastKey.then(compute, compute);
-    this.#lastKey = key;
-    return key;
+  /** The key under which a copy lies in the tier. */
+  keyOf({ id, isSaved }: CopyName): TierKey {
+    const name = `${isSaved}${id}`;
+    const known = this.#keys.get(name);
+    if (known !== undefined) return known;
+    const found = recordKey({ ...this.namespace, id }, isSaved);
+    if (this.#keys.size === KEY_COUNT_MAX) this.#keys.clear();
+    if (name.length <= KEY_NAME_LENGTH_MAX) this.#keys.set(name, found);
+    return found;
   }
 
   async #serially<T>(key: TierKey, operation: () => Promise<T>): Promise<T> {

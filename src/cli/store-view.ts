@@ -13,6 +13,7 @@ import {
   recordKey,
   TRAILER_BYTES,
 } from "../record/record.js";
+import { FileReaders } from "../tier/file-readers.js";
 import { lockState, nodeFileSystem } from "../tier/file-system-node.js";
 import {
   decodeFrame,
@@ -20,7 +21,6 @@ import {
   frameBytesOf,
   isHeaderWhole,
 } from "../tier/segment-format.js";
-import { SegmentReaders } from "../tier/segment-readers.js";
 import type { Stored } from "../tier/store-index.js";
 import { type FoundStore, readStore } from "../tier/store-opening.js";
 import { openStored, type StoredObject } from "../tier/stored-object.js";
@@ -70,10 +70,10 @@ export async function viewStore<T>(
   const before = await lockState(lock);
   if (before.isHeld) throw busy(directory, "is in use by another process");
   const found = await readStore({ files, directory, tier: TIER });
-  const readers = new SegmentReaders(files, directory);
+  const readers = new FileReaders(files, directory);
   const view: StoreView = {
     ...found,
-    open: (key) => openStored(key, { files, directory, index: found.index, readers }),
+    open: (key) => openStored(key, { index: found.index, readers }),
     isFrameWhole: (entry) => isFrameWhole(readers, entry),
   };
   // A failure gives way to what may be its cause: another process's changes.
@@ -85,13 +85,13 @@ export async function viewStore<T>(
   return outcome.value;
 }
 
-async function isFrameWhole(readers: SegmentReaders, entry: Stored): Promise<boolean> {
+async function isFrameWhole(readers: FileReaders, entry: Stored): Promise<boolean> {
   if (entry.segment === null) return true;
-  const found = await readers.acquire(entry.segment);
+  const found = await readers.acquire(entry.segment.name);
   if (found === null) return false;
   try {
     const bytes = privateBytes(FRAME_HEADER_BYTES);
-    if ((await found.file.read(bytes, entry.offset)) < bytes.byteLength) return false;
+    if ((await found.file.read([bytes], entry.offset)) < bytes.byteLength) return false;
     const frame = decodeFrame(bytes, entry.offset, entry.offset, entry.segment.id);
     const { key, sequence, payloadBytes } = entry;
     const isSame = frame?.key === key && frame.sequence === sequence;
@@ -128,7 +128,7 @@ export async function verifyRecord(
   const decoded = await readHeader(object);
   if (decoded.verdict !== "valid") return decoded;
   const { header } = decoded;
-  if ((await recordKey(header, header.isSaved)) !== key) {
+  if (recordKey(header, header.isSaved) !== key) {
     return { verdict: "damaged", reason: "the record is of another tensor" };
   }
   const hash = hasher.open();

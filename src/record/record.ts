@@ -15,6 +15,7 @@ import {
   type TensorKind,
 } from "../types.js";
 import { type PrivateBytes, privateBytes } from "../util/private-bytes.js";
+import { sha256Hex } from "../util/sha256.js";
 
 const RECORD_MAGIC = 0x31485254; // "TRH1", little-endian
 const RECORD_VERSION = 1;
@@ -69,12 +70,17 @@ export type HeaderVerdict =
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
+/** Bytes of a text in UTF-8. Does not make them. */
+function utf8BytesOf(text: string): number {
+  for (let index = 0; index < text.length; index++) {
+    if (text.charCodeAt(index) > 127) return encoder.encode(text).byteLength;
+  }
+  return text.length;
+}
+
 /** Bytes of the header of a record with this name. */
 function headerBytesOf(name: RecordName): number {
-  const textBytes =
-    encoder.encode(name.tenant).byteLength +
-    encoder.encode(name.fingerprint).byteLength +
-    encoder.encode(name.id).byteLength;
+  const textBytes = utf8BytesOf(name.tenant) + utf8BytesOf(name.fingerprint) + utf8BytesOf(name.id);
   return Math.ceil((FIXED_BYTES + textBytes) / HEADER_UNIT_BYTES) * HEADER_UNIT_BYTES;
 }
 
@@ -84,7 +90,6 @@ export function recordBytesOf(header: RecordHeader): number {
 }
 
 export function encodeHeader(header: RecordHeader): PrivateBytes {
-  const texts = [header.tenant, header.fingerprint, header.id].map((text) => encoder.encode(text));
   const bytes = privateBytes(headerBytesOf(header));
   const view = new DataView(bytes.buffer);
   view.setUint32(0, RECORD_MAGIC, true);
@@ -101,8 +106,6 @@ export function encodeHeader(header: RecordHeader): PrivateBytes {
   view.setUint8(15, TENSOR_KINDS.indexOf(header.kind) + 1);
   view.setUint8(16, LAYOUTS.indexOf(header.layout));
   view.setUint8(17, HASH_XXH3_128);
-  for (const [index, text] of texts.entries())
-    view.setUint32(20 + index * 4, text.byteLength, true);
   view.setBigUint64(32, BigInt(header.generation), true);
   view.setBigUint64(40, BigInt(header.rawBytes), true);
   view.setBigUint64(48, BigInt(header.storedBytes), true);
@@ -111,9 +114,10 @@ export function encodeHeader(header: RecordHeader): PrivateBytes {
   }
   view.setBigUint64(EXPIRES_OFFSET, BigInt(header.expiresMs), true);
   let offset = FIXED_BYTES;
-  for (const text of texts) {
-    bytes.set(text, offset);
-    offset += text.byteLength;
+  for (const [index, text] of [header.tenant, header.fingerprint, header.id].entries()) {
+    const { written } = encoder.encodeInto(text, bytes.subarray(offset));
+    view.setUint32(20 + index * 4, written, true);
+    offset += written;
   }
   return bytes;
 }
@@ -213,7 +217,7 @@ export const NAMESPACE_BYTES_MAX = 4096;
  *
  * @returns 64 hexadecimal digits.
  */
-export async function recordKey(name: RecordName, isSaved: boolean): Promise<string> {
+export function recordKey(name: RecordName, isSaved: boolean): string {
   const label = isSaved ? "tierheap saved record 1" : "tierheap swapped record 1";
   const parts = [label, name.tenant, name.fingerprint, name.id].map((part) => encoder.encode(part));
   const input = privateBytes(parts.reduce((sum, part) => sum + 4 + part.byteLength, 0));
@@ -224,6 +228,5 @@ export async function recordKey(name: RecordName, isSaved: boolean): Promise<str
     input.set(part, offset + 4);
     offset += 4 + part.byteLength;
   }
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", input));
-  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return sha256Hex(input);
 }

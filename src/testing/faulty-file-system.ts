@@ -1,6 +1,6 @@
 // A decorator that makes one operation of a file system fail, once or from then on.
 import type { FileReader, FileSystem, FileWriter } from "../tier/file-system.js";
-import { type PrivateBytes, privatePart } from "../util/private-bytes.js";
+import { privateLength, privateParts } from "../util/private-bytes.js";
 
 /** Codes of the faults that a device or a system shows. */
 export type FaultCode = "EIO" | "ENOSPC" | "EDQUOT" | "EMFILE" | "EACCES";
@@ -27,16 +27,6 @@ export interface FaultyFileSystem extends FileSystem {
   readonly faultCount: number;
   /** Name of the first operation that failed, such as `"rename"`; empty before. */
   readonly faultyOperation: string;
-}
-
-function firstBytes(sources: readonly PrivateBytes[], byteLength: number): PrivateBytes[] {
-  const parts: PrivateBytes[] = [];
-  let rest = byteLength;
-  for (const source of sources) {
-    if (rest > 0) parts.push(privatePart(source, 0, Math.min(rest, source.byteLength)));
-    rest -= source.byteLength;
-  }
-  return parts;
 }
 
 export function faultyFileSystem(inner: FileSystem, plan: FaultPlan): FaultyFileSystem {
@@ -68,13 +58,26 @@ export function faultyFileSystem(inner: FileSystem, plan: FaultPlan): FaultyFile
     if (isDue(operation) && mode !== "short") fail(operation);
   };
 
+  const faultyRead: (
+    reader: Pick<FileReader, "read">,
+    ...at: Parameters<FileReader["read"]>
+  ) => Promise<number> = async (reader, targets, offset) => {
+    if (!isDue("read")) return reader.read(targets, offset);
+    if (mode !== "short") return fail("read");
+    const byteLength = privateLength(targets);
+    if (byteLength < 2) return reader.read(targets, offset);
+    faultCount += 1;
+    faultyOperation ||= "read";
+    return reader.read(privateParts(targets, 0, byteLength >> 1), offset);
+  };
+
   const faultyWriter = (writer: FileWriter): FileWriter => ({
     write: async (sources, offset) => {
       if (!isDue("write")) return writer.write(sources, offset);
       if (mode === "fail") return fail("write");
-      const byteLength = sources.reduce((sum, source) => sum + source.byteLength, 0);
+      const byteLength = privateLength(sources);
       if (byteLength < 2) return mode === "short" ? writer.write(sources, offset) : fail("write");
-      const count = await writer.write(firstBytes(sources, byteLength >> 1), offset);
+      const count = await writer.write(privateParts(sources, 0, byteLength >> 1), offset);
       faultyOperation ||= "write";
       if (mode === "short-then-fail") failsNext = true;
       else faultCount += 1;
@@ -82,6 +85,7 @@ export function faultyFileSystem(inner: FileSystem, plan: FaultPlan): FaultyFile
       isStopped = true;
       return fail("write");
     },
+    read: (targets, offset) => faultyRead(writer, targets, offset),
     sync: async () => {
       pass("sync");
       await writer.sync();
@@ -94,14 +98,7 @@ export function faultyFileSystem(inner: FileSystem, plan: FaultPlan): FaultyFile
   });
   const faultyReader = (reader: FileReader): FileReader => ({
     byteLength: reader.byteLength,
-    read: async (target, offset) => {
-      if (!isDue("read")) return reader.read(target, offset);
-      if (mode !== "short") return fail("read");
-      if (target.byteLength < 2) return reader.read(target, offset);
-      faultCount += 1;
-      faultyOperation ||= "read";
-      return reader.read(privatePart(target, 0, target.byteLength >> 1), offset);
-    },
+    read: (targets, offset) => faultyRead(reader, targets, offset),
     close: async () => {
       await reader.close();
       pass("close");

@@ -38,8 +38,8 @@ async function get(fileSystem: FileSystem, path: string): Promise<PrivateBytes |
   const reader = await fileSystem.openRead(path);
   if (reader === null) return null;
   const bytes = privateBytes(reader.byteLength);
-  assertEqual(await reader.read(bytes, 0), bytes.byteLength, "bytes read");
-  assertEqual(await reader.read(privateBytes(4), bytes.byteLength), 0, "bytes read at the end");
+  assertEqual(await reader.read([bytes], 0), bytes.byteLength, "bytes read");
+  assertEqual(await reader.read([privateBytes(4)], bytes.byteLength), 0, "bytes read at the end");
   await reader.close();
   return bytes;
 }
@@ -86,6 +86,22 @@ export function fileSystemConformance(make: () => Promise<FileSystemFixture>): C
     await writer.close();
     assertBytes((await get(files, path("a"))) ?? privateBytes(0), text("abXYefgh"), "the file");
   });
+  add("reads into several targets, also what is still being written", async (files, path) => {
+    const writer = await files.create(path("a"));
+    await writer.write([text("abcdef")], 0);
+    const parts = [privateBytes(2), privateBytes(3)];
+    assertEqual(await writer.read(parts, 1), 5, "bytes read by the writer");
+    await writer.close();
+    const reader = await files.openRead(path("a"));
+    assert(reader !== null, "the file is missing");
+    const others = [privateBytes(4), privateBytes(9)];
+    assertEqual(await reader.read(others, 0), 6, "bytes read by the reader");
+    await reader.close();
+    for (const [index, expected] of ["bc", "def", "abcd", "ef\0\0\0\0\0\0\0"].entries()) {
+      const bytes = [...parts, ...others][index] ?? privateBytes(0);
+      assertBytes(bytes, text(expected), `target ${index}`);
+    }
+  });
   add("refuses to create a file that exists", async (files, path) => {
     await put(files, path("a"), text("one"));
     await assertRejects(() => files.create(path("a")), ["EEXIST"], "create");
@@ -117,7 +133,7 @@ export function fileSystemConformance(make: () => Promise<FileSystemFixture>): C
     await put(files, path("b"), text("new"));
     await files.rename(path("b"), path("a"));
     const bytes = privateBytes(3);
-    await reader.read(bytes, 0);
+    await reader.read([bytes], 0);
     await reader.close();
     assertBytes(bytes, text("old"), "what the open reader sees");
   });

@@ -415,9 +415,9 @@ export async function runJoinedGets(options: {
       hit();
       const reader = await inner.openRead(path);
       if (reader === null) return null;
-      const read: typeof reader.read = async (target, offset) => {
+      const read: typeof reader.read = async (targets, offset) => {
         hit();
-        return reader.read(target, offset);
+        return reader.read(targets, offset);
       };
       return { ...reader, read };
     },

@@ -44,6 +44,17 @@ function joined(sources: readonly Uint8Array[]): Uint8Array {
   return bytes;
 }
 
+function readInode(inode: Inode, targets: readonly Uint8Array[], offset: number): number {
+  let count = 0;
+  for (const target of targets) {
+    const start = offset + count;
+    const part = inode.bytes.subarray(start, start + target.byteLength);
+    target.set(part);
+    count += part.byteLength;
+  }
+  return count;
+}
+
 export function memoryFileSystem(): MemoryFileSystem {
   const inodes = new Map<string, Inode>();
   const directories = new Set<string>();
@@ -105,6 +116,10 @@ export function memoryFileSystem(): MemoryFileSystem {
           operations.push({ type: "write", file: inode.file, offset, bytes: source });
           return source.byteLength;
         },
+        read: async (targets, offset) => {
+          checkOpen();
+          return readInode(inode, targets, offset);
+        },
         sync: async () => {
           checkOpen();
           operations.push({ type: "sync", file: inode.file });
@@ -120,11 +135,7 @@ export function memoryFileSystem(): MemoryFileSystem {
       if (inode === undefined) return null;
       return {
         byteLength: inode.bytes.byteLength,
-        read: async (target, offset) => {
-          const part = inode.bytes.subarray(offset, offset + target.byteLength);
-          target.set(part);
-          return part.byteLength;
-        },
+        read: async (targets, offset) => readInode(inode, targets, offset),
         close: async () => {},
       };
     },

@@ -115,7 +115,7 @@ export async function runStoreWorkload(options: StoreWorkloadOptions): Promise<S
   const put = async (key: number) => {
     version += 1;
     // Mostly packed, now and then in a file of its own.
-    const byteLength = HEADER_BYTES + (draw(5) === 0 ? 300 + draw(300) : draw(200));
+    const byteLength = HEADER_BYTES + (draw(4) === 0 ? 300 + 100 * draw(2) : draw(200));
     const bytes = objectOf(key, version, byteLength);
     await attempt(key, version, () => store(tier, key, bytes, isDurable));
   };
@@ -259,6 +259,7 @@ export const PLANTED_BUGS: ReadonlyMap<string, (inner: FileSystem) => FileSystem
           sync: async () => {
             isDue = true;
           },
+          read: (targets, offset) => writer.read(targets, offset),
           close: () => writer.close(),
         };
       },
@@ -271,7 +272,7 @@ export const PLANTED_BUGS: ReadonlyMap<string, (inner: FileSystem) => FileSystem
       rename: async (sourcePath, targetPath) => {
         const reader = await inner.openRead(sourcePath);
         const bytes = privateBytes(reader?.byteLength ?? 0);
-        await reader?.read(bytes, 0);
+        await reader?.read([bytes], 0);
         const writer = await inner.create(targetPath);
         await writer.write([bytes], 0);
         await writer.close();

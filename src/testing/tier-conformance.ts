@@ -1,6 +1,6 @@
 // Conformance suite of the seam `tier/tier.ts`.
 import type { Tier, TierKey } from "../tier/tier.js";
-import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
+import { lentBytes, type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
 import {
   assert,
   assertBytes,
@@ -134,6 +134,32 @@ export function tierConformance(
         await store(tier, KEY_A, bytes);
         await assertHolds(tier, KEY_A, bytes, `an object of ${byteLength} bytes`);
       }
+    },
+    stores,
+  );
+
+  add(
+    "fills linear memory and several targets at once, where it says so",
+    async (tier) => {
+      if (!tier.capabilities.readsInPlace) return;
+      const bytes = pattern(100_000, 5);
+      await store(tier, KEY_A, bytes);
+      const linear = new Uint8Array(new WebAssembly.Memory({ initial: 2 }).buffer);
+      const reader = await tier.openRead(KEY_A);
+      assert(reader !== null, "the object is missing");
+      const head = privateBytes(7);
+      const middle = lentBytes(linear.subarray(64, 64 + 99_000));
+      const end = privateBytes(1000);
+      assertEqual(await reader.read(0, head, middle, end), 100_000, "bytes read");
+      await reader.close();
+      assertBytes(head, bytes.subarray(0, 7), "the first target");
+      assertBytes(middle, bytes.subarray(7, 99_007), "linear memory");
+      assertBytes(end.subarray(0, 993), bytes.subarray(99_007), "the last target");
+      assert(linear[63] === 0 && linear[64 + 99_000] === 0, "it was written beside the target");
+      assert(
+        end.subarray(993).every((byte) => byte === 0),
+        "it was written past the object's end",
+      );
     },
     stores,
   );

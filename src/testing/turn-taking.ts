@@ -91,6 +91,7 @@ export class TurnTaking {
               const count = await writer.write([part], offset);
               return this.#random.uint32() % 2 === 0 && count > 0 ? count : this.#fail("write");
             },
+            read: (targets, offset) => take("read", path, () => writer.read(targets, offset)),
             sync: () => take("sync", path, () => writer.sync()),
             close: () => writer.close(),
           };
@@ -101,7 +102,7 @@ export class TurnTaking {
           if (reader === null) return null;
           return {
             byteLength: reader.byteLength,
-            read: (target, offset) => take("read", path, () => reader.read(target, offset)),
+            read: (targets, offset) => take("read", path, () => reader.read(targets, offset)),
             close: () => reader.close(),
           };
         }),

@@ -15,7 +15,12 @@ import {
 import { basename, dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { randomName, systemRandom } from "../random.js";
-import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
+import {
+  type PrivateBytes,
+  privateBytes,
+  privateLength,
+  privateParts,
+} from "../util/private-bytes.js";
 import type { FileLock, FileSystem } from "./file-system.js";
 
 // A link or a FIFO in the directory must not be followed or wait. Both flags are 0 where the
@@ -51,6 +56,8 @@ const syncAll = promisify(fs.fsync);
  */
 const STRETCH_BYTES = 131_072;
 const PAGE_BYTES = 4096;
+/** Most bytes of one write where the system has memory for them already. */
+const OVERWRITE_BYTES_MAX = 2 ** 18 + 2 ** 13;
 
 /**
  * Most bytes of one write: as many as pass one multiple of {@link STRETCH_BYTES} at most, and are less
@@ -65,9 +72,13 @@ export function writeBytesMax(offset: number): number {
 /** Entries whose sizes are asked for at once. */
 const STAT_COUNT_MAX = 64;
 
-function read(descriptor: number, target: PrivateBytes, offset: number): Promise<number> {
+function read(
+  descriptor: number,
+  targets: readonly PrivateBytes[],
+  offset: number,
+): Promise<number> {
   return new Promise((resolve, reject) => {
-    fs.read(descriptor, target, 0, target.byteLength, offset, (error, count) => {
+    fs.readv(descriptor, targets, offset, (error, count) => {
       if (error === null) resolve(count);
       else reject(error);
     });
@@ -78,15 +89,10 @@ function write(
   descriptor: number,
   sources: readonly PrivateBytes[],
   offset: number,
+  endOffset: number,
 ): Promise<number> {
-  const parts: PrivateBytes[] = [];
-  let roomBytes = writeBytesMax(offset);
-  for (const source of sources) {
-    if (roomBytes === 0) break;
-    const byteLength = Math.min(roomBytes, source.byteLength);
-    parts.push(privatePart(source, 0, byteLength));
-    roomBytes -= byteLength;
-  }
+  const isOverwrite = offset + privateLength(sources) <= endOffset;
+  const parts = privateParts(sources, 0, isOverwrite ? OVERWRITE_BYTES_MAX : writeBytesMax(offset));
   return new Promise((resolve, reject) => {
     fs.writev(descriptor, parts, offset, (error, count) => {
       if (error === null) resolve(count);
@@ -175,7 +181,7 @@ async function lockContent(path: string): Promise<string | null> {
   try {
     if (!(await stat(descriptor)).isFile()) return "";
     const bytes = privateBytes(LOCK_BYTES_MAX);
-    const count = await read(descriptor, bytes, 0);
+    const count = await read(descriptor, [bytes], 0);
     return Buffer.from(bytes.buffer, 0, count).toString();
   } finally {
     await close(descriptor);
@@ -288,9 +294,15 @@ export const nodeFileSystem: FileSystem = {
     return files;
   },
   create: async (path) => {
-    const descriptor = await open(path, "wx", 0o600);
+    const descriptor = await open(path, "wx+", 0o600);
+    let endOffset = 0;
     return {
-      write: (sources, offset) => write(descriptor, sources, offset),
+      write: async (sources, offset) => {
+        const count = await write(descriptor, sources, offset, endOffset);
+        endOffset = Math.max(endOffset, offset + count);
+        return count;
+      },
+      read: (targets, offset) => read(descriptor, targets, offset),
       // The length is flushed too: it is needed to find the data.
       sync: () => sync(descriptor),
       close: () => close(descriptor),
@@ -299,23 +311,27 @@ export const nodeFileSystem: FileSystem = {
   openRead: async (path) => {
     const descriptor = await openRegular(path);
     if (descriptor === null) return null;
-    let found: fs.Stats | null = null;
+    // Neither call waits for the device: the system has the answer, and nothing is left to be written.
+    // Through the pool of threads each would take longer than it takes to read a short tensor.
+    const closeRead = async () => fs.closeSync(descriptor);
+    let found: fs.Stats;
     try {
-      found = await stat(descriptor);
-    } finally {
-      if (found === null) await close(descriptor);
+      found = fs.fstatSync(descriptor);
+    } catch (error) {
+      await closeRead();
+      throw error;
     }
     if (!isOwnFile(found)) {
-      await close(descriptor);
+      await closeRead();
       return null;
     }
     return {
       byteLength: found.size,
-      read: (target, offset) => read(descriptor, target, offset),
-      close: () => close(descriptor),
+      read: (targets, offset) => read(descriptor, targets, offset),
+      close: closeRead,
     };
   },
-  rename: (sourcePath, targetPath) => rename(sourcePath, targetPath),
+  rename,
   remove: (path) =>
     orIfMissing(
       unlink(path).then(() => true),

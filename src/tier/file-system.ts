@@ -12,6 +12,8 @@ export interface FileWriter {
    * @returns Bytes written.
    */
   write(sources: readonly PrivateBytes[], offset: number): Promise<number>;
+  /** As of a {@link FileReader}. */
+  read(targets: readonly PrivateBytes[], offset: number): Promise<number>;
   /** Flushes the file's data and size to the device. */
   sync(): Promise<void>;
   close(): Promise<void>;
@@ -19,8 +21,13 @@ export interface FileWriter {
 
 export interface FileReader {
   readonly byteLength: number;
-  /** @returns Bytes read; 0 at the end of the file. */
-  read(target: PrivateBytes, offset: number): Promise<number>;
+  /**
+   * Fills the targets, one behind the other, from `offset` on. May read less: the caller loops.
+   *
+   * @param targets Any memory; the platform may write to it until the promise settles.
+   * @returns Bytes read; 0 at the end of the file.
+   */
+  read(targets: readonly PrivateBytes[], offset: number): Promise<number>;
   close(): Promise<void>;
 }
 

@@ -54,4 +54,9 @@ export function firstWorkingTier(
   };
 }
 
-const SAFE = { isPersistent: true, hasDurableCommit: true, needsReadBack: true };
+const SAFE = {
+  isPersistent: true,
+  hasDurableCommit: true,
+  needsReadBack: true,
+  readsInPlace: false,
+};

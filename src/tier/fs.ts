@@ -40,6 +40,7 @@ export class FsTier implements Tier {
     hasDurableCommit: true,
     // The system would answer from its cache, whatever the device has.
     needsReadBack: false,
+    readsInPlace: true,
   };
   readonly #options: FsTierOptions;
   readonly #files: FileSystem;
@@ -104,10 +105,10 @@ export class FsTier implements Tier {
       if (object === null) return null;
       return {
         byteLength: object.byteLength,
-        read: async (offset, target) => {
+        read: async (offset, ...targets) => {
           this.#opened();
           try {
-            const count = await object.read(offset, target);
+            const count = await object.read(offset, ...targets);
             this.#counters.bytesRead += count;
             return count;
           } catch (error) {
@@ -151,7 +152,7 @@ export class FsTier implements Tier {
       ...this.#counters.counts(),
       objectCount: index?.objectCount ?? 0,
       storedBytes: index?.storedBytes ?? 0,
-      physicalBytes: index?.physicalBytes ?? 0,
+      physicalBytes: this.#store?.physicalBytes ?? 0,
       capacityBytes: this.#capacityBytes,
     };
   }

@@ -133,7 +133,12 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
 
   return {
     name,
-    capabilities: { isPersistent: true, hasDurableCommit: true, needsReadBack: true },
+    capabilities: {
+      isPersistent: true,
+      hasDurableCommit: true,
+      needsReadBack: true,
+      readsInPlace: false,
+    },
     open: async () => {
       if (database !== null) return;
       if (locks !== undefined) {

@@ -30,6 +30,7 @@ export function memoryTier(options: MemoryTierOptions = {}): Tier {
       isPersistent: false,
       hasDurableCommit: false,
       needsReadBack: options.needsReadBack ?? true,
+      readsInPlace: true,
     },
     open: async () => {
       isOpen = true;
@@ -74,12 +75,16 @@ export function memoryTier(options: MemoryTierOptions = {}): Tier {
       if (object === undefined) return null;
       return {
         byteLength: object.byteLength,
-        read: async (offset, target) => {
+        read: async (offset, ...targets) => {
           checkOpen();
-          const part = object.subarray(offset, offset + target.byteLength);
-          target.set(part);
-          meter.bytesRead += part.byteLength;
-          return part.byteLength;
+          let count = 0;
+          for (const target of targets) {
+            const part = object.subarray(offset + count, offset + count + target.byteLength);
+            target.set(part);
+            count += part.byteLength;
+          }
+          meter.bytesRead += count;
+          return count;
         },
         close: async () => {},
       };

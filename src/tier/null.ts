@@ -7,7 +7,12 @@ export function nullTier(name = "null"): Tier {
   return {
     name,
     // It acknowledges nothing, so it breaks no promise.
-    capabilities: { isPersistent: false, hasDurableCommit: true, needsReadBack: false },
+    capabilities: {
+      isPersistent: false,
+      hasDurableCommit: true,
+      needsReadBack: false,
+      readsInPlace: true,
+    },
     open: async () => {},
     begin: async (_key, byteLength) => {
       meter.tryBegin(byteLength);

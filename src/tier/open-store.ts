@@ -7,13 +7,14 @@ import { type Random, randomName } from "../random.js";
 import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
 import { FailedDeletions } from "./failed-deletions.js";
 import { systemCode } from "./file-errors.js";
+import { FileReaders } from "./file-readers.js";
 import type { FileSystem } from "./file-system.js";
 import { FrameBuffers } from "./frame-buffers.js";
+import { IdleFiles, type WritableFile } from "./idle-files.js";
 import { type Segment, wideHex } from "./segment.js";
 import { SegmentCleaner } from "./segment-cleaner.js";
 import { FRAME_HEADER_BYTES, frameBytesOf, packedBytesOf } from "./segment-format.js";
 import { SegmentLog } from "./segment-log.js";
-import { SegmentReaders } from "./segment-readers.js";
 import type { StoredFile, StoreIndex } from "./store-index.js";
 import { DAMAGED_NAME } from "./store-opening.js";
 import { openStored, type StoredObject } from "./stored-object.js";
@@ -64,9 +65,12 @@ export class OpenStore {
   /** Room that only cleaning may use: without it a full store could not be cleaned. */
   readonly #cleaningSpareBytes: number;
   readonly #buffers: FrameBuffers;
-  readonly #readers: SegmentReaders;
+  readonly #readers: FileReaders;
+  readonly #idle: IdleFiles;
   /** Files that do not count any more, and are still there. */
   readonly #replaced: StoredFile[] = [];
+  /** Their removal while it is under way. */
+  #removing: Promise<void> | null = null;
   readonly #condemned = new FailedDeletions();
   /** Bytes promised to writers that have not ended. */
   #pendingBytes = 0;
@@ -87,7 +91,8 @@ export class OpenStore {
     this.#cleaningSpareBytes = isCleanable ? 2 * segmentBytes : 0;
     this.#buffers = new FrameBuffers(options.bufferBytes);
     this.#sequence = index.lastSequence;
-    this.#readers = new SegmentReaders(files, directory);
+    this.#readers = new FileReaders(files, directory);
+    this.#idle = new IdleFiles(files);
     this.log = new SegmentLog({
       files,
       directory,
@@ -111,6 +116,11 @@ export class OpenStore {
     });
   }
 
+  /** Bytes on the device. */
+  get physicalBytes(): number {
+    return this.index.physicalBytes + this.#idle.byteLength;
+  }
+
   /** @returns null when the object would exceed the capacity, and cleaning does not help. */
   async begin(key: TierKey, byteLength: number): Promise<ObjectWriter | null> {
     const isPacked = byteLength <= this.#packedBytesMax;
@@ -130,12 +140,7 @@ export class OpenStore {
   /** @returns null when there is no object of that key. */
   async openObject(key: TierKey): Promise<StoredObject | null> {
     if (this.#condemned.has(key)) await this.delete(key);
-    return openStored(key, {
-      files: this.#files,
-      directory: this.#directory,
-      index: this.index,
-      readers: this.#readers,
-    });
+    return openStored(key, { index: this.index, readers: this.#readers });
   }
 
   /** @returns Whether there was an object. */
@@ -162,6 +167,7 @@ export class OpenStore {
     if (entry === null) return false;
     const path = this.#path(`${key}.${randomName(this.#random)}.damaged`);
     if (entry.segment === null) {
+      await this.#readers.drop(entry.name);
       await this.#files.rename(this.#path(entry.name), path).catch((error: unknown) => {
         if (systemCode(error) !== "ENOENT") throw error;
       });
@@ -178,14 +184,8 @@ export class OpenStore {
 
   /** What follows every change: files go that hold nothing, and cleaning begins if it is due. */
   async settle(): Promise<void> {
-    for (const file of this.#replaced.splice(0)) {
-      try {
-        await this.#files.remove(this.#path(file.name));
-        this.index.dropFile(file);
-      } catch {
-        // It casts its shadow until the next open.
-      }
-    }
+    // Nobody waits for files that were replaced, but who needs their room.
+    this.#removeReplaced().catch(() => {});
     await this.#removeEmptied();
     this.cleaner.wake();
   }
@@ -194,6 +194,8 @@ export class OpenStore {
   async clean(): Promise<void> {
     await this.log.seal();
     await this.cleaner.makeRoom(() => false);
+    await this.#removeReplaced();
+    await this.#idle.clear();
     await this.settle();
   }
 
@@ -203,6 +205,8 @@ export class OpenStore {
     await this.#condemned.retry((key) => this.delete(key));
     await this.log.seal();
     await this.settle();
+    await this.#removeReplaced();
+    await this.#idle.clear();
     await this.#remove(this.index.hollowSegments());
     await this.#removeEmptied();
     await this.#readers.close();
@@ -210,7 +214,7 @@ export class OpenStore {
 
   /** @param spareBytes Room to be left. */
   #tryReserve(bytes: number, spareBytes: number): boolean {
-    const usedBytes = this.index.physicalBytes + this.#pendingBytes;
+    const usedBytes = this.physicalBytes + this.#pendingBytes;
     if (usedBytes + bytes + spareBytes > this.#capacityBytes) return false;
     this.#pendingBytes += bytes;
     return true;
@@ -223,6 +227,10 @@ export class OpenStore {
   /** Reserves room, cleaning if that can give it. */
   async #reserve(bytes: number): Promise<boolean> {
     const spareBytes = this.#cleaningSpareBytes;
+    if (this.#tryReserve(bytes, spareBytes)) return true;
+    await this.#removeReplaced();
+    if (this.#tryReserve(bytes, spareBytes)) return true;
+    await this.#idle.clear();
     if (this.#tryReserve(bytes, spareBytes)) return true;
     const leastBytes = this.index.storedBytes + this.#pendingBytes + bytes + spareBytes;
     if (leastBytes > this.#capacityBytes) return false;
@@ -271,13 +279,21 @@ export class OpenStore {
     };
   }
 
+  #temporaryPath(key: TierKey): string {
+    return this.#path(`${key}.${randomName(this.#random)}.tmp`);
+  }
+
+  async #createFile(key: TierKey): Promise<WritableFile> {
+    const path = this.#temporaryPath(key);
+    return { path, file: await this.#files.create(path) };
+  }
+
   async #beginFile(
     key: TierKey,
     payloadBytes: number,
     reservedBytes: number,
   ): Promise<ObjectWriter> {
-    const path = this.#path(`${key}.${randomName(this.#random)}.tmp`);
-    const file = await this.#files.create(path);
+    const { path, file } = this.#idle.take(payloadBytes) ?? (await this.#createFile(key));
     let offset = 0;
     /** What is to be removed unless the object is committed. */
     let leftPath: string | null = path;
@@ -302,13 +318,14 @@ export class OpenStore {
         // A descriptor whose sync failed is never synced again: the system has marked its pages
         // clean. The caller ends, and the next attempt is a new file.
         if (isDurable) await file.sync();
-        await closeFile();
         const sequence = ++this.#sequence;
         const name = `${key}.${wideHex(sequence)}${isDurable ? ".durable" : ""}.tensor`;
         await this.#files.rename(path, this.#path(name));
         leftPath = this.#path(name);
         if (isDurable) await this.#files.syncDirectory(this.#directory);
         leftPath = null;
+        isFileOpen = false;
+        this.#readers.adopt(name, file, payloadBytes);
         const stored = { key, sequence, payloadBytes, isDurable, name };
         this.#noteReplaced(this.index.put({ ...stored, segment: null }));
         this.#condemned.forget(key);
@@ -328,6 +345,7 @@ export class OpenStore {
 
   /** Removes the file of an object; where that fails, a tombstone says that it does not count. */
   async #removeFile(file: StoredFile): Promise<void> {
+    await this.#readers.drop(file.name);
     try {
       await this.#files.remove(this.#path(file.name));
     } catch {
@@ -335,6 +353,45 @@ export class OpenStore {
     }
     this.index.dropFile(file);
     if (file.isDurable) await this.#files.syncDirectory(this.#directory);
+  }
+
+  /** Removes files that do not count any more. Never rejects. */
+  #removeReplaced(): Promise<void> {
+    if (this.#replaced.length > 0) this.#removing ??= this.#removeThem();
+    return this.#removing ?? Promise.resolve();
+  }
+
+  /** Keeps a file that does not count to be written again, or removes it. */
+  async #giveBack(stored: StoredFile): Promise<void> {
+    const { key, name, payloadBytes } = stored;
+    const file = this.#idle.hasRoom(payloadBytes) ? this.#readers.giveUp(name) : null;
+    if (file === null) {
+      await this.#readers.drop(name);
+      await this.#files.remove(this.#path(name));
+      this.index.dropFile(stored);
+      return;
+    }
+    // By its old name it would be found after a crash, with whatever is written into it by then.
+    const path = this.#temporaryPath(key);
+    try {
+      await this.#files.rename(this.#path(name), path);
+    } catch (error) {
+      await file.close().catch(() => {});
+      throw error;
+    }
+    this.index.dropFile(stored);
+    this.#idle.give({ path, file }, payloadBytes);
+  }
+
+  async #removeThem(): Promise<void> {
+    for (let file = this.#replaced.pop(); file !== undefined; file = this.#replaced.pop()) {
+      try {
+        await this.#giveBack(file);
+      } catch {
+        // It casts its shadow until the next open.
+      }
+    }
+    this.#removing = null;
   }
 
   /** Writes the tombstone of a key; where there is no other room, in that of cleaning. */
@@ -402,7 +459,7 @@ export class OpenStore {
       } catch {
         // It is found again at the next open, with nothing in it.
       }
-      await this.#readers.drop(segment);
+      await this.#readers.drop(segment.name);
     }
   }
 

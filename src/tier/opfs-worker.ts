@@ -1,9 +1,9 @@
 // The far side of the OPFS tier: runs in a worker, the only place with synchronous file handles.
 // scripts/build.mjs bundles it into one text, from which the page starts it.
 //
-// OPFS locks a file while it is open, so all who have it open share one handle here, and a file that
-// is renamed, replaced or removed meanwhile is copied into memory first: as on other file systems it
-// stays readable for those who have it open.
+// OPFS locks a file while it is open, so all who have it open share one handle here. A file that is
+// renamed meanwhile is closed and opened again, and one that is replaced or removed is copied into memory
+// first: as on other file systems it stays readable for those who have it open.
 import { systemClock } from "../clock.js";
 import type { OpfsReply, OpfsRequest } from "./opfs-messages.js";
 
@@ -22,9 +22,11 @@ interface FileEntry extends FileSystemFileHandle {
 type Directory = FileSystemDirectoryHandle & AsyncIterable<[string, FileSystemHandle]>;
 
 interface OpenFile {
-  /** null: its bytes are in `detached`. */
+  path: string;
+  /** null: its bytes are in `detached`, or it is being renamed. */
   handle: SyncHandle | null;
   detached: Uint8Array;
+  isMoving: boolean;
   userCount: number;
 }
 
@@ -88,7 +90,7 @@ async function openHandle(entry: FileEntry): Promise<SyncHandle> {
 
 class Files {
   readonly #named = new Map<string, OpenFile>();
-  readonly #byNumber = new Map<number, { readonly file: OpenFile; readonly path: string }>();
+  readonly #byNumber = new Map<number, OpenFile>();
   readonly #locks = new Map<string, () => void>();
   #lastNumber = 0;
 
@@ -128,7 +130,7 @@ class Files {
     let number: number;
     const shared = this.#named.get(path);
     if (shared !== undefined) {
-      number = this.#use(path, shared);
+      number = this.#use(shared);
     } else {
       const entry = await this.#find(path);
       if (entry === null) return null;
@@ -154,13 +156,17 @@ class Files {
     this.#handle(number).flush();
   }
 
+  /** Whether its handle is on its way to another name. */
+  isMoving(number: number): boolean {
+    return this.#byNumber.get(number)?.isMoving === true;
+  }
+
   close(number: number): void {
-    const found = this.#byNumber.get(number);
-    if (!this.#byNumber.delete(number) || found === undefined) return;
-    const { file, path } = found;
+    const file = this.#byNumber.get(number);
+    if (!this.#byNumber.delete(number) || file === undefined) return;
     file.userCount -= 1;
     if (file.userCount > 0) return;
-    if (this.#named.get(path) === file) this.#named.delete(path);
+    if (this.#named.get(file.path) === file) this.#named.delete(file.path);
     file.handle?.close();
     file.handle = null;
     file.detached = EMPTY;
@@ -169,10 +175,23 @@ class Files {
   async rename(sourcePath: string, targetPath: string): Promise<void> {
     const entry = await this.#find(sourcePath);
     if (entry === null) throw new CodedError("ENOENT", `there is no ${sourcePath}`);
-    this.#detach(sourcePath);
     this.#detach(targetPath);
     const { directory, name } = await this.#place(targetPath);
-    await entry.move(directory, name);
+    const open = this.#named.get(sourcePath);
+    if (open === undefined) return entry.move(directory, name);
+    open.isMoving = true;
+    open.handle?.close();
+    open.handle = null;
+    try {
+      await entry.move(directory, name);
+      this.#named.delete(sourcePath);
+      this.#named.set(targetPath, open);
+      open.path = targetPath;
+    } finally {
+      const opened = await this.#find(open.path);
+      if (opened !== null) open.handle = await openHandle(opened);
+      open.isMoving = false;
+    }
   }
 
   /** @returns Whether the file existed. */
@@ -214,7 +233,7 @@ class Files {
   #file(number: number): OpenFile {
     const found = this.#byNumber.get(number);
     if (found === undefined) throw new CodedError("EBADF", "the file is closed");
-    return found.file;
+    return found;
   }
 
   #handle(number: number): SyncHandle {
@@ -224,15 +243,15 @@ class Files {
   }
 
   #add(path: string, handle: SyncHandle): number {
-    const file: OpenFile = { handle, detached: EMPTY, userCount: 0 };
+    const file: OpenFile = { path, handle, detached: EMPTY, isMoving: false, userCount: 0 };
     this.#named.set(path, file);
-    return this.#use(path, file);
+    return this.#use(file);
   }
 
-  #use(path: string, file: OpenFile): number {
+  #use(file: OpenFile): number {
     file.userCount += 1;
     this.#lastNumber += 1;
-    this.#byNumber.set(this.#lastNumber, { file, path });
+    this.#byNumber.set(this.#lastNumber, file);
     return this.#lastNumber;
   }
 
@@ -280,23 +299,27 @@ let queue: Promise<unknown> = Promise.resolve();
 function answer(request: OpfsRequest): unknown {
   switch (request.call) {
     case "read":
-      return files.read(...request.parameters);
     case "write":
-      return files.write(...request.parameters);
     case "sync":
-      return files.sync(...request.parameters);
-    case "close":
-      return files.close(...request.parameters);
-    case "unlock":
-      return files.unlock(...request.parameters);
-    default: {
-      const { call, parameters } = request;
-      const work = () => (files[call] as (...some: readonly string[]) => unknown)(...parameters);
-      const done = queue.then(work);
-      queue = done.catch(() => {});
-      return done;
+    case "close": {
+      const [number] = request.parameters;
+      return files.isMoving(number) ? later(request) : now(request);
     }
+    case "unlock":
+      return now(request);
+    default:
+      return later(request);
   }
+}
+
+function now({ call, parameters }: OpfsRequest): unknown {
+  return (files[call] as (...some: readonly unknown[]) => unknown)(...parameters);
+}
+
+function later(request: OpfsRequest): Promise<unknown> {
+  const done = queue.then(() => now(request));
+  queue = done.catch(() => {});
+  return done;
 }
 
 async function reply(request: OpfsRequest): Promise<void> {

@@ -161,6 +161,7 @@ export class OpfsFileSystem implements FileSystem {
         }
         return this.#call("write", [number, bytes, offset], [bytes.buffer]);
       },
+      read: (targets, offset) => this.#read(number, targets, offset),
       sync: () => this.#call("sync", [number]),
       close: () => this.#call("close", [number]),
     };
@@ -172,11 +173,7 @@ export class OpfsFileSystem implements FileSystem {
     const { number, byteLength } = found;
     return {
       byteLength,
-      read: async (target: PrivateBytes, offset: number) => {
-        const bytes = await this.#call("read", [number, target.byteLength, offset]);
-        target.set(bytes);
-        return bytes.byteLength;
-      },
+      read: (targets, offset) => this.#read(number, targets, offset),
       close: () => this.#call("close", [number]),
     };
   }
@@ -197,6 +194,18 @@ export class OpfsFileSystem implements FileSystem {
     return { release: () => this.#call("unlock", [path]) };
   }
 
+  async #read(number: number, targets: readonly PrivateBytes[], offset: number): Promise<number> {
+    const byteLength = targets.reduce((sum, target) => sum + target.byteLength, 0);
+    const bytes = await this.#call("read", [number, byteLength, offset]);
+    let start = 0;
+    for (const target of targets) {
+      const part = bytes.subarray(start, start + target.byteLength);
+      target.set(part);
+      start += part.byteLength;
+    }
+    return bytes.byteLength;
+  }
+
   #call<Call extends keyof OpfsCalls>(
     call: Call,
     parameters: Parameters<OpfsCalls[Call]>,
@@ -215,7 +224,7 @@ export class OpfsFileSystem implements FileSystem {
     await writer.close();
     const reader = await this.openRead(path);
     const bytes = privateBytes(3);
-    const count = await reader?.read(bytes, 0);
+    const count = await reader?.read([bytes], 0);
     await reader?.close();
     await this.remove(path);
     if (count !== 3 || bytes.join() !== "1,2,3") throw new SystemError("EIO", "bytes were lost");

@@ -110,7 +110,12 @@ class RedisTier implements Tier {
     this.#chunkBytes = parts.chunkBytes ?? CHUNK_BYTES;
     this.#meter = new TierMeter(parts.capacityBytes);
     const hasDurableCommit = parts.isDurable ?? false;
-    this.capabilities = { isPersistent: true, hasDurableCommit, needsReadBack: true };
+    this.capabilities = {
+      isPersistent: true,
+      hasDurableCommit,
+      needsReadBack: true,
+      readsInPlace: false,
+    };
   }
 
   /** Reads what there is, and deletes chunks that no commit record names. */

@@ -5,6 +5,7 @@
 // Source: Mendel Rosenblum, John Ousterhout, "The Design and Implementation of a Log-Structured File
 // System", SOSP 1991, section 3 — cleaning, and why short segments with little that counts go first.
 import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
+import type { FileReaders } from "./file-readers.js";
 import type { Segment, StoredFrame } from "./segment.js";
 import {
   FRAME_HEADER_BYTES,
@@ -13,14 +14,13 @@ import {
   TABLE_OVERHEAD_BYTES,
 } from "./segment-format.js";
 import type { SegmentLog } from "./segment-log.js";
-import type { SegmentReaders } from "./segment-readers.js";
 import { readFully } from "./segment-scan.js";
 import type { StoreIndex } from "./store-index.js";
 
 export interface SegmentCleanerOptions {
   readonly index: StoreIndex;
   readonly log: SegmentLog;
-  readonly readers: SegmentReaders;
+  readonly readers: FileReaders;
   /** Bytes that may be written in the background per byte that callers write. */
   readonly share: number;
   /** Length of a full segment. */
@@ -172,7 +172,7 @@ export class SegmentCleaner {
 
   async #copy(victim: Segment, frames: readonly StoredFrame[]): Promise<void> {
     const { index, readers } = this.#options;
-    const found = await readers.acquire(victim);
+    const found = await readers.acquire(victim.name);
     if (found === null) throw new RangeError("the segment is gone");
     // What is deleted meanwhile stays so, even if the victim and with it the tombstone's reason go.
     for (const frame of frames) index.beginCopy(frame);
@@ -181,7 +181,7 @@ export class SegmentCleaner {
       const last = frames.at(-1);
       const endOffset = last === undefined ? first : last.offset + frameBytesOf(last.payloadBytes);
       const bytes = privateBytes(endOffset - first);
-      const count = await readFully(found.file, first, bytes);
+      const count = await readFully(found.file, first, [bytes]);
       if (count < bytes.byteLength) throw new RangeError("the segment is shorter than it was");
       const counting = frames.filter((frame) => index.counts(frame));
       const appends = counting.map((frame) => this.#append(frame, bytes, frame.offset - first));

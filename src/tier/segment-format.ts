@@ -105,9 +105,15 @@ function getWide(view: DataView, offset: number): number {
 export function bytesOfHex(digits: string): Uint8Array {
   const bytes = new Uint8Array(digits.length / 2);
   for (let index = 0; index < bytes.length; index++) {
-    bytes[index] = Number.parseInt(digits.slice(2 * index, 2 * index + 2), 16);
+    const high = digitOf(digits.charCodeAt(2 * index));
+    bytes[index] = 16 * high + digitOf(digits.charCodeAt(2 * index + 1));
   }
   return bytes;
+}
+
+/** @param code Of 0 to 9 or a to f. */
+function digitOf(code: number): number {
+  return code < 58 ? code - 48 : code - 87;
 }
 
 const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));

@@ -43,10 +43,14 @@ export interface SegmentLogOptions {
 
 /** Most frames in one batch: what a system takes in one call, with room to spare. */
 const BATCH_COUNT_MAX = 512;
+/** Microtasks in which who was just told that an object is stored can have written the next one. */
+const GATHER_TICK_COUNT = 60;
+const GATHER_BYTES = 2 ** 18;
 
 export class SegmentLog {
   readonly #options: SegmentLogOptions;
   readonly #queue: Pending[] = [];
+  #queuedBytes = 0;
   readonly #waiters: (() => void)[] = [];
   #tail: Promise<void> = Promise.resolve();
   #isDraining = false;
@@ -82,6 +86,7 @@ export class SegmentLog {
   append(append: Append): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#queue.push({ ...append, resolve, reject });
+      this.#queuedBytes += append.frame.byteLength;
       if (this.#isDraining) return;
       this.#isDraining = true;
       this.#inTurn(() => this.#drain());
@@ -104,10 +109,24 @@ export class SegmentLog {
       if ((this.#open?.segment.byteLength ?? 0) + firstBytes > this.#options.segmentBytes) {
         await this.#seal();
       }
+      await this.#gather();
       await this.#writeBatch(this.#takeBatch());
       for (const wake of this.#waiters.splice(0)) wake();
     }
     this.#isDraining = false;
+  }
+
+  /**
+   * Waits as long as more come at once: one write costs little more for many than for one, and a sync
+   * nothing. Without a sync, no longer than until one write has enough to do.
+   */
+  async #gather(): Promise<void> {
+    for (let count = 0; count < this.#queue.length && count < BATCH_COUNT_MAX; ) {
+      count = this.#queue.length;
+      const isDurable = this.#queue.some((pending) => pending.isDurable);
+      if (!isDurable && this.#queuedBytes >= GATHER_BYTES) return;
+      for (let tick = 0; tick < GATHER_TICK_COUNT; tick++) await Promise.resolve();
+    }
   }
 
   #takeBatch(): Pending[] {
@@ -120,7 +139,9 @@ export class SegmentLog {
       if (count > 0 && (byteLength > roomBytes || count === BATCH_COUNT_MAX)) break;
       count += 1;
     }
-    return this.#queue.splice(0, count);
+    const batch = this.#queue.splice(0, count);
+    for (const { frame } of batch) this.#queuedBytes -= frame.byteLength;
+    return batch;
   }
 
   /** Writes and syncs a batch and tells everybody. Never rejects. */

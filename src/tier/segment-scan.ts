@@ -1,5 +1,11 @@
 // Learns what is in a segment of an earlier process: from its table, or frame by frame.
-import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
+import {
+  type PrivateBytes,
+  privateBytes,
+  privateLength,
+  privatePart,
+  privateParts,
+} from "../util/private-bytes.js";
 import type { FileReader } from "./file-system.js";
 import {
   decodeFrame,
@@ -14,24 +20,26 @@ import {
   TRAILER_BYTES,
 } from "./segment-format.js";
 
-/** Fills `target` unless the file ends before. @returns Bytes read. */
+/** Fills the targets, one behind the other, unless the file ends before. @returns Bytes read. */
 export async function readFully(
   file: FileReader,
   offset: number,
-  target: PrivateBytes,
+  targets: readonly PrivateBytes[],
 ): Promise<number> {
-  let done = 0;
-  while (done < target.byteLength) {
-    const count = await file.read(privatePart(target, done, target.byteLength), offset + done);
-    if (count === 0) break;
+  const byteLength = privateLength(targets);
+  let rest = targets;
+  for (let done = 0; done < byteLength; ) {
+    const count = await file.read(rest, offset + done);
+    if (count === 0) return done;
     done += count;
+    rest = privateParts(rest, count, byteLength);
   }
-  return done;
+  return byteLength;
 }
 
 async function readPart(file: FileReader, offset: number, byteLength: number) {
   const bytes = privateBytes(byteLength);
-  return privatePart(bytes, 0, await readFully(file, offset, bytes));
+  return privatePart(bytes, 0, await readFully(file, offset, [bytes]));
 }
 
 export interface Scanned {

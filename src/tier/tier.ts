@@ -23,6 +23,11 @@ export interface TierCapabilities {
    * from the memory that the write went to.
    */
   readonly needsReadBack: boolean;
+  /**
+   * A reader may be given several targets at once, and views of linear or shared memory. It touches none
+   * after its read has settled, whatever comes of it.
+   */
+  readonly readsInPlace: boolean;
 }
 
 /** What a caller may tell about an object beforehand. Only stacked tiers look at it. */
@@ -81,12 +86,13 @@ export interface TierWriter {
 export interface TierReader {
   readonly byteLength: number;
   /**
-   * Fills `target` from `offset` on.
+   * Fills the targets, one behind the other, from `offset` on.
    *
-   * @returns Bytes read; fewer than `target` holds only at the object's end.
+   * @param targets One, in private memory; any, where `capabilities.readsInPlace`.
+   * @returns Bytes read; fewer than the targets hold only at the object's end.
    * @throws {TierError} `io`, `closed`.
    */
-  read(offset: number, target: PrivateBytes): Promise<number>;
+  read(offset: number, ...targets: PrivateBytes[]): Promise<number>;
   close(): Promise<void>;
 }
 

@@ -20,6 +20,41 @@ export function privateCopy(source: Uint8Array): PrivateBytes {
   return copy;
 }
 
+/**
+ * A view of linear memory, to be filled by a reader of a tier whose `capabilities.readsInPlace` says that
+ * it may. Whatever it shows must neither move nor be seen by anybody until the read has settled.
+ */
+export function lentBytes(view: Uint8Array): PrivateBytes {
+  return view as PrivateBytes;
+}
+
+/** The parts from `start` on, and no more than `byteLength` bytes, of bytes that lie in several places. */
+export function privateParts(
+  sources: readonly PrivateBytes[],
+  start: number,
+  byteLength: number,
+): PrivateBytes[] {
+  const parts: PrivateBytes[] = [];
+  let skipBytes = start;
+  let roomBytes = byteLength;
+  for (const source of sources) {
+    const end = Math.min(source.byteLength, skipBytes + roomBytes);
+    if (skipBytes < end) {
+      parts.push(privatePart(source, skipBytes, end));
+      roomBytes -= end - skipBytes;
+    }
+    skipBytes = Math.max(0, skipBytes - source.byteLength);
+  }
+  return parts;
+}
+
+/** Their length together. */
+export function privateLength(sources: readonly PrivateBytes[]): number {
+  let byteLength = 0;
+  for (const source of sources) byteLength += source.byteLength;
+  return byteLength;
+}
+
 /** A part of private bytes; it shares their buffer. */
 export function privatePart(bytes: PrivateBytes, start: number, end: number): PrivateBytes {
   return bytes.subarray(start, end) as PrivateBytes;

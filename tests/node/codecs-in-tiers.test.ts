@@ -504,7 +504,7 @@ describe("a coded record", () => {
       return record;
     };
     const name = { tenant: "", fingerprint: "", id: "a" };
-    expect(key).toBe(await recordKey(name, true));
+    expect(key).toBe(recordKey(name, true));
     const header: RecordHeader = {
       ...{ ...name, kind: "KV_CACHE", dtype: "f32", shape: [10, 64], layout: "row-major" },
       ...{ codecId: 16, isDurable: false, isSaved: true, generation: 1, expiresMs: 0 },

@@ -59,6 +59,13 @@ async function runScenario(plan: FaultPlan, packedBytesMax: number) {
     checkQuiet(memory);
     await closeMemory(memory);
   }
+  // Nothing is open any more that was written: a second memory opens what it reads.
+  const second = memory && (await tell(() => openOn(faulty, { packedBytesMax })));
+  if (second !== null) {
+    await tell(async () => (await second.acquire("a", { access: "read" }))?.[Symbol.dispose]());
+    checkQuiet(second);
+    await closeMemory(second);
+  }
 
   const again = await openOn(files);
   {

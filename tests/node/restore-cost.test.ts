@@ -97,9 +97,9 @@ function slowTier() {
   const openRead: typeof inner.openRead = async (key) => {
     const reader = await inner.openRead(key);
     if (reader === null) return null;
-    const read: typeof reader.read = (offset, target) => {
+    const read: typeof reader.read = (offset, ...targets) => {
       clock.advance(20);
-      return reader.read(offset, target);
+      return reader.read(offset, ...targets);
     };
     return { ...reader, read };
   };

@@ -29,7 +29,12 @@ function store(name: string, capacityBytes: number): Tier {
   const tier = memoryTier({ name, capacityBytes });
   return {
     ...tier,
-    capabilities: { isPersistent: true, hasDurableCommit: true, needsReadBack: false },
+    capabilities: {
+      isPersistent: true,
+      hasDurableCommit: true,
+      needsReadBack: false,
+      readsInPlace: false,
+    },
   };
 }
 
@@ -79,9 +84,9 @@ function failing(tier: Tier) {
       if (reader === null) return null;
       return {
         ...reader,
-        read: async (offset, target) => {
+        read: async (offset, ...targets) => {
           check();
-          return reader.read(offset, target);
+          return reader.read(offset, ...targets);
         },
       };
     },

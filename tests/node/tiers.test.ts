@@ -9,6 +9,7 @@ import type { TensorMemory } from "../../src/tensor-memory.js";
 import { manualClock, memoryTier, seededRandom } from "../../src/testing/index.js";
 import type { Tier } from "../../src/tier/tier.js";
 import { closeMemory, openMemory, withSeed } from "../support/oracle.js";
+import { flipByte } from "../support/tiers.js";
 
 const MIB = 2 ** 20;
 const code = (name: string) => expect.objectContaining({ code: name });
@@ -194,15 +195,20 @@ describe("a memory over RAM, SSD and HDD", () => {
     let flipCount = 0;
     const tier: Tier = {
       ...inner,
-      capabilities: { isPersistent: true, hasDurableCommit: true, needsReadBack: false },
+      capabilities: {
+        isPersistent: true,
+        hasDurableCommit: true,
+        needsReadBack: false,
+        readsInPlace: false,
+      },
       openRead: async (key) => {
         const reader = await inner.openRead(key);
         if (reader === null) return null;
-        const read: typeof reader.read = async (offset, target) => {
-          const count = await reader.read(offset, target);
+        const read: typeof reader.read = async (offset, ...targets) => {
+          const count = await reader.read(offset, ...targets);
           if (isFlipping && count > 1000) {
             flipCount += 1;
-            target[1000] = (target[1000] as number) ^ 1;
+            flipByte(targets, 1000);
           }
           return count;
         };
@@ -335,9 +341,9 @@ describe("loading or computing again", () => {
       openRead: async (key: string) => {
         const reader = await inner.openRead(key);
         if (reader === null) return null;
-        const read: typeof reader.read = async (offset, target) => {
+        const read: typeof reader.read = async (offset, ...targets) => {
           clock.advance(msPerRead);
-          return reader.read(offset, target);
+          return reader.read(offset, ...targets);
         };
         return { ...reader, read };
       },

@@ -65,7 +65,12 @@ describe("two stores of one tensor", () => {
     const tier: Tier = {
       ...inner,
       // It does not keep the promise, but it is asked for it.
-      capabilities: { isPersistent: true, hasDurableCommit: true, needsReadBack: true },
+      capabilities: {
+        isPersistent: true,
+        hasDurableCommit: true,
+        needsReadBack: true,
+        readsInPlace: false,
+      },
       begin: async (key, byteLength) => {
         writing += 1;
         writingPeak = Math.max(writingPeak, writing);

@@ -28,7 +28,7 @@ function filled(byteLength: number, value: number): PrivateBytes {
 }
 
 const names = async () => {
-  const key = await recordKey({ tenant: "", fingerprint: "", id: HOSTILE_ID }, true);
+  const key = recordKey({ tenant: "", fingerprint: "", id: HOSTILE_ID }, true);
   return {
     "an old file": `${key}.tensor`,
     "a file": `${key}.0000000000000005.tensor`,

@@ -1,8 +1,15 @@
 // Tiers that misbehave on demand.
 import { TierError } from "../../src/errors.js";
 import type { Tier } from "../../src/tier/tier.js";
+import { type PrivateBytes, privateParts } from "../../src/util/private-bytes.js";
 
 type Stage = "write" | "read";
+
+/** Flips a bit in what was read. @param offset Among the bytes of all targets. */
+export function flipByte(targets: readonly PrivateBytes[], offset: number): void {
+  const [part] = privateParts(targets, offset, 1);
+  if (part !== undefined) part[0] = (part[0] as number) ^ 1;
+}
 
 /** A tier whose writes or reads wait at a gate, or fail once. */
 export function gatedTier(inner: Tier) {
@@ -40,9 +47,9 @@ export function gatedTier(inner: Tier) {
       if (reader === null) return null;
       return {
         ...reader,
-        read: async (offset, target) => {
+        read: async (offset, ...targets) => {
           await pass("read");
-          return reader.read(offset, target);
+          return reader.read(offset, ...targets);
         },
       };
     },
@@ -87,9 +94,9 @@ export function misreadingTier(inner: Tier, lie: "flip" | "swap"): Tier {
       if (reader === null || !isLying || lie === "swap") return reader;
       return {
         ...reader,
-        read: async (offset, target) => {
-          const count = await reader.read(offset, target);
-          target[count - 1] = (target[count - 1] as number) ^ 1;
+        read: async (offset, ...targets) => {
+          const count = await reader.read(offset, ...targets);
+          flipByte(targets, count - 1);
           return count;
         },
       };
