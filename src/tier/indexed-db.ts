@@ -123,11 +123,13 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
   const remove = (key: TierKey): Promise<void> =>
     condemned.attempt(key, async () => {
       const transaction = begin([STORE, LENGTH_STORE], "readwrite");
-      transaction.objectStore(STORE).delete(key);
-      transaction.objectStore(LENGTH_STORE).delete(key);
-      await completed(transaction).catch((error) => {
+      try {
+        transaction.objectStore(STORE).delete(key);
+        transaction.objectStore(LENGTH_STORE).delete(key);
+        await completed(transaction);
+      } catch (error) {
         throw failed(error, "cannot delete an object");
-      });
+      }
       meter.forget(key);
     });
 
