@@ -11,6 +11,14 @@ export default defineConfig({
       { find: /^tierheap(\/node)?$/, replacement: path("./src/node.ts") },
       { find: /^tierheap\/browser$/, replacement: path("./src/browser.ts") },
       { find: /^tierheap\/adapters\/ort$/, replacement: path("./src/adapters/ort.ts") },
+      {
+        find: /^tierheap\/adapters\/transformers$/,
+        replacement: path("./src/adapters/transformers.ts"),
+      },
+      {
+        find: /^tierheap\/adapters\/safetensors$/,
+        replacement: path("./src/adapters/safetensors-node.ts"),
+      },
       { find: /^tierheap\/testing$/, replacement: path("./src/testing/index.ts") },
     ],
   },

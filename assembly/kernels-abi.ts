@@ -2,7 +2,7 @@
 // compiles under AssemblyScript and under TypeScript, so it holds nothing but plain integer
 // constants.
 
-export const KERNELS_ABI_VERSION = 2;
+export const KERNELS_ABI_VERSION = 3;
 
 /** Bytes of the state of one hash: eight accumulators, the byte count, and room to spare. */
 export const HASH_STATE_BYTES = 128;

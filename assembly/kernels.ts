@@ -2,8 +2,8 @@
 // is instantiated on and keeps no state but what lies at the addresses it is given. Nobody but the
 // caller knows what those addresses hold: they are not checked.
 //
-// One hash is begin, blocks any number of times, end. No address need be aligned. The codec kernels are
-// described where they are.
+// One hash is begin, blocks any number of times, end. No address need be aligned. The kernels of codecs and
+// layouts are described where they are.
 import { STATUS_BAD_ARGUMENT, STATUS_OK } from "./abi";
 import { bitsAlignUp } from "./bits";
 import { xxh3Begin, xxh3Blocks, xxh3End, xxh3WriteSecret } from "./hash/xxh3";
@@ -28,6 +28,8 @@ export { measurePage, scaleValues } from "./codec/measure";
 export { planeJoin2, planeJoin4, planeSplit2, planeSplit4 } from "./codec/plane";
 export { hadamard } from "./codec/rotate";
 export { sparseCount, sparseDecode, sparseEncode } from "./codec/sparse";
+export { axesSwap } from "./layout/axes";
+export { rowsCopy } from "./layout/rows";
 
 /** Lowest address that the host may use. What is below belongs to the module. */
 export function kernelsHeapBase(): u32 {

@@ -112,7 +112,7 @@ let unreadableCount = 0;
 let recordCount = 0;
 console.log(`seed ${seed}`);
 try {
-  const { openModel } = await import(join(root, "build", "examples", "chat", "run.js"));
+  const { openModel } = await import(join(root, "build", "examples", "chat", "open-model.js"));
   const { runtime, fingerprint } = await openModel({ model: undefined, seed: 1 });
   await runtime.close();
   while (killCount < killCountTarget) {

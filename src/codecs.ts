@@ -8,7 +8,9 @@ export {
 } from "./codec/adaptive-compressor.js";
 export { type Allocation, allocateBytes, type Bidder, type Offer } from "./codec/allocate.js";
 export type { AttentionContext } from "./codec/attention-replay.js";
+export { byteTargets } from "./codec/byte-targets.js";
 export type { ErrorMetric } from "./codec/candidates.js";
+export type { ByteTargets } from "./codec/codec.js";
 export type { CodecEngine, EncodedUnit } from "./codec/engine.js";
 export {
   type CodecName,
@@ -21,3 +23,12 @@ export { exportGguf, type GgufType, importGguf } from "./codec/gguf.js";
 export { compressBy, type Strategy } from "./codec/strategies.js";
 export { compressStream, decompressStream } from "./codec/stream.js";
 export type { Choice, Matrix } from "./codec/unit-header.js";
+export type { Basis, BasisBits, BasisParts } from "./kv/forms/basis.js";
+export {
+  type CodeBits,
+  type LowRankOptions,
+  openPageForms,
+  type PageForms,
+  type PageFormsOptions,
+} from "./kv/forms/page-forms.js";
+export type { KvLayerShape, PageForm } from "./kv/page-form.js";

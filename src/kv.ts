@@ -7,6 +7,12 @@ export type { ContentFeatures, FeatureRequest, FeatureStats } from "./kv/content
 export type { KvCache } from "./kv/kv-cache.js";
 export type { KvCaches, KvCachesOptions, KvCachesStats, KvQuery } from "./kv/kv-caches.js";
 export { type KvLayout, type PagePlace, pagedLayout, windowLayout } from "./kv/kv-layout.js";
+export {
+  type CodedLayoutForms,
+  type CodedLayoutName,
+  type CodedLayoutOptions,
+  codedLayout,
+} from "./kv/layouts.js";
 export type { KvLayerShape, PageForm } from "./kv/page-form.js";
 export type { KvExtra } from "./kv/page-key.js";
 export type { KvRows } from "./kv/page-plan.js";

@@ -35,6 +35,7 @@ import {
   checkMs,
   checkObject,
   checkPinOptions,
+  checkSaveOptions,
   checkSignal,
   checkText,
 } from "./memory/checks.js";
@@ -51,9 +52,6 @@ import { collectStats, type MemoryStats } from "./stats/memory-stats.js";
 import { formatReport } from "./stats/report.js";
 import type { TensorMemoryParts } from "./tensor-memory-parts.js";
 import { checkBytes, checkKind, type Dtype, describe, type TensorKind } from "./types.js";
-
-/** A thousand years. */
-const TTL_MS_MAX = 1000 * 366 * 24 * 3_600_000;
 
 /**
  * One heap for tensors over RAM and SSD, inside budgets that hold at every moment.
@@ -384,18 +382,8 @@ export class TensorMemory {
   ): Promise<"stored" | "no-space"> {
     this.#allocator.checkOpen();
     checkId(id);
-    const given = checkObject(options, "save", ["mode", "ttlMs"]);
-    const { mode = this.#isDurable ? "durable" : "cache", ttlMs } = given;
-    if (mode !== "cache" && mode !== "durable") {
-      throw new MisuseError("bad-option", 'mode is "cache" or "durable"');
-    }
-    const durable = mode === "durable";
-    const expiresMs =
-      ttlMs === undefined
-        ? 0
-        : Math.ceil(this.#parts.clock.wallMs()) + checkBytes(ttlMs, "ttlMs", TTL_MS_MAX);
-    const wanted = { durable, expiresMs };
-    if (durable && !this.#engine.tier.capabilities.hasDurableCommit) {
+    const wanted = checkSaveOptions(options, this.#isDurable, this.#parts.clock);
+    if (wanted.durable && !this.#engine.tier.capabilities.hasDurableCommit) {
       throw new MisuseError("unsupported", "this tier cannot promise to survive power loss");
     }
     for (;;) {
@@ -631,7 +619,7 @@ export class TensorMemory {
       this.#parts.watch.stop();
       try {
         await this.#swapper.transfers.settle();
-        await this.#engine.tier.close();
+        await this.#engine.close();
       } finally {
         this.#events.close();
       }

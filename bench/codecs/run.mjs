@@ -14,6 +14,7 @@ import { ratePlot } from "./rate-plot.mjs";
 
 const SECTIONS = [
   "exact",
+  "layout",
   "kernels",
   "attend",
   "svd",
@@ -22,6 +23,7 @@ const SECTIONS = [
   "rate",
   "adaptive",
   "spill",
+  "workers",
 ];
 
 const { values: options } = parseArgs({

@@ -1,7 +1,8 @@
-// A decode step with delta rows beside the runtime's own KV fed straight back, on both CPU runtimes; and
-// what caches in pages find of a trace of chats, and never find.
+// A decode step with delta rows beside the runtime's own KV fed straight back, on both CPU runtimes;
+// what caches in pages find of a trace of chats, and never find; what layouts keep and lose.
 //
-//   node bench/kv/run.mjs [--json FILE] [--quick] [--only prefixes|names|restore|step|growing]…
+//   node bench/kv/run.mjs [--json FILE] [--quick]
+//                         [--only prefixes|names|restore|step|growing|layouts]…
 //                         [--trace FILE] [--runtime node|wasm] [--threads N] [--cpu]
 //
 // Never fails on a target. Ratios are of medians from one run; the machine's noise is in both.
@@ -10,6 +11,7 @@ import { parseArgs } from "node:util";
 import { createTensorMemory } from "../../dist/src/node.js";
 import { environment, median, printFigures } from "../support.mjs";
 import { BareModel, fillTo, openDelta, RUNTIMES, TOKEN_BYTES } from "./chats.mjs";
+import { runLayouts } from "./layouts.mjs";
 import { runNames, runPrefixes } from "./prefixes.mjs";
 import { runRestore } from "./restore.mjs";
 
@@ -198,6 +200,7 @@ async function runGrowing(runtime) {
 
 const PLAIN_SECTIONS = {
   prefixes: () => runPrefixes({ figure, isQuick, trace: options.trace }),
+  layouts: () => runLayouts({ isQuick, figure }),
   names: () => runNames({ figure, pairs: isQuick ? 20_000 : 1_000_000, seed: 1 }),
   restore: () =>
     runRestore({

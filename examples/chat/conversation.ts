@@ -82,8 +82,13 @@ export class Conversation {
     else await this.#answerOnHeap(this.#heap, before, after, tokens);
     const next: ChatState = { chat: chat.chat, turn: after.turn, tokens, cachedTokens };
     await commit(next);
-    if (chat.turn > 0) await this.#store.drop(before);
+    if (chat.turn > 0) await this.#drop(before);
     Object.assign(chat, next);
+  }
+
+  async #drop(state: KvState): Promise<void> {
+    if (this.#heap === undefined) await this.#store.drop(state);
+    else await this.#heap.decoder.deleteCache(this.#heap.store.idOf(state));
   }
 
   /** Adds the answer to `tokens`, and leaves its KV under `after`. */
@@ -171,6 +176,7 @@ export class Conversation {
     } finally {
       held?.release();
     }
+    if (held !== null) store.lostCount += 1;
     this.recomputedTokens += before.tokens;
     if (prefixes === null) return decoder.createCache(options);
     return this.#beginOnHeap(decoder, prefixes, tokens, options);

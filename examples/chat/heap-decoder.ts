@@ -15,13 +15,13 @@ import { type DecoderRuntime, NATIVE_RUNTIME, WASM_RUNTIME } from "./runtime.js"
 
 export interface OpenHeapDecoderOptions {
   /** The runtime by itself: the decoder runs on the same package. */
-  readonly runtime: DecoderRuntime;
+  readonly runtime: Pick<DecoderRuntime, "name">;
   /** The bytes of an ONNX file, or the path of one. */
   readonly model: Uint8Array<ArrayBuffer> | string;
   readonly memory: TensorMemory;
   readonly fingerprint: string;
-  /** Where ids, positions and mask of a step lie. */
-  readonly arrays: StepArrays;
+  /** Where ids, positions and mask of a step lie; for one step at a time. Default: plain arrays. */
+  readonly arrays?: StepArrays;
 }
 
 /** ONNX Runtime's severity "fatal": what it logs below that also rejects, or concerns exporters. */
@@ -41,7 +41,8 @@ export async function openHeapDecoder(options: OpenHeapDecoderOptions): Promise<
     logSeverityLevel: LOG_SEVERITY_FATAL,
   };
   try {
-    return await openOrtDecoder({ ort, memory, model: bytes, fingerprint, sessionOptions, arrays });
+    const rest = { model: bytes, fingerprint, sessionOptions, ...(arrays && { arrays }) };
+    return await openOrtDecoder({ ort, memory, ...rest });
   } catch (error) {
     if (error instanceof ModelError) return null;
     throw error;

@@ -41,7 +41,8 @@ export const USAGE = `npm start -- [options]
   --keep             leave the records of a finished run
 `;
 
-function integer(text: string, name: string, least: number, most: number): number {
+/** @throws {UsageError} Not a whole number in the range. */
+export function integer(text: string, name: string, least: number, most: number): number {
   const value = Number(text);
   if (!Number.isSafeInteger(value) || value < least || value > most) {
     throw new UsageError(`--${name} is a whole number from ${least} to ${most}, not "${text}"`);

@@ -40,10 +40,12 @@ export function formatRun(result: RunResult): string {
   const { rawBytes, storedBytes } = codedBytes(result);
   if (storedBytes > 0) {
     const ratio = (rawBytes / storedBytes).toFixed(2);
+    const jobCount = stats.codecWorkers?.jobCount ?? 0;
+    const byWorkers = jobCount === 0 ? "" : `; ${jobCount} jobs by workers`;
     const codecs = stats.codecs.filter((each) => each.storedBytes > 0).map(({ codec }) => codec);
     rows.push([
       "written to disk",
-      `${formatBytes(rawBytes)} as ${formatBytes(storedBytes)}: ${ratio} × fewer bytes, in ${codecs.join(" and ")}`,
+      `${formatBytes(rawBytes)} as ${formatBytes(storedBytes)}: ${ratio} × fewer bytes, in ${codecs.join(" and ")}${byWorkers}`,
     ]);
   }
   if (restore !== null) {

@@ -24,7 +24,16 @@ export class DiskFullError extends Error {
   }
 }
 
-async function saveBytes(memory: TensorMemory, id: string, bytes: Uint8Array): Promise<void> {
+/**
+ * Saves bytes under an id, in place of what was saved there before; they leave RAM at once.
+ *
+ * @throws {DiskFullError}
+ */
+export async function saveBytes(
+  memory: TensorMemory,
+  id: string,
+  bytes: Uint8Array,
+): Promise<void> {
   await memory.reserve({ kind: "KV_CACHE", bytes: bytes.byteLength });
   const tensor = memory.allocate({ kind: "KV_CACHE", id, byteLength: bytes.byteLength });
   try {
@@ -38,7 +47,7 @@ async function saveBytes(memory: TensorMemory, id: string, bytes: Uint8Array): P
 }
 
 /** @returns null when there is no such record, or a damaged one. */
-async function loadBytes(memory: TensorMemory, id: string): Promise<Uint8Array | null> {
+export async function loadBytes(memory: TensorMemory, id: string): Promise<Uint8Array | null> {
   try {
     const lease = await memory.acquire<"u8">(id, { access: "read" });
     if (lease === null) return null;

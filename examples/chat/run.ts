@@ -2,8 +2,6 @@
  * One run of the chat example: opens model and memory, takes the visits, proves the tokens, and
  * gathers the figures. It prints nothing but progress; the report is made elsewhere.
  */
-import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import {
@@ -13,12 +11,12 @@ import {
   type PoolStats,
   type TensorMemory,
 } from "tierheap";
-import type { OrtDecoderStats } from "tierheap/adapters/ort";
+import type { OrtDecoder, OrtDecoderStats } from "tierheap/adapters/ort";
 import { redisTier } from "tierheap/tiers/redis";
 import { type ChatState, Conversation } from "./conversation.js";
 import { openHeapDecoder, openPrefixes } from "./heap-decoder.js";
 import { HeapKvStore, type KvState, kvBytes, PlainKvStore, type Restore } from "./kv-store.js";
-import { buildDecoder } from "./model/decoder.js";
+import { openModel } from "./open-model.js";
 import { type ChatOptions, UsageError } from "./options.js";
 import { type Progress, startProgress } from "./progress.js";
 import { loadDocuments, makePrompts } from "./prompts.js";
@@ -30,7 +28,7 @@ import {
   savePlan,
   saveState,
 } from "./run-records.js";
-import { type DecoderRuntime, type KvShape, openRuntime } from "./runtime.js";
+import type { DecoderRuntime, KvShape } from "./runtime.js";
 import { makeSchedule } from "./schedule.js";
 import { HeapStepInputs, type StepInputStats } from "./step-inputs.js";
 
@@ -50,17 +48,6 @@ const SYSTEM_PROMPT = new TextEncoder().encode(
 const FOLLOW_UP_BYTES = { min: 16, max: 32 };
 /** Chats whose prefix is computed again to compare that with their restore. */
 const RECOMPUTE_SAMPLES = 8;
-
-/** Sharpened attention: at 1 a random model hardly looks at its KV, and would prove little. */
-const MODEL = {
-  layers: 4,
-  hidden: 512,
-  heads: 8,
-  kvHeads: 2,
-  vocabulary: 256,
-  positions: 2048,
-  attentionSharpness: 6,
-};
 
 /** Restoring a chat beside computing its prefix again, at the same number of tokens. */
 export interface RestoreComparison {
@@ -131,31 +118,6 @@ function seededUnit(seed: number): () => number {
     mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
     return ((mixed ^ (mixed >>> 16)) >>> 0) / 2 ** 32;
   };
-}
-
-/** A model on the runtime by itself. */
-export interface OpenedModel {
-  readonly runtime: DecoderRuntime;
-  readonly fingerprint: string;
-  readonly name: string;
-  /** Its bytes, or the path of its file. */
-  readonly model: Uint8Array<ArrayBuffer> | string;
-}
-
-/**
- * The model, and the fingerprint under which its KV is kept. Two runtimes give the same tokens but
- * not the same bits, so they share no KV.
- */
-export async function openModel(
-  options: Pick<ChatOptions, "model" | "seed">,
-  signal?: AbortSignal,
-): Promise<OpenedModel> {
-  const model = options.model ?? buildDecoder({ ...MODEL, seed: options.seed });
-  const runtime = await openRuntime({ model, ...(signal && { signal }) });
-  const bytes = typeof model === "string" ? await readFile(model) : model;
-  const digest = createHash("sha256").update(bytes).digest("hex");
-  const name = options.model ?? `seeded decoder, seed ${options.seed}`;
-  return { runtime, fingerprint: `${digest.slice(0, 32)}@${runtime.name}`, name, model };
 }
 
 async function makePlan(options: ChatOptions): Promise<RunPlan> {
@@ -346,7 +308,7 @@ export async function runChats(
     }
     progress.stop();
     const isInterrupted = visitsTaken < visits.length;
-    const chatsSaved = isInterrupted ? await saveChats(memory, store, chats) : 0;
+    const chatsSaved = isInterrupted ? await saveChats(memory, store, chats, decoder) : 0;
     const compaction = compactKv(memory);
     const stats = memory.stats();
     const report = memory.report();
@@ -426,15 +388,22 @@ async function saveChats(
   memory: TensorMemory,
   store: HeapKvStore,
   chats: readonly ChatState[],
+  decoder: OrtDecoder | null,
 ): Promise<number> {
   let savedCount = 0;
   for (const { chat, turn, cachedTokens } of chats) {
     if (turn === 0) continue;
+    const state = { chat, turn, tokens: cachedTokens };
     let isWhole = true;
-    for (const id of store.idsOf({ chat, turn, tokens: cachedTokens })) {
-      // What is swapped out is on disk already, and so is what was not touched since the last stop.
-      if (memory.tensor(id)?.isResident !== true) continue;
-      isWhole = (await memory.save(id, { mode: "durable" })) === "stored" && isWhole;
+    if (decoder !== null) {
+      const cache = await decoder.openCache({ id: store.idOf(state) });
+      isWhole = (await cache?.save({ mode: "durable" })) === "stored";
+    } else {
+      for (const id of store.idsOf(state)) {
+        // What is swapped out is on disk already, and so is what was not touched since the last stop.
+        if (memory.tensor(id)?.isResident !== true) continue;
+        isWhole = (await memory.save(id, { mode: "durable" })) === "stored" && isWhole;
+      }
     }
     if (isWhole) savedCount += 1;
   }

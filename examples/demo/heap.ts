@@ -46,7 +46,7 @@ export class DemoHeap {
     this.problem = problem;
   }
 
-  /** Opens the heap over RAM and IndexedDB, or over RAM alone where that is not to be had. */
+  /** Opens the heap over RAM and the browser's storage, or over RAM alone where that is not to be had. */
   static async open({ ram, ssd }: HeapOptions): Promise<DemoHeap> {
     for (let attempt = 1; ; attempt++) {
       try {

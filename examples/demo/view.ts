@@ -66,7 +66,7 @@ export function drawMeters({ budget, tensors, tier }: MemoryStats): void {
   const isOff = tier.capacityBytes === 0;
   drawMeter(
     element("ssd"),
-    isOff ? "IndexedDB (off)" : "IndexedDB",
+    isOff ? "Storage (off)" : "Storage",
     [{ name: "live", label: `${tier.objectCount} records`, bytes: tier.storedBytes }],
     isOff ? 1 : tier.capacityBytes,
   );
@@ -84,7 +84,7 @@ function rowOf(tensor: ListedTensor, finding: Finding | undefined): HTMLElement 
   const name = make("td");
   name.append(make("code", id.slice(id.indexOf("/") + 1)));
   name.title = kind;
-  const where = [isResident ? "RAM" : "IndexedDB", ...(isSaved ? ["saved"] : [])].join(", ");
+  const where = [isResident ? "RAM" : "storage", ...(isSaved ? ["saved"] : [])].join(", ");
   const doing = make("td");
   const actions = [
     isResident ? ["swapOut", "Swap out"] : ["load", "Bring in"],

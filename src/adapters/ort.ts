@@ -9,6 +9,7 @@ export {
   planDeltaRows,
 } from "./onnx/delta-rows.js";
 export { ModelError, type ModelErrorCode } from "./onnx/model-error.js";
+export type { CacheOptions } from "./ort/cache-plan.js";
 export {
   type DecoderMode,
   type OrtDecoder,
@@ -18,7 +19,8 @@ export {
   openOrtDecoder,
   type PlainReason,
 } from "./ort/decoder.js";
-export type { CacheOptions, OrtKvCache } from "./ort/kv-cache.js";
+export type { OrtKvCache } from "./ort/kv-cache.js";
 export { greedyToken } from "./ort/logits.js";
 export type { OrtNamespace } from "./ort/runtime.js";
+export type { SaveOptions } from "./ort/saved-tokens.js";
 export type { StepArrays } from "./ort/step-inputs.js";

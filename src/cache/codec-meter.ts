@@ -1,5 +1,5 @@
 // What codecs did for the records of a memory, counted by codec.
-import type { EncodedPart } from "../codec/codec.js";
+import type { CodedPart } from "../codec/codec.js";
 
 export interface CodecStats {
   /** Name of the codec; `"raw"` also for records that were written as they are. */
@@ -30,11 +30,11 @@ function noCounts(): Counters {
 export class CodecTally {
   readonly byCodec = new Map<string, Counters>();
 
-  add({ codec, bytes, relativeError, maxError }: EncodedPart, rawBytes: number): void {
+  add({ codec, byteLength, relativeError, maxError }: CodedPart, rawBytes: number): void {
     const counters = this.byCodec.get(codec) ?? noCounts();
     counters.tensorCount = 1;
     counters.rawBytes += rawBytes;
-    counters.storedBytes += bytes.byteLength;
+    counters.storedBytes += byteLength;
     counters.relativeErrorMax = Math.max(counters.relativeErrorMax, relativeError);
     counters.maxErrorMax = Math.max(counters.maxErrorMax, maxError);
     this.byCodec.set(codec, counters);

@@ -2,19 +2,22 @@
 // did not.
 import type { Clock } from "../clock.js";
 import type { TierKey } from "../tier/tier.js";
+import type { DeletionLog } from "./deletion-log.js";
 import type { ObjectTable } from "./object-table.js";
 import { isTierFailure, type TierLevel } from "./tier-level.js";
 
 export class LevelOpening {
   readonly #objects: ObjectTable;
+  readonly #deletions: DeletionLog;
   readonly #clock: Clock;
 
-  constructor(objects: ObjectTable, clock: Clock) {
+  constructor(objects: ObjectTable, deletions: DeletionLog, clock: Clock) {
     this.#objects = objects;
+    this.#deletions = deletions;
     this.#clock = clock;
   }
 
-  /** @throws {TierError} As the level's `open` and `list`; it is closed then. */
+  /** @throws {TierError} As the level's `open`, `list` and `openRead`; it is closed then. */
   async open(level: TierLevel): Promise<void> {
     await level.run(async () => {
       await level.tier.open();
@@ -22,6 +25,7 @@ export class LevelOpening {
         const keys = new Set<TierKey>();
         for await (const key of level.tier.list()) keys.add(key);
         this.#objects.found(level, keys, this.#clock.monotonicMs());
+        await this.#deletions.found(level, keys, (key) => this.#objects.objectOf(key));
       } catch (error) {
         await level.tier.close();
         throw error;

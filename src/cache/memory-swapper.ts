@@ -10,7 +10,8 @@ import type { EventHub } from "../memory/events.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import { CODEC_RAW, type RecordHeader } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
-import { type Coding, codingOf } from "./coding.js";
+import type { ByteShares } from "./byte-shares.js";
+import { type Coding, codingOf, mayComeBackInexact } from "./coding.js";
 import { type CopyOptions, hasSaved, isNeeded } from "./cold-copies.js";
 import type { Directory } from "./directory.js";
 import type { Guards } from "./guards.js";
@@ -33,6 +34,8 @@ export interface MemorySwapperOptions {
   readonly clock: Clock;
   readonly sink: StatsSink;
   readonly codecRules: CodecRules;
+  /** null: no kind has a byte target. */
+  readonly shares: ByteShares | null;
   /** Only in debug mode. */
   readonly guards: Guards | null;
   /** Called when a named tensor leaves the heap: evicted, demoted or freed. */
@@ -54,6 +57,7 @@ export class MemorySwapper {
   readonly #clock: Clock;
   readonly #sink: StatsSink;
   readonly #codecRules: CodecRules;
+  readonly #shares: ByteShares | null;
   readonly #guards: Guards | null;
   readonly #onLeaving: (record: TensorRecord) => void;
   /** Bytes of resident tensors, at this moment. */
@@ -75,6 +79,7 @@ export class MemorySwapper {
     this.#clock = options.clock;
     this.#sink = options.sink;
     this.#codecRules = options.codecRules;
+    this.#shares = options.shares;
     this.#guards = options.guards;
     this.#onLeaving = options.onLeaving;
   }
@@ -355,9 +360,8 @@ export class MemorySwapper {
     const startMs = this.#clock.monotonicMs();
     const generation = this.#nextGeneration(named);
     const asItIs = { codecId: CODEC_RAW, storedBytes: record.byteLength };
-    const isDurable = options.durable;
-    const copy = { generation, isDurable, isSaved, expiresMs };
-    const header = headerOf(this.#engine.namespace, named, { ...copy, ...asItIs });
+    const copy = { ...asItIs, generation, isDurable: options.durable, isSaved, expiresMs };
+    const header = headerOf(this.#engine.namespace, named, copy);
     const coding = codingOf(this.#codecRules, named, isSaved);
     const source: BytesAt = (offset, byteLength) =>
       this.#bytesOf(slot, record).subarray(offset, offset + byteLength);
@@ -368,14 +372,16 @@ export class MemorySwapper {
     };
     if (!isSaved) named.hasSwapCopy = true;
     try {
-      const written = await this.#writeOrSweep(named, header, source, isStale, coding);
+      const write = (each: Coding | null) =>
+        this.#writeOrSweep(named, header, source, isStale, each);
+      const shares = isSaved || named !== record ? null : this.#shares;
+      const written = await (shares?.write(record, coding, write) ?? write(coding));
       if (written === "no-space") this.#counters.noSpaceCount += 1;
       if (written === "vetoed") this.#counters.vetoCount += 1;
       if (typeof written === "string") return written;
-      const { codecId, storedBytes } = written;
-      const isInexact = codecId !== CODEC_RAW && (coding?.limit ?? null) !== null;
-      const place = { ...copy, isDurable: written.isDurable, codecId, storedBytes };
-      const cold: ColdCopy = { ...place, version: namedVersion, isInexact };
+      const { codecId, storedBytes, isDurable } = written;
+      const place = { ...copy, isDurable, codecId, storedBytes, version: namedVersion };
+      const cold: ColdCopy = { ...place, isInexact: mayComeBackInexact(coding, codecId) };
       // Freed meanwhile: nobody will ask for it.
       if (named.isFreed) return cold;
       distrust();

@@ -1,12 +1,16 @@
 // Copies whole objects between the levels of a stack, and says whether the copy can be relied on.
 import type { TierReader, TierWriter } from "../tier/tier.js";
 import { type PrivateBytes, privatePart } from "../util/private-bytes.js";
+import type { CodecStats } from "./codec-meter.js";
 import type { ObjectInspector } from "./record-inspector.js";
+import { inChunks, type RecordTranscoder, type Transcoding } from "./record-transcoder.js";
 import type { Staging } from "./staging.js";
 import type { StackObject, TierLevel } from "./tier-level.js";
 
 export type CopyOutcome =
   | "copied"
+  /** It was coded anew: the copy says the same in fewer bytes. */
+  | "recoded"
   | "no-space"
   /** The source does not hold it. */
   | "missing"
@@ -16,11 +20,25 @@ export type CopyOutcome =
 export class ObjectMover {
   readonly #staging: Staging;
   readonly #inspector: ObjectInspector | null;
+  readonly #transcoder: RecordTranscoder | null;
 
-  /** @param inspector null: objects are opaque, and only what is read back is compared. */
-  constructor(staging: Staging, inspector: ObjectInspector | null) {
+  /**
+   * @param inspector null: objects are opaque, and only what is read back is compared.
+   * @param transcoder null: all objects move as they are.
+   */
+  constructor(
+    staging: Staging,
+    inspector: ObjectInspector | null,
+    transcoder: RecordTranscoder | null = null,
+  ) {
     this.#staging = staging;
     this.#inspector = inspector;
+    this.#transcoder = transcoder;
+  }
+
+  /** What was coded anew on its way down, by codec. */
+  transcoded(): CodecStats[] {
+    return this.#transcoder?.stats() ?? [];
   }
 
   /** Finds out what an object is of which nobody has told. @throws {TierError} As the level. */
@@ -62,16 +80,28 @@ export class ObjectMover {
     if (reader === null) return "missing";
     let writer: TierWriter | "no-space" | null = null;
     try {
-      writer = await begin(reader.byteLength);
+      const transcoding = await this.#planAnew(object, reader, from, to);
+      if (transcoding === "damaged") return transcoding;
+      writer = await begin(transcoding?.byteLength ?? reader.byteLength);
       if (writer === "no-space") return writer;
       const opened = writer;
-      const outcome = await this.#staging.use(({ halves: [buffer] }) =>
-        this.#pass(reader, from, buffer, (chunk) => to.run(() => opened.write(chunk))),
+      const sink = (chunk: PrivateBytes) => to.run(() => opened.write(chunk));
+      const outcome = await this.#staging.use(({ halves: [buffer, other] }) =>
+        transcoding === null
+          ? this.#pass(reader, from, buffer, sink)
+          : this.#passAnew(transcoding, piecesOf(reader, from, buffer), other, sink),
       );
       if (outcome !== "copied") return outcome;
       onCommit();
       const durable = object.isDurable !== false && to.tier.capabilities.hasDurableCommit;
       if ((await to.run(() => opened.commit({ durable }))) === "no-space") return "no-space";
+      if (transcoding !== null) {
+        const isWhole = !to.tier.capabilities.needsReadBack || (await this.isIntact(object, to));
+        if (!isWhole) return "damaged";
+        transcoding.count();
+        object.byteLength = transcoding.byteLength;
+        return "recoded";
+      }
       if (!to.tier.capabilities.needsReadBack) return "copied";
       return (await this.#isEqual(object, reader, { from, to })) ? "copied" : "damaged";
     } finally {
@@ -92,6 +122,52 @@ export class ObjectMover {
     } finally {
       await reader.close();
     }
+  }
+
+  /** @returns What becomes of an object on its way down; null: nothing else. */
+  async #planAnew(
+    object: StackObject,
+    reader: TierReader,
+    from: TierLevel,
+    to: TierLevel,
+  ): Promise<Transcoding | "damaged" | null> {
+    const transcoder = this.#transcoder;
+    const { recoding } = object;
+    // Levels that hold the same object hold the same bytes.
+    const isAlone = object.held === from.bit && to.priority > from.priority;
+    if (transcoder === null || recoding === null || !isAlone) return null;
+    const { bytesPerSecond } = to.speed;
+    const { physicalBytes, capacityBytes } = to.tier.stats();
+    const colder = { bytesPerSecond, physicalBytes, capacityBytes };
+    if (!transcoder.gate.asks(object.kind ?? "", reader.byteLength, colder)) return null;
+    return this.#staging.use(async ({ halves: [buffer] }) => {
+      const check = this.#inspector?.openCheck(reader.byteLength);
+      try {
+        const source = () => piecesOf(reader, from, buffer, (chunk) => check?.update(chunk));
+        const plan = await transcoder.plan(source, recoding === "exact" ? null : recoding);
+        if (plan === null) return null;
+        return check?.end() === false ? "damaged" : plan;
+      } finally {
+        check?.discard();
+      }
+    });
+  }
+
+  async #passAnew(
+    transcoding: Transcoding,
+    source: AsyncIterable<Uint8Array>,
+    buffer: PrivateBytes,
+    sink: (chunk: PrivateBytes) => Promise<"written" | "no-space">,
+  ): Promise<CopyOutcome> {
+    let writtenBytes = 0;
+    for await (const chunk of inChunks(
+      transcoding.pieces(() => source),
+      buffer,
+    )) {
+      if ((await sink(chunk)) === "no-space") return "no-space";
+      writtenBytes += chunk.byteLength;
+    }
+    return writtenBytes === transcoding.byteLength ? "copied" : "damaged";
   }
 
   /** Reads a whole object and gives each piece to `sink`. */
@@ -144,5 +220,22 @@ export class ObjectMover {
     } finally {
       await copy.close();
     }
+  }
+}
+
+/** An object in pieces of a buffer; it ends early where there is less than there should be. */
+async function* piecesOf(
+  reader: TierReader,
+  level: TierLevel,
+  buffer: PrivateBytes,
+  onPiece: (piece: Uint8Array) => void = () => {},
+): AsyncGenerator<Uint8Array> {
+  for (let offset = 0; offset < reader.byteLength; ) {
+    const at = offset;
+    const chunk = privatePart(buffer, 0, Math.min(buffer.byteLength, reader.byteLength - at));
+    if ((await level.timed(() => reader.read(at, chunk))) !== chunk.byteLength) return;
+    onPiece(chunk);
+    yield chunk;
+    offset += chunk.byteLength;
   }
 }

@@ -1,5 +1,6 @@
 // Which objects a stack of tiers knows of, and who uses them. A hint: what lies in a level is asked of
 // the level.
+import { deletionPageIndex } from "../record/deletion-page.js";
 import type { ObjectHints, TierCapabilities, TierKey } from "../tier/tier.js";
 import type { StackObject, TierLevel } from "./tier-level.js";
 
@@ -13,12 +14,22 @@ export class ObjectTable {
   /** Objects that at least one level holds. */
   get heldCount(): number {
     let count = 0;
-    for (const { held } of this.#objects.values()) if (held !== 0) count += 1;
+    for (const object of this.#objects.values()) if (isThere(object)) count += 1;
     return count;
   }
 
   heldKeys(): TierKey[] {
-    return [...this.#objects.values()].filter(({ held }) => held !== 0).map(({ key }) => key);
+    return [...this.#objects.values()].filter(isThere).map(({ key }) => key);
+  }
+
+  /** Objects whose deletion some level has still to carry out. */
+  get unburied(): StackObject[] {
+    return [...this.#objects.values()].filter(({ buried, isCondemned }) => buried || isCondemned);
+  }
+
+  /** The object of a key, of which something has become known. */
+  objectOf(key: TierKey): StackObject {
+    return this.#objects.get(key) ?? this.#add(key);
   }
 
   /** The object of that key, once nothing moves it; nothing will until it is released. */
@@ -51,14 +62,19 @@ export class ObjectTable {
     for (const key of [...level.staleKeys]) {
       const object = this.#objects.get(key);
       if (object === undefined || keys.has(key)) continue;
+      // Of what a log says that it is to be deleted, the log has to be told first.
+      if ((object.buried & level.bit) !== 0) continue;
       level.drop(object);
       this.forget(object);
     }
     for (const key of keys) {
-      const object = this.#objects.get(key) ?? this.#add(key);
+      if (deletionPageIndex(key) !== null) continue;
+      const object = this.objectOf(key);
       object.lastUseMs = object.useCount === 0 ? nowMs : object.lastUseMs;
       // Below another copy it may be an older object: a crash does not tell.
-      if (object.held !== 0 || object.stale !== 0) level.distrust(object);
+      // A deletion that is still to come below says nothing about what lies here.
+      const below = object.buried & ~((level.bit << 1) - 1);
+      if (object.held !== 0 || (object.stale & ~below) !== 0) level.distrust(object);
       else level.hold(object);
     }
   }
@@ -71,8 +87,11 @@ export class ObjectTable {
       isDurable: null,
       isSaved: null,
       expiresMs: 0,
+      recoding: null,
       held: 0,
       stale: 0,
+      buried: 0,
+      isCondemned: false,
       userCount: 0,
       work: null,
       isDamaged: false,
@@ -83,6 +102,11 @@ export class ObjectTable {
     this.#objects.set(key, object);
     return object;
   }
+}
+
+/** Whether an object can be found. */
+export function isThere({ held, isCondemned }: StackObject): boolean {
+  return held !== 0 && !isCondemned;
 }
 
 /** Whether a level can promise what an object needs, as far as any level of the stack can. */

@@ -4,18 +4,20 @@
 // A record says how long it is before its bytes follow, so a tensor is encoded before it is written. What
 // the buffer holds of that is written; the rest is encoded again, to the same bytes.
 import type { Clock } from "../clock.js";
-import type { Codec, UnitCoder } from "../codec/codec.js";
+import type { Codec, CodecWorkers, CodecWorkersStats } from "../codec/codec.js";
 import type { RecordHeader } from "../record/record.js";
 import { CodecMeter, type CodecStats, CodecTally } from "./codec-meter.js";
 import type { Coding } from "./coding.js";
+import { type Sink, UnitStream } from "./decoding.js";
+import { type Encoding, encodeHere } from "./encoding.js";
 import type { BytesAt } from "./staging.js";
 
 /** A coded record must be shorter than this share of the tensor. */
 const WORTH = 0.95;
 /** After so many bytes, a tensor that gets hardly shorter is given up. */
 const PROBE_BYTES = 2 ** 20;
-/** Bytes encoded in one turn of the event loop. */
-const TURN_BYTES = 2 ** 22;
+/** Shorter tensors are coded sooner than a worker answers. */
+const WORKER_BYTES_MIN = 2 ** 18;
 
 export interface RecordCoderOptions {
   readonly codec: Codec;
@@ -28,7 +30,7 @@ export interface RecordCoderOptions {
 export interface EncodedRecord {
   readonly storedBytes: number;
   /** All stored bytes in order, each piece valid until the next is asked for. */
-  pieces(): Iterable<Uint8Array>;
+  pieces(): AsyncIterable<Uint8Array>;
   /** Counts it as written. */
   count(): void;
   /** Gives the buffer back; nothing is asked of this any more. */
@@ -42,6 +44,7 @@ export class RecordCoder {
   readonly #meter = new CodecMeter();
   /** Made when it is first needed; null while one record has it. */
   #ahead: Uint8Array | null | undefined;
+  #workers: CodecWorkers | null = null;
 
   constructor({ codec, clock, aheadBytes }: RecordCoderOptions) {
     this.codec = codec;
@@ -56,6 +59,22 @@ export class RecordCoder {
   /** Counts a record that was written as it is. */
   countPlain(rawBytes: number): void {
     this.#meter.countPlain(rawBytes);
+  }
+
+  /** Loads what coding a tensor takes, so that it is no part of what coding costs. Never rejects. */
+  async load(rawBytes: number): Promise<void> {
+    await this.codec.load().catch(() => null);
+    await this.#workersFor(rawBytes);
+  }
+
+  /** null: there are none, or they have not been needed yet. */
+  workersStats(): CodecWorkersStats | null {
+    return this.#workers?.stats() ?? null;
+  }
+
+  /** Ends the workers. What is under way is coded by the caller's thread. */
+  async close(): Promise<void> {
+    await this.#workers?.close();
   }
 
   /**
@@ -73,41 +92,32 @@ export class RecordCoder {
     if (coder === null) return null;
     const { rawBytes, dtype, shape, kind } = header;
     const columns = shape.at(-1) as number;
-    const stepBytes = coder.partBytes(dtype, columns);
-    const mayFactor = kind !== "KV_CACHE";
-    const encodeAt = (offset: number, tally: CodecTally | null) => {
-      const startMs = this.#clock.monotonicMs();
-      const bytes = source(offset, Math.min(stepBytes, rawBytes - offset));
-      const unit = coder.encode({ bytes, dtype, columns, limit, mayFactor });
-      this.#meter.addEncodeMs(unit.codec, this.#clock.monotonicMs() - startMs);
-      tally?.add(unit, bytes.byteLength);
-      return unit.bytes;
-    };
+    const part = { dtype, columns, limit, mayFactor: kind !== "KV_CACHE" };
+    const unitsFrom = (offset: number) =>
+      this.#unitsFrom({ coder, clock: this.#clock, source, rawBytes, part }, offset);
     const ahead = this.#takeAhead();
     const release = () => this.#giveAhead(ahead);
     const tally = new CodecTally();
     let storedBytes = 0;
     let aheadBytes = 0;
     let aheadRawBytes = 0;
+    let seenBytes = 0;
     let isWorth = true;
     try {
-      for (let offset = 0; offset < rawBytes && isWorth; offset += stepBytes) {
-        const unit = encodeAt(offset, tally);
-        if (
-          aheadBytes === storedBytes &&
-          aheadBytes + unit.byteLength <= (ahead?.byteLength ?? 0)
-        ) {
-          ahead?.set(unit, aheadBytes);
-          aheadBytes += unit.byteLength;
-          aheadRawBytes = offset + stepBytes;
+      for await (const unit of unitsFrom(0)) {
+        const { byteLength } = unit.bytes;
+        tally.add(unit.part, unit.rawBytes);
+        seenBytes += unit.rawBytes;
+        if (aheadBytes === storedBytes && aheadBytes + byteLength <= (ahead?.byteLength ?? 0)) {
+          ahead?.set(unit.bytes, aheadBytes);
+          aheadBytes += byteLength;
+          aheadRawBytes = seenBytes;
         }
-        storedBytes += unit.byteLength;
-        const seenBytes = Math.min(rawBytes, offset + stepBytes);
+        storedBytes += byteLength;
         if (seenBytes === rawBytes || seenBytes >= PROBE_BYTES) {
           isWorth = storedBytes < WORTH * seenBytes;
         }
-        const isTurnOver = Math.floor(seenBytes / TURN_BYTES) > Math.floor(offset / TURN_BYTES);
-        if (isTurnOver && seenBytes < rawBytes) await this.#clock.sleep(0);
+        if (!isWorth) break;
       }
     } catch (error) {
       release();
@@ -117,9 +127,9 @@ export class RecordCoder {
       release();
       return null;
     }
-    const pieces = function* () {
+    const pieces = async function* () {
       if (ahead !== null && aheadBytes > 0) yield ahead.subarray(0, aheadBytes);
-      for (let at = aheadRawBytes; at < rawBytes; at += stepBytes) yield encodeAt(at, null);
+      for await (const { bytes } of unitsFrom(aheadRawBytes)) yield bytes;
     };
     return { storedBytes, pieces, count: () => this.#meter.count(tally), release };
   }
@@ -130,16 +140,44 @@ export class RecordCoder {
    * @param room For one unit: {@link Codec.unitBytesMax} bytes.
    * @throws {OutOfMemoryError} The platform has no room for the codec.
    */
-  async decode(header: RecordHeader, room: Uint8Array, target: BytesAt): Promise<UnitStream> {
+  async decode(header: RecordHeader, room: Uint8Array, target: BytesAt): Promise<Sink> {
     const { dtype, rawBytes } = header;
     const coder = await this.codec.load();
-    return new UnitStream(coder, room, rawBytes, (unit, offset) => {
+    const decode = (unit: Uint8Array, offset: number) => {
       const startMs = this.#clock.monotonicMs();
       const decoded = coder.decode(unit, dtype, target(offset, rawBytes - offset));
       if (decoded === null) return null;
       this.#meter.addDecodeMs(decoded.codec, this.#clock.monotonicMs() - startMs);
       return decoded.byteLength;
-    });
+    };
+    const helped = await this.#workersFor(rawBytes);
+    if (helped === null) return new UnitStream(coder, room, rawBytes, decode);
+    const { workers, WorkerStream } = helped;
+    const onDecoded = (codec: string, durationMs: number) =>
+      this.#meter.addDecodeMs(codec, durationMs);
+    const given = { coder, workers, clock: this.#clock, room, dtype, rawBytes, target };
+    return new WorkerStream({ ...given, decode, onDecoded });
+  }
+
+  /** All units from an offset on, counted as they are made. */
+  async *#unitsFrom(encoding: Encoding, offset: number) {
+    const helped = await this.#workersFor(encoding.rawBytes);
+    const units =
+      helped === null
+        ? encodeHere(encoding, offset)
+        : helped.encodeByWorkers(encoding, offset, helped.workers);
+    for await (const unit of units) {
+      this.#meter.addEncodeMs(unit.part.codec, unit.part.durationMs);
+      yield unit;
+    }
+  }
+
+  /** Workers, and what works with them; null for a short tensor, or if there are none. */
+  async #workersFor(rawBytes: number) {
+    if (rawBytes < WORKER_BYTES_MIN) return null;
+    this.#workers ??= await this.codec.loadWorkers();
+    if (this.#workers === null) return null;
+    return { workers: this.#workers, ...(await import("./coding-by-workers.js")) };
   }
 
   #takeAhead(): Uint8Array | null {
@@ -150,73 +188,5 @@ export class RecordCoder {
 
   #giveAhead(ahead: Uint8Array | null): void {
     if (ahead !== null) this.#ahead = ahead;
-  }
-}
-
-/** Cuts stored bytes into units and has them decoded, one after the other. */
-export class UnitStream {
-  readonly #coder: UnitCoder;
-  readonly #room: Uint8Array;
-  readonly #rawBytes: number;
-  readonly #decode: (unit: Uint8Array, offset: number) => number | null;
-  #filled = 0;
-  #rawOffset = 0;
-
-  /** @param decode Decodes a unit to that offset of the tensor; null if it is malformed. */
-  constructor(
-    coder: UnitCoder,
-    room: Uint8Array,
-    rawBytes: number,
-    decode: (unit: Uint8Array, offset: number) => number | null,
-  ) {
-    this.#coder = coder;
-    this.#room = room;
-    this.#rawBytes = rawBytes;
-    this.#decode = decode;
-  }
-
-  /** Whether the units made the whole tensor, and nothing was left over. */
-  get isWhole(): boolean {
-    return this.#rawOffset === this.#rawBytes && this.#filled === 0;
-  }
-
-  /** Takes the next bytes. @returns false when they are malformed. */
-  push(bytes: Uint8Array): boolean {
-    const { headBytes } = this.#coder;
-    let rest = bytes;
-    while (rest.byteLength > 0) {
-      if (this.#filled === 0 && rest.byteLength >= headBytes) {
-        const unitBytes = this.#coder.unitBytes(rest);
-        if (unitBytes === null) return false;
-        if (unitBytes <= rest.byteLength) {
-          if (!this.#take(rest.subarray(0, unitBytes))) return false;
-          rest = rest.subarray(unitBytes);
-          continue;
-        }
-      }
-      let wantedBytes = headBytes;
-      if (this.#filled >= headBytes) {
-        const unitBytes = this.#coder.unitBytes(this.#room);
-        if (unitBytes === null) return false;
-        wantedBytes = unitBytes;
-      }
-      const count = Math.min(wantedBytes - this.#filled, rest.byteLength);
-      this.#room.set(rest.subarray(0, count), this.#filled);
-      this.#filled += count;
-      rest = rest.subarray(count);
-      if (this.#filled > headBytes && this.#filled === wantedBytes) {
-        this.#filled = 0;
-        if (!this.#take(this.#room.subarray(0, wantedBytes))) return false;
-      }
-    }
-    return true;
-  }
-
-  #take(unit: Uint8Array): boolean {
-    if (this.#rawOffset === this.#rawBytes) return false;
-    const byteLength = this.#decode(unit, this.#rawOffset);
-    if (byteLength === null) return false;
-    this.#rawOffset += byteLength;
-    return true;
   }
 }

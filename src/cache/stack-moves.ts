@@ -1,7 +1,8 @@
 // Carries out what moves inside a stack of tiers: demotions that make room, promotions, deletions.
 // Keeps the invariants of tier-stack.ts at every await, so that a crash or a fault may come anywhere.
 import type { Clock } from "../clock.js";
-import type { ObjectHints, TierCapabilities, TierKey, TierWriter } from "../tier/tier.js";
+import type { ObjectHints, TierCapabilities, TierWriter } from "../tier/tier.js";
+import type { DeletionLog } from "./deletion-log.js";
 import type { ObjectMover } from "./object-mover.js";
 import { keepsPromise, type ObjectTable } from "./object-table.js";
 import { isTierFailure, type StackObject, type TierLevel } from "./tier-level.js";
@@ -12,6 +13,7 @@ export interface StackMovesOptions {
   readonly levels: readonly TierLevel[];
   readonly capabilities: TierCapabilities;
   readonly objects: ObjectTable;
+  readonly deletions: DeletionLog;
   readonly manager: TierManager;
   readonly mover: ObjectMover;
   readonly clock: Clock;
@@ -23,6 +25,7 @@ export class StackMoves {
   readonly #levels: readonly TierLevel[];
   readonly #capabilities: TierCapabilities;
   readonly #objects: ObjectTable;
+  readonly #deletions: DeletionLog;
   readonly #manager: TierManager;
   readonly #mover: ObjectMover;
   readonly #clock: Clock;
@@ -34,6 +37,7 @@ export class StackMoves {
     this.#levels = options.levels;
     this.#capabilities = options.capabilities;
     this.#objects = options.objects;
+    this.#deletions = options.deletions;
     this.#manager = options.manager;
     this.#mover = options.mover;
     this.#clock = options.clock;
@@ -43,13 +47,14 @@ export class StackMoves {
   /** Starts an object in a level; when that is full, its coldest objects go down first. */
   async beginAt(
     level: TierLevel,
-    key: TierKey,
+    object: StackObject,
     byteLength: number,
     hints: ObjectHints,
   ): Promise<TierWriter | "no-space"> {
+    await this.#exhume(object, level);
     // Ends: each further round has moved an object out.
     for (;;) {
-      const writer = await level.run(() => level.tier.begin(key, byteLength, hints));
+      const writer = await level.run(() => level.tier.begin(object.key, byteLength, hints));
       if (writer !== "no-space") return writer;
       if (!(await this.#makeRoom(level, byteLength))) return "no-space";
     }
@@ -91,6 +96,7 @@ export class StackMoves {
       try {
         if (!level.isOpen) throw level.unavailable();
         await level.run(() => level.tier.delete(object.key));
+        await this.#deletions.confirm(object, level);
         level.drop(object);
       } catch (error) {
         if (!isTierFailure(error)) throw error;
@@ -102,12 +108,55 @@ export class StackMoves {
     return failure;
   }
 
+  /**
+   * Deletes an object from every level, the lowest first. What a level cannot be told is written down
+   * before anything above it goes, and then counts as done.
+   *
+   * @param object In use by the caller alone.
+   * @returns null, or the failure: nothing above the level that failed has been touched, and the object is
+   *   condemned.
+   */
+  async bury(object: StackObject): Promise<unknown> {
+    for (const level of [...this.#levels].reverse()) {
+      if (level.isOpen && ((object.held | object.stale) & level.bit) === 0) continue;
+      const failure = await this.deleteFrom(object, [level]);
+      if (failure === null || (await this.#deletions.note(object, level))) continue;
+      object.isCondemned = true;
+      return failure;
+    }
+    object.isCondemned = false;
+    return null;
+  }
+
+  /** Before an object is looked for. @throws {TierError} Its deletion fails still. */
+  async makeUpFor(object: StackObject): Promise<void> {
+    const failure = object.isCondemned ? await this.bury(object) : null;
+    if (failure !== null) throw failure;
+  }
+
+  /** Tries the deletions again that levels could not be told of, in the background. */
+  retryDeletions(): void {
+    for (const object of this.#objects.unburied) {
+      if (object.userCount > 0 || object.work !== null) continue;
+      this.#inBackground(object, async () => {
+        if (object.isCondemned) await this.bury(object);
+        else await this.deleteFrom(object, this.#buriedIn(object));
+        return 0;
+      });
+    }
+  }
+
   /** After a commit: what is older goes, and a level that has become too full is emptied a little. */
   tidyUp(object: StackObject, level: TierLevel): void {
-    const older = this.#levels.filter((each) => each.isUsable && (object.stale & each.bit) !== 0);
-    if (older.length > 0) {
+    const isOlder = ({ bit }: TierLevel) => (object.stale & bit) !== 0;
+    const older = this.#levels.filter((each) => each.isUsable && isOlder(each));
+    // What lies in RAM outlives nothing: a later process must not take what is older for it.
+    const isAbove = level.isPersistent;
+    if (older.length > 0 || (!isAbove && object.stale !== 0)) {
       this.#inBackground(object, async () => {
         await this.deleteFrom(object, older);
+        if (isAbove) return 0;
+        for (const each of this.#levels.filter(isOlder)) await this.#deletions.note(object, each);
         return 0;
       });
     }
@@ -244,6 +293,17 @@ export class StackMoves {
     return false;
   }
 
+  #buriedIn(object: StackObject): TierLevel[] {
+    return this.#levels.filter(({ bit, isUsable }) => isUsable && (object.buried & bit) !== 0);
+  }
+
+  /** Carries out a deletion that the level could not be told of, before it takes anything: INV-STACK-5. */
+  async #exhume(object: StackObject, level: TierLevel): Promise<void> {
+    if ((object.buried & level.bit) === 0) return;
+    const failure = await this.deleteFrom(object, [level]);
+    if (failure !== null) throw failure;
+  }
+
   /** The object is identical elsewhere, so a failure leaves nothing stale. */
   async #deleteCopy(object: StackObject, level: TierLevel): Promise<boolean> {
     await level.run(() => level.tier.delete(object.key));
@@ -257,7 +317,7 @@ export class StackMoves {
     to: TierLevel,
     mayDemote: boolean,
   ): Promise<boolean> {
-    const { key, expiresMs } = object;
+    const { expiresMs } = object;
     const hints = {
       kind: object.kind ?? "",
       isDurable: object.isDurable ?? true,
@@ -272,19 +332,25 @@ export class StackMoves {
         to,
         async (byteLength) =>
           mayDemote
-            ? this.beginAt(to, key, byteLength, hints)
-            : to.run(() => to.tier.begin(key, byteLength, hints)),
+            ? this.beginAt(to, object, byteLength, hints)
+            : this.#exhume(object, to).then(() =>
+                to.run(() => to.tier.begin(object.key, byteLength, hints)),
+              ),
         () => {
           isCommitting = true;
         },
       );
-      if (outcome === "copied") to.hold(object);
+      if (outcome === "recoded") {
+        // The same in other bytes: INV-STACK-1. Nothing waits between here and its deletion there.
+        from.distrust(object);
+      }
+      if (outcome === "copied" || outcome === "recoded") to.hold(object);
       else if (outcome === "missing") from.drop(object);
       else if (outcome === "damaged" && isCommitting) {
         to.distrust(object);
         await this.deleteFrom(object, [to]);
       } else if (outcome === "damaged") object.isDamaged = true;
-      return outcome === "copied";
+      return outcome === "copied" || outcome === "recoded";
     } catch (error) {
       if (!isTierFailure(error)) throw error;
       if (isCommitting) to.distrust(object);

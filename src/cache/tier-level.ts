@@ -3,6 +3,7 @@
 import type { Clock } from "../clock.js";
 import { TierError } from "../errors.js";
 import type { Tier, TierKey } from "../tier/tier.js";
+import type { ErrorLimit } from "../types.js";
 import { type BreakerOptions, type BreakerState, CircuitBreaker } from "./circuit-breaker.js";
 import { TransferSpeed } from "./transfer-speed.js";
 
@@ -15,10 +16,16 @@ export interface StackObject {
   isDurable: boolean | null;
   isSaved: boolean | null;
   expiresMs: number;
+  /** As of {@link ObjectHints}; what an earlier process left stays as it is. */
+  recoding: ErrorLimit | "exact" | null;
   /** A bit for each level that holds it as it is; the bytes are identical in all of them. */
   held: number;
   /** A bit for each level that may hold an older object under its key. */
   stale: number;
+  /** Of `stale`, the levels for which a log may hold the deletion: see INV-STACK-5. */
+  buried: number;
+  /** Its deletion has failed and is written down nowhere: it is neither read nor listed. */
+  isCondemned: boolean;
   /** Open readers and writers: it stays where it is. */
   userCount: number;
   /** A move or a deletion under way. Never rejects. */

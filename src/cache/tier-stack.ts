@@ -2,7 +2,8 @@
 // level where they are worth most and move as they are; every level keeps its own budget; a level that
 // fails is left out. Sees seams and the manager's decisions; knows nothing of tensors.
 //
-// INV-STACK-1  An object that is `held` by several levels has identical bytes in all of them.
+// INV-STACK-1  An object that is `held` by several levels has identical bytes in all of them, even after it
+//              was coded anew.
 // INV-STACK-2  Of the persistent levels that have anything under a key, the highest has the newest
 //              object, at every moment: so whatever a crash leaves, the highest one counts.
 // INV-STACK-3  A copy is given up only when another level holds the object and promises as much.
@@ -19,9 +20,11 @@ import type {
   TierWriter,
 } from "../tier/tier.js";
 import type { BreakerOptions } from "./circuit-breaker.js";
+import type { CodecStats } from "./codec-meter.js";
+import { DeletionLog } from "./deletion-log.js";
 import { LevelOpening } from "./level-opening.js";
 import type { ObjectMover } from "./object-mover.js";
-import { keepsPromise, ObjectTable } from "./object-table.js";
+import { isThere, keepsPromise, ObjectTable } from "./object-table.js";
 import { StackMoves } from "./stack-moves.js";
 import { isTierFailure, type LevelStats, type StackObject, TierLevel } from "./tier-level.js";
 import type { TierManager } from "./tier-manager.js";
@@ -98,10 +101,11 @@ export class TierStack implements Tier {
     this.#manager = manager;
     this.#mover = mover;
     this.#clock = clock;
-    this.#opening = new LevelOpening(this.#objects, clock);
+    const deletions = new DeletionLog(this.#levels);
+    this.#opening = new LevelOpening(this.#objects, deletions, clock);
     this.#moves = new StackMoves({
       ...{ levels: this.#levels, capabilities: this.capabilities, objects: this.#objects },
-      ...{ manager, mover, clock },
+      ...{ deletions, manager, mover, clock },
       onFailure: (error) => options.onFailure?.(this.name, error),
     });
   }
@@ -120,6 +124,7 @@ export class TierStack implements Tier {
         }
       }
       this.#isOpen = true;
+      this.#moves.retryDeletions();
     } catch (error) {
       for (const level of opened) await level.tier.close();
       throw error;
@@ -155,6 +160,7 @@ export class TierStack implements Tier {
     this.#counters.openReadCount += 1;
     const object = await this.#objects.use(key);
     try {
+      await this.#moves.makeUpFor(object);
       const found = await this.#find(object, 0);
       if (found !== null) return this.#reader(object, found.level, found.reader);
       this.#absentCount += 1;
@@ -169,18 +175,18 @@ export class TierStack implements Tier {
 
   /**
    * Deletes an object from every level, the lowest first, so that nothing older is left on top at any
-   * moment.
+   * moment. For a level that cannot be reached the deletion is written down in another one, and is carried
+   * out later, if need be by a later process.
    *
-   * @throws {TierError} `io` — a level could not be reached. If that one holds something older, the object
-   *   is as it was. Else the other levels have deleted it, what that one holds is not read any more, and
-   *   it is deleted when the key is used again.
+   * @throws {TierError} `io` — nor can it be written down. Nobody reads the object again as long as the
+   *   stack is open; a later process may find it.
    */
   async delete(key: TierKey): Promise<boolean> {
     this.#checkOpen();
     const object = await this.#objects.use(key);
     try {
-      const existed = object.held !== 0;
-      const failure = await this.#moves.deleteFrom(object, this.#levels);
+      const existed = isThere(object);
+      const failure = await this.#moves.bury(object);
       if (failure !== null) throw failure;
       this.#counters.deleteCount += 1;
       return existed;
@@ -232,6 +238,11 @@ export class TierStack implements Tier {
     return this.#levels.map((level) => level.stats());
   }
 
+  /** What was coded anew on its way down, by codec. */
+  transcoded(): CodecStats[] {
+    return this.#mover.transcoded();
+  }
+
   lookups(): StackLookups {
     return {
       lookups: this.#counters.openReadCount,
@@ -258,6 +269,7 @@ export class TierStack implements Tier {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     for (const writer of [...this.#writers]) await writer.abort();
+    this.#moves.retryDeletions();
     await this.settle();
     // What lies in RAM would be gone.
     for (const level of this.#levels) if (!level.isPersistent) await this.#moves.drain(level);
@@ -368,7 +380,7 @@ export class TierStack implements Tier {
       try {
         // Something older must not stay above it: INV-STACK-2.
         if (!(await this.#moves.clearAbove(object, level))) continue;
-        const writer = await this.#moves.beginAt(level, object.key, byteLength, hints);
+        const writer = await this.#moves.beginAt(level, object, byteLength, hints);
         if (writer !== "no-space") return { level, writer };
         isFull = true;
       } catch (error) {
@@ -434,7 +446,9 @@ export class TierStack implements Tier {
     object.isDurable = hints.isDurable;
     object.isSaved = hints.isSaved;
     object.expiresMs = hints.expiresMs;
+    object.recoding = hints.recoding ?? null;
     object.isDamaged = false;
+    object.isCondemned = false;
     this.#manager.observe(object, byteLength, this.#clock.monotonicMs());
     if (this.#checksRecords && level.tier.capabilities.needsReadBack) {
       const { name } = level;

@@ -5,14 +5,13 @@
 // hashed while the tier has the other. Reads: the same, and the caller publishes nothing until `read`
 // has said "intact".
 import type { Clock } from "../clock.js";
+import type { CodecWorkersStats } from "../codec/codec.js";
 import type { Hasher } from "../core/hash-stream.js";
 import { TierError } from "../errors.js";
 import {
   CODEC_RAW,
-  decodeHeader,
   encodeHeader,
   HEADER_BYTES_MAX,
-  HEADER_BYTES_MIN,
   type RecordHeader,
   type RecordName,
   recordBytesOf,
@@ -20,11 +19,13 @@ import {
   TRAILER_BYTES,
 } from "../record/record.js";
 import type { Tier, TierKey, TierReader, TierWriter } from "../tier/tier.js";
-import { privateBytes, privatePart } from "../util/private-bytes.js";
+import { privatePart } from "../util/private-bytes.js";
 import { CodecGate } from "./codec-gate.js";
 import type { CodecStats } from "./codec-meter.js";
 import type { Coding } from "./coding.js";
+import { plainSink, type Sink } from "./decoding.js";
 import type { EncodedRecord, RecordCoder } from "./record-coder.js";
+import { headerAsFound, readHeader } from "./record-headers.js";
 import type { BytesAt, Staging, StagingBuffer } from "./staging.js";
 
 export interface TransferEngineOptions {
@@ -100,6 +101,17 @@ export class TransferEngine {
     return this.#coder?.stats() ?? [];
   }
 
+  /** null: the thread of the caller codes alone. */
+  codecWorkersStats(): CodecWorkersStats | null {
+    return this.#coder?.workersStats() ?? null;
+  }
+
+  /** Closes the tier; no transfer is under way. @throws {TierError} `io`. */
+  async close(): Promise<void> {
+    await this.#coder?.close();
+    await this.tier.close();
+  }
+
   /**
    * Writes a record, replacing the one of that name.
    *
@@ -121,18 +133,20 @@ export class TransferEngine {
       const isDurable = header.isDurable || (header.isSaved && (await this.#isDurable(key)));
       const wanted = { ...header, isDurable };
       const isCoded = coding !== null && this.#mayCode(header, coding);
+      const recoding = coding?.recoding ?? null;
       const outcome = await this.#writeRecord(
         key,
         wanted,
         source,
         isStale,
         isCoded ? coding : null,
+        recoding,
       );
       // What does not fit as it is may fit in fewer bytes.
       if (outcome !== "no-space" || coding === null || isCoded || this.#coder === null) {
         return outcome;
       }
-      return this.#writeRecord(key, wanted, source, isStale, coding);
+      return this.#writeRecord(key, wanted, source, isStale, coding, recoding);
     });
   }
 
@@ -152,7 +166,9 @@ export class TransferEngine {
         if (reader === null) return "missing";
         let outcome: ReadOutcome;
         try {
-          outcome = await this.#readBytes(reader, buffer, header, target);
+          const codecId = this.#coder?.codec.id ?? CODEC_RAW;
+          const found = await headerAsFound(reader, header, codecId);
+          outcome = await this.#readBytes(reader, buffer, found, target);
         } finally {
           await reader.close();
         }
@@ -232,10 +248,11 @@ export class TransferEngine {
     source: BytesAt,
     isStale: () => boolean,
     coding: Coding | null,
+    recoding: Coding["recoding"],
   ): Promise<WriteOutcome> {
     const coder = coding === null ? null : this.#coder;
     // What a codec takes to load is no part of what coding costs.
-    await coder?.codec.load().catch(() => null);
+    await coder?.load(header.rawBytes);
     const startMs = this.#clock.monotonicMs();
     const encoded =
       coder === null || coding === null ? null : await coder.encode(header, source, coding);
@@ -244,7 +261,10 @@ export class TransferEngine {
         encoded === null || coder === null
           ? header
           : { ...header, codecId: coder.codec.id, storedBytes: encoded.storedBytes };
-      const outcome = await this.#writeStored(key, written, source, encoded, isStale);
+      if (written.storedBytes > (coding?.storedBytesMax ?? Number.POSITIVE_INFINITY)) {
+        return "no-space";
+      }
+      const outcome = await this.#writeStored(key, written, source, encoded, isStale, recoding);
       if (typeof outcome === "string") return outcome;
       if (encoded === null) this.#coder?.countPlain(header.rawBytes);
       else encoded.count();
@@ -262,8 +282,10 @@ export class TransferEngine {
     source: BytesAt,
     encoded: EncodedRecord | null,
     isStale: () => boolean,
+    recoding: Coding["recoding"],
   ): Promise<WriteOutcome> {
-    const writer = await this.tier.begin(key, recordBytesOf(header), header);
+    const hints = { ...header, recoding };
+    const writer = await this.tier.begin(key, recordBytesOf(header), hints);
     if (writer === "no-space") return "no-space";
     try {
       const pieces = encoded?.pieces() ?? piecesOf(source, header.rawBytes);
@@ -289,7 +311,7 @@ export class TransferEngine {
     writer: TierWriter,
     buffer: StagingBuffer,
     header: RecordHeader,
-    pieces: Iterable<Uint8Array>,
+    pieces: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
     isStale: () => boolean,
   ): Promise<"stored" | "no-space" | "vetoed"> {
     const hash = this.#hasher.open();
@@ -313,7 +335,7 @@ export class TransferEngine {
       filled = headerBytes.byteLength;
       hash.update(headerBytes);
       let leftBytes = header.storedBytes;
-      for (const piece of pieces) {
+      for await (const piece of pieces) {
         leftBytes -= piece.byteLength;
         // Parts that are encoded again become longer or shorter only if they were written meanwhile.
         if (leftBytes < 0) return "vetoed";
@@ -376,19 +398,20 @@ export class TransferEngine {
           if (chunk[index] !== expected[index]) return "damaged";
         }
         hash.update(chunk.subarray(0, storedEnd));
-        if (sink?.push(chunk.subarray(headerEnd, storedEnd)) === false) return "damaged";
+        if ((await sink?.push(chunk.subarray(headerEnd, storedEnd))) === false) return "damaged";
         if (storedEnd < chunk.byteLength) {
           trailer.set(chunk.subarray(storedEnd), offset + storedEnd - endOffset);
         }
         offset += chunk.byteLength;
       }
-      if (sink?.isWhole === false) return "damaged";
+      if ((await sink?.end()) === false) return "damaged";
       const digest = hash.end();
       return digest.every((byte, index) => byte === trailer[index]) ? "intact" : "damaged";
     } finally {
       hash.discard();
-      // The buffer is the tier's until then.
+      // The buffer is the tier's until then, and the block a worker's.
       await next?.reading.catch(() => {});
+      await sink?.leave();
     }
   }
 
@@ -397,33 +420,14 @@ export class TransferEngine {
     if (header.codecId !== CODEC_RAW && this.#coder !== null) {
       return this.#coder.decode(header, room, target);
     }
-    let offset = 0;
-    return {
-      push: (bytes) => {
-        target(offset, bytes.byteLength).set(bytes);
-        offset += bytes.byteLength;
-        return true;
-      },
-      isWhole: true,
-    };
+    return plainSink(target);
   }
 
   async #peekKey(key: TierKey, copy: CopyName | null): Promise<PeekOutcome> {
     const reader = await this.tier.openRead(key);
     if (reader === null) return { verdict: "missing" };
     try {
-      // Most headers are the shortest; a longer one says so in its first bytes.
-      let bytes = privateBytes(Math.min(HEADER_BYTES_MIN, reader.byteLength));
-      await reader.read(0, bytes);
-      if (bytes.byteLength === HEADER_BYTES_MIN) {
-        const claimedBytes = new DataView(bytes.buffer).getUint32(8, true);
-        const wantedBytes = Math.min(claimedBytes, HEADER_BYTES_MAX, reader.byteLength);
-        if (wantedBytes > HEADER_BYTES_MIN) {
-          bytes = privateBytes(wantedBytes);
-          await reader.read(0, bytes);
-        }
-      }
-      const decoded = decodeHeader(bytes);
+      const decoded = await readHeader(reader);
       if (decoded.verdict !== "valid") return decoded;
       const { header } = decoded;
       if (copy !== null && !this.#isNamed(header, copy)) {
@@ -485,14 +489,6 @@ export class TransferEngine {
 
 /** Least length of a staging buffer: the longest header fits into a half. */
 export const CHUNK_BYTES_MIN = 2 * HEADER_BYTES_MAX;
-
-/** Takes stored bytes in order. */
-interface Sink {
-  /** @returns false when the bytes are malformed. */
-  push(bytes: Uint8Array): boolean;
-  /** Whether the bytes made the whole tensor. */
-  readonly isWhole: boolean;
-}
 
 /** A tensor's bytes as they are. */
 function* piecesOf(source: BytesAt, byteLength: number): Generator<Uint8Array> {

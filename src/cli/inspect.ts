@@ -2,6 +2,7 @@
 
 import { systemClock } from "../clock.js";
 import { CODEC_UNITS } from "../codec/codec.js";
+import { deletionPageIndex } from "../record/deletion-page.js";
 import { CODEC_RAW, type RecordHeader } from "../record/record.js";
 import { formatBytes, formatTable } from "../stats/report.js";
 import type { Command, CommandIo, CommandOptions } from "./command.js";
@@ -39,6 +40,8 @@ interface Inventory {
   readonly otherCount: number;
   readonly ages: Readonly<Record<string, number>>;
   readonly damagedCount: number;
+  /** Notes of deletions that another tier of a stack could not be told of. */
+  readonly deletionPageCount: number;
   readonly incompatibleCount: number;
   readonly quarantinedCount: number;
   readonly quarantinedBytes: number;
@@ -95,7 +98,12 @@ async function takeInventory(
     group.oldestMs = Math.min(group.oldestMs, generation);
     group.newestMs = Math.max(group.newestMs, generation);
   };
+  let deletionPageCount = 0;
   await forEachKey(view.index.keys(), READ_COUNT, async (key) => {
+    if (deletionPageIndex(key) !== null) {
+      deletionPageCount += 1;
+      return;
+    }
     const object = await view.open(key);
     if (object === null) {
       refused.damagedCount += 1;
@@ -120,6 +128,7 @@ async function takeInventory(
     groups: [...groups.values()].sort((left, right) => right.storedBytes - left.storedBytes),
     ages,
     ...refused,
+    deletionPageCount,
     quarantinedCount: view.damaged.length,
     quarantinedBytes: view.damaged.reduce((sum, { byteLength }) => sum + byteLength, 0),
     temporaryCount: view.temporary.length,
@@ -157,6 +166,12 @@ function describeInventory(inventory: Inventory, nowMs: number): string {
   }
   const { damagedCount, incompatibleCount, quarantinedCount, temporaryCount } = inventory;
   if (damagedCount > 0) lines.push(`${countOf(damagedCount, "record")} without a readable header`);
+  const { deletionPageCount } = inventory;
+  if (deletionPageCount > 0) {
+    lines.push(
+      `${countOf(deletionPageCount, "page")} of deletions that another tier has to make up for`,
+    );
+  }
   if (incompatibleCount > 0)
     lines.push(`${countOf(incompatibleCount, "record")} of another version`);
   if (quarantinedCount > 0) {

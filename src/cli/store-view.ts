@@ -3,6 +3,7 @@
 // not count.
 import { stat } from "node:fs/promises";
 import type { Hasher } from "../core/hash-stream.js";
+import { decodeDeletionPage } from "../record/deletion-page.js";
 import {
   decodeHeader,
   HEADER_BYTES_MAX,
@@ -150,6 +151,17 @@ export async function verifyRecord(
   } finally {
     hash.discard();
   }
+}
+
+/** Reads a page of deletions that another tier could not be told of. */
+export async function verifyPage(object: StoredObject) {
+  if (object.byteLength > CHUNK_BYTES) return { verdict: "damaged", reason: "its length" } as const;
+  const bytes = privateBytes(object.byteLength);
+  await object.read(0, bytes);
+  const { verdict } = await decodeDeletionPage(bytes);
+  return verdict === "damaged"
+    ? ({ verdict, reason: "the digest does not fit" } as const)
+    : ({ verdict } as const);
 }
 
 /** Calls `work` for each key, so many at once. */

@@ -1,6 +1,7 @@
 // `tierheap verify`: reads every record that counts and says which are damaged.
 import { Hasher } from "../core/hash-stream.js";
 import { createUnsharedMemory } from "../core/linear-memory.js";
+import { deletionPageIndex } from "../record/deletion-page.js";
 import { formatBytes } from "../stats/report.js";
 import type { TierKey } from "../tier/tier.js";
 import { type Command, type CommandIo, type CommandOptions, EXIT_DAMAGED } from "./command.js";
@@ -12,6 +13,7 @@ import {
   frameGaps,
   READ_COUNT,
   type StoreView,
+  verifyPage,
   verifyRecord,
   viewStore,
 } from "./store-view.js";
@@ -60,11 +62,13 @@ async function verifyStore(
     const object = await view.open(key);
     if (entry === null || object === null) return find(key, null, "the file is gone or not ours");
     try {
-      const decoded = await verifyRecord(key, object, hasher);
+      const isPage = deletionPageIndex(key) !== null;
+      const decoded = isPage ? await verifyPage(object) : await verifyRecord(key, object, hasher);
       if (decoded.verdict === "incompatible") incompatibleCount += 1;
       else if (decoded.verdict === "damaged") find(key, null, decoded.reason);
       else if (!(await view.isFrameWhole(entry))) {
-        find(key, decoded.header.id, "the header of its frame is damaged");
+        const id = "header" in decoded ? decoded.header.id : null;
+        find(key, id, "the header of its frame is damaged");
       } else {
         counts.intactCount += 1;
         counts.verifiedBytes += object.byteLength;

@@ -3,7 +3,7 @@
 // budget is dropped, and a lossless codec is last, so the budget is never broken.
 import { CodecWorkspace } from "../core/codec-workspace.js";
 import { createUnsharedMemory, type MemoryFactory } from "../core/linear-memory.js";
-import type { WasmSource } from "../core/wasm-modules.js";
+import type { WasmSource } from "../core/module-instance.js";
 import { MisuseError } from "../errors.js";
 import { dtypeTraits } from "../types.js";
 import { type AttentionContext, AttentionReplay } from "./attention-replay.js";

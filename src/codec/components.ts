@@ -134,7 +134,7 @@ function tileError(energy: number, ranges: number, bits: number): number {
   return bits === 0 ? energy : Math.min(energy, ranges / (12 * (2 ** bits - 1) ** 2));
 }
 
-/** Greedy: each step goes to the tile whose error it lowers most per bit. */
+/** Bits of each tile, from what the rotated values look like. */
 function shareBits(
   workspace: CodecWorkspace,
   rotated: number,
@@ -158,8 +158,25 @@ function shareBits(
     energies[tile] = squares;
     ranges[tile] = channels;
   }
-  const bits = new Array<number>(tiles).fill(0);
   const rangeBits = (32 * Math.ceil(rows / group)) / rows;
+  return allotTileBits(energies, ranges, rangeBits, bitsPerValue);
+}
+
+/**
+ * Bits of each tile: each step goes to the tile whose squared error it lowers most per bit.
+ *
+ * @param energies Squares of each tile's values; `ranges` rows · range² summed over its channels.
+ * @param rangeBits What ranges cost a value of a tile that has bits.
+ * @param bitsPerValue What a value may cost on average, ranges included.
+ */
+export function allotTileBits(
+  energies: Float64Array,
+  ranges: Float64Array,
+  rangeBits: number,
+  bitsPerValue: number,
+): number[] {
+  const tiles = energies.length;
+  const bits = new Array<number>(tiles).fill(0);
   let left = bitsPerValue * tiles;
   for (;;) {
     let best = -1;

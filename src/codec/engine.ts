@@ -19,6 +19,7 @@ import {
 } from "./format.js";
 import { paddedCount, type UnitPlace } from "./parts.js";
 import { chunkLengths, decodeChunk, encodeChunk, planeBytesMax } from "./plane.js";
+import { scaleExponent } from "./scale-exponent.js";
 import { decodeSections, encodeSections } from "./sections.js";
 import { type Choice, headerFor, type Matrix, plainHeader } from "./unit-header.js";
 
@@ -32,9 +33,6 @@ export interface EncodedUnit {
   readonly maxError: number;
 }
 
-/** Scales stay normal f16 while the largest magnitude lies between these powers of two. */
-const EXPONENT_LOW = -2;
-const EXPONENT_HIGH = 14;
 /** Bytes of workspace per byte of f32 values that the greediest codec takes, and what is fixed. */
 const WORKSPACE_SHARE = 8;
 const WORKSPACE_FIXED_BYTES = 2 ** 17;
@@ -393,13 +391,9 @@ function measure(
   return { relativeError: errors === 0 ? 0 : Math.sqrt(errors / squares), maxError };
 }
 
-/** The power of two that brings the largest magnitude to where scales are normal f16. */
 function exponentFor(workspace: CodecWorkspace, { matrix, values }: Loaded): number {
   const bits = workspace.kernels.measureMagnitude(values, matrix.rows * matrix.columns);
-  const exponent = (bits >> 23) - 127;
-  if (bits === 0 || exponent === 128) return 0;
-  if (exponent >= EXPONENT_LOW && exponent <= EXPONENT_HIGH) return 0;
-  return Math.max(-126, Math.min(126, -exponent));
+  return scaleExponent(bits) ?? 0;
 }
 
 function isConstant(bytes: Uint8Array, elementBytes: number): boolean {

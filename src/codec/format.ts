@@ -250,6 +250,25 @@ export function unitBytesOf(head: Uint8Array): number | null {
   return isUnit ? HEADER_BYTES + view.getUint32(56, true) : null;
 }
 
+/** Errors, as the header of a unit says. Checks nothing. */
+export function errorsOf(head: Uint8Array): { relativeError: number; maxError: number } {
+  const view = new DataView(head.buffer, head.byteOffset, HEADER_BYTES);
+  return { relativeError: view.getFloat32(48, true), maxError: view.getFloat32(52, true) };
+}
+
+/** Makes the header of a unit say other errors. */
+export function writeErrors(head: Uint8Array, relativeError: number, maxError: number): void {
+  const view = new DataView(head.buffer, head.byteOffset, HEADER_BYTES);
+  view.setFloat32(48, relativeError, true);
+  view.setFloat32(52, maxError, true);
+}
+
+/** Bytes of the original, as the header of a unit says. Checks nothing. */
+export function originalBytesOf(head: Uint8Array): number {
+  const view = new DataView(head.buffer, head.byteOffset, HEADER_BYTES);
+  return Number(view.getBigUint64(24, true));
+}
+
 /**
  * Reads a header and checks that everything in it fits, and that the unit has its length.
  *

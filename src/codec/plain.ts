@@ -20,6 +20,8 @@ const coder: UnitCoder = {
     const byteLength = new DataView(head.buffer, head.byteOffset).getUint32(0, true);
     return byteLength < 1 || byteLength > PART_BYTES ? null : HEAD_BYTES + byteLength;
   },
+  recode: (unit) => ({ bytes: unit, codec: "plain", relativeError: 0, maxError: 0 }),
+  rawBytes: (head) => new DataView(head.buffer, head.byteOffset).getUint32(0, true),
   decode: (unit, dtype, target) => {
     const bytes = unit.subarray(HEAD_BYTES);
     const { id } = dtypeTraits(dtype);
@@ -36,4 +38,5 @@ export const plainCodec: Codec = {
   unitBytesMax: HEAD_BYTES + PART_BYTES,
   workspaceBytes: 0,
   load: async () => coder,
+  loadWorkers: async () => null,
 };

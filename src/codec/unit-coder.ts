@@ -1,11 +1,19 @@
 // Writes and reads the units of records: one part of a tensor at a time, in a workspace of fixed size.
 import type { MemoryFactory } from "../core/linear-memory.js";
-import type { WasmSource } from "../core/wasm-modules.js";
+import type { WasmSource } from "../core/module-instance.js";
 import { CorruptionError } from "../errors.js";
 import { type Dtype, dtypeTraits } from "../types.js";
 import { AdaptiveCompressor } from "./adaptive-compressor.js";
 import type { EncodedPart, TensorPart, UnitCoder } from "./codec.js";
-import { HEADER_BYTES, parseUnit, unitBytesOf } from "./format.js";
+import { errorSum, limitLeft } from "./error-sum.js";
+import {
+  errorsOf,
+  HEADER_BYTES,
+  originalBytesOf,
+  parseUnit,
+  unitBytesOf,
+  writeErrors,
+} from "./format.js";
 import { PAGE_ROWS } from "./unit-header.js";
 
 /** Values of a part: with padding, they fit the workspace. */
@@ -70,9 +78,29 @@ class Coder implements UnitCoder {
     return this.#compressor.engine.encode(matrix, { codec: "raw" });
   }
 
+  recode(unit: Uint8Array, part: Omit<TensorPart, "bytes">, room: Uint8Array): EncodedPart | null {
+    const decoded = this.decode(unit, part.dtype, room);
+    if (decoded === null) return null;
+    const before = errorsOf(unit);
+    const bytes = room.subarray(0, decoded.byteLength);
+    const limit = part.limit && limitLeft(part.limit, before, bytes, part.dtype);
+    const made = this.encode({ ...part, bytes, limit });
+    if (made.bytes.byteLength >= unit.byteLength) {
+      return { bytes: unit, codec: decoded.codec, ...before };
+    }
+    const sum = errorSum(before, made);
+    writeErrors(made.bytes, sum.relativeError, sum.maxError);
+    return { bytes: made.bytes, codec: made.codec, ...sum };
+  }
+
   unitBytes(head: Uint8Array): number | null {
     const byteLength = unitBytesOf(head);
     return byteLength !== null && byteLength <= this.#unitBytesMax ? byteLength : null;
+  }
+
+  rawBytes(head: Uint8Array): number | null {
+    const byteLength = originalBytesOf(head);
+    return byteLength >= 1 && byteLength <= this.#partBytesMax ? byteLength : null;
   }
 
   decode(

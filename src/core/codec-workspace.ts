@@ -4,8 +4,9 @@
 // Views on the memory are made anew for each use: they are cheap beside the work, and none is kept.
 import * as abi from "../../assembly/kernels-abi.js";
 import type { KernelExports } from "./kernel-exports.js";
+import { instantiateKernels } from "./kernels-module.js";
 import { LinearMemory, type MemoryFactory } from "./linear-memory.js";
-import { instantiateKernels, type WasmSource } from "./wasm-modules.js";
+import type { WasmSource } from "./module-instance.js";
 
 /** Bytes that the Huffman kernels work in. */
 export const HUFFMAN_SCRATCH_BYTES = abi.HUFFMAN_SCRATCH_BYTES;

@@ -7,8 +7,9 @@
 // Source: Yann Collet, "xxHash fast digest algorithm", specification 0.2.0 — the algorithm.
 import * as abi from "../../assembly/kernels-abi.js";
 import type { KernelExports } from "./kernel-exports.js";
+import { instantiateKernels } from "./kernels-module.js";
 import { LinearMemory, type MemoryFactory } from "./linear-memory.js";
-import { instantiateKernels, type WasmSource } from "./wasm-modules.js";
+import type { WasmSource } from "./module-instance.js";
 
 const DIGEST_BYTES = 16;
 const WINDOW_BYTES = 65536;

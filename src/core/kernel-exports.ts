@@ -1,7 +1,7 @@
 // Raw exports of kernels.wasm. Every u32 result arrives signed. Addresses are bytes from the start of the
 // memory that the module is instantiated on. Layer: core.
 //
-// Each function is described where it is written, in assembly/codec/ and assembly/kernels.ts.
+// Each function is described where it is written, in assembly/codec/, assembly/layout/ and assembly/kernels.ts.
 
 /** What kernels.wasm offers, in every build of it. */
 export interface KernelExports {
@@ -167,4 +167,13 @@ export interface KernelExports {
     bitmap: number,
     values: number,
   ): number;
+  axesSwap(source: number, target: number, outer: number, inner: number, rowBytes: number): void;
+  rowsCopy(
+    source: number,
+    sourceStride: number,
+    target: number,
+    targetStride: number,
+    rowBytes: number,
+    count: number,
+  ): void;
 }

@@ -14,6 +14,9 @@ const WASM_PAGES_MAX = 65536;
  */
 export type MemoryFactory = (pages: number) => WebAssembly.Memory;
 
+/** A WebAssembly memory, for those who hand one on without touching it. */
+export type WasmMemory = WebAssembly.Memory;
+
 /** Unshared memories: native ONNX Runtime refuses views on shared ones. */
 export const createUnsharedMemory: MemoryFactory = (pages) =>
   new WebAssembly.Memory({ initial: pages, maximum: pages });
@@ -93,6 +96,11 @@ export class LinearMemory {
   /** Raw bytes. The view aliases the memory: it is never handed to a tier. */
   bytes(offset: number, byteLength: number): Uint8Array<ArrayBuffer> {
     return new Uint8Array(this.wasm.buffer as ArrayBuffer, offset, byteLength);
+  }
+
+  /** Address of the first byte of a view of this memory; null if the view is of something else. */
+  tryAddressOf(view: ArrayBufferView): number | null {
+    return view.buffer === this.wasm.buffer ? view.byteOffset : null;
   }
 
   view(dtype: Dtype, offset: number, byteLength: number): TensorView {

@@ -3,13 +3,13 @@ import * as abi from "../../assembly/abi.js";
 import { MisuseError } from "../errors.js";
 import type { LaneToken } from "./lanes.js";
 import { isSharedMemory, LinearMemory, type MemoryFactory } from "./linear-memory.js";
+import type { WasmSource } from "./module-instance.js";
 import {
   type CoreExports,
   compileCore,
   compileSharedCore,
   instantiateCore,
   instantiateSharedCore,
-  type WasmSource,
 } from "./wasm-modules.js";
 
 export interface ControlPlaneOptions {

@@ -13,6 +13,8 @@ export interface HardwareProfile {
   readonly queueDepth: number;
   /** RAM budget when the caller gives none. */
   readonly ramBudgetBytes: number;
+  /** Workers that may code what moves between tiers, 0 to 16. Default: 0. */
+  readonly codecWorkerCount?: number;
 }
 
 const MIB = 2 ** 20;
@@ -44,7 +46,20 @@ export const HARDWARE_PROFILES: ReadonlyMap<string, HardwareProfile> = new Map([
   ],
 ]);
 
-/** A profile for a machine with this much memory: an eighth of it for tensors. */
-export function profileForMemory(name: string, memoryBytes: number): HardwareProfile {
-  return { ...generic, name, ramBudgetBytes: Math.max(64 * MIB, Math.floor(memoryBytes / 8)) };
+/** More workers than this code faster than disks and the caller's thread take it. */
+const CODEC_WORKERS_MAX = 4;
+
+/**
+ * A profile for a machine with this much memory: an eighth of it for tensors.
+ *
+ * @param coreCount Threads that can run at once; one is the caller's.
+ */
+export function profileForMemory(
+  name: string,
+  memoryBytes: number,
+  coreCount: number,
+): HardwareProfile {
+  const ramBudgetBytes = Math.max(64 * MIB, Math.floor(memoryBytes / 8));
+  const codecWorkerCount = Math.min(CODEC_WORKERS_MAX, Math.max(0, coreCount - 1));
+  return { ...generic, name, ramBudgetBytes, codecWorkerCount };
 }

@@ -32,7 +32,11 @@ export interface PageForm {
   sectionBytes(layer: KvLayerShape, pageTokens: number): number;
   /**
    * Writes a section from whole pages of keys and values, `[heads, pageTokens, headDim]` each in the
-   * layer's dtype.
+   * layer's dtype. The same rows give the same bytes.
+   *
+   * @throws {MisuseError} `bad-size` — a buffer is not as long as it should be; `unsupported` — the form is not
+   *   exact, and a value is not finite, or so large that rounding could make it so. Nothing was written:
+   *   the caller keeps such a page exact.
    */
   encode(
     layer: KvLayerShape,
@@ -41,7 +45,11 @@ export interface PageForm {
     values: Uint8Array,
     section: Uint8Array,
   ): void;
-  /** The inverse. A part that is `null` is not wanted and costs nothing. */
+  /**
+   * The inverse. A part that is `null` is not wanted and costs nothing.
+   *
+   * @throws {MisuseError} `bad-size`; `foreign-cache` — the section is over another basis than the form's.
+   */
   decode(
     layer: KvLayerShape,
     pageTokens: number,

@@ -1,11 +1,12 @@
 // Checks of what callers pass, shared by all public calls. Everything wrong is a MisuseError before
 // anything changes.
 import { CONTENT_PREFIX } from "../cache/tensor-record.js";
+import type { Clock } from "../clock.js";
 import { canShareMemory } from "../core/linear-memory.js";
 import { MisuseError } from "../errors.js";
 import type { ChainHints } from "../policy/eviction-policy.js";
 import { ID_BYTES_MAX } from "../record/record.js";
-import { describe } from "../types.js";
+import { checkBytes, describe } from "../types.js";
 import type { PinAccess } from "./pin.js";
 
 const ALIGNMENT_MAX = 65536;
@@ -147,4 +148,23 @@ export function checkHints(value: unknown): ChainHints {
     turn: checkCount(turn, "turn", 1),
     newBlocks: checkCount(newBlocks, "newBlocks", 0),
   };
+}
+
+/** A thousand years. */
+const TTL_MS_MAX = 1000 * 366 * 24 * 3_600_000;
+
+/** What a record that is saved is to be. @throws {MisuseError} `bad-option`, `bad-size`. */
+export function checkSaveOptions(
+  options: unknown,
+  isDurable: boolean,
+  clock: Clock,
+): { readonly durable: boolean; readonly expiresMs: number } {
+  const given = checkObject(options, "save", ["mode", "ttlMs"]);
+  const { mode = isDurable ? "durable" : "cache", ttlMs } = given;
+  if (mode !== "cache" && mode !== "durable") {
+    throw new MisuseError("bad-option", 'mode is "cache" or "durable"');
+  }
+  const expiresMs =
+    ttlMs === undefined ? 0 : Math.ceil(clock.wallMs()) + checkBytes(ttlMs, "ttlMs", TTL_MS_MAX);
+  return { durable: mode === "durable", expiresMs };
 }

@@ -1,4 +1,5 @@
 // What callers may say about codecs, and its validation.
+import type { ByteTargets } from "../codec/codec.js";
 import { MisuseError } from "../errors.js";
 import {
   checkKind,
@@ -24,6 +25,22 @@ export interface CodecOptions {
   readonly kinds?: Partial<Record<TensorKind, CodecRule>> | undefined;
   /** For all tensors with a tag, a layer's for example; before the kind's. */
   readonly tags?: Readonly<Record<string, CodecRule>> | undefined;
+  /** Byte budgets for whole kinds: what `byteTargets` of `tierheap/codecs` makes. Default: none. */
+  readonly targets?: ByteTargets | undefined;
+  /**
+   * With several tiers below RAM. `"smaller"`: what goes to the warm tier, whose room is RAM and whose use is soon, is
+   * written in fast codecs with a quarter of its error budget; on its way to a colder tier it is coded anew,
+   * with what is left of the budget, where the bytes saved are worth the time. `"as-is"`: records move as they were
+   * written. Default: `"as-is"`.
+   */
+  readonly colder?: "as-is" | "smaller" | undefined;
+  /**
+   * Workers that encode and decode what moves between RAM and the tiers, 0 to 16, so that the caller's thread is not
+   * held up: each takes under 3 MiB of `budgets.ram` from the start, and is started when a tensor of at least
+   * 256 KiB is first coded. `"auto"`: one less than the machine has cores, at most 4; none with `budgets.ram`
+   * below 64 MiB, or with a named profile. Default: `"auto"`.
+   */
+  readonly workers?: number | "auto" | undefined;
 }
 
 /** The rules, checked. */
@@ -31,11 +48,25 @@ export interface CodecRules {
   readonly otherwise: CodecRule;
   readonly kinds: ReadonlyMap<TensorKind, CodecRule>;
   readonly tags: ReadonlyMap<string, CodecRule>;
+  readonly workers: number | "auto";
+  /** null: none. */
+  readonly targets: ByteTargets | null;
+  /** Records are coded anew on their way down. */
+  readonly isColderSmaller: boolean;
+  /** What is swapped out goes to a warm tier first, and down from there. */
+  readonly hasWarm: boolean;
 }
 
 /** @throws {MisuseError} `bad-option`, `bad-kind`. */
 export function checkCodecOptions(options: unknown, hasWarm: boolean): CodecRules {
-  const given = checkObject(options ?? {}, "codecs", ["default", "kinds", "tags"]);
+  const given = checkObject(options ?? {}, "codecs", [
+    "default",
+    "kinds",
+    "tags",
+    "workers",
+    "colder",
+    "targets",
+  ]);
   const otherwise = checkRule(
     given["default"] ?? (hasWarm ? "lossless" : "auto"),
     "codecs.default",
@@ -56,7 +87,33 @@ export function checkCodecOptions(options: unknown, hasWarm: boolean): CodecRule
   )) {
     tags.set(tag, checkRule(rule, `codecs.tags.${tag}`));
   }
-  return { otherwise, kinds, tags };
+  const colder = given["colder"] ?? "as-is";
+  if (colder !== "as-is" && colder !== "smaller") {
+    throw new MisuseError("bad-option", "codecs.colder is as-is or smaller");
+  }
+  const isColderSmaller = colder === "smaller";
+  const targets = checkTargets(given["targets"]);
+  return {
+    otherwise,
+    kinds,
+    tags,
+    targets,
+    isColderSmaller,
+    hasWarm,
+    workers: checkWorkers(given["workers"] ?? "auto"),
+  };
+}
+
+function checkTargets(targets: unknown): ByteTargets | null {
+  if (targets === undefined) return null;
+  if (typeof (targets as ByteTargets | null)?.choose === "function") return targets as ByteTargets;
+  throw new MisuseError("bad-option", "codecs.targets is what byteTargets() returns");
+}
+
+function checkWorkers(count: unknown): number | "auto" {
+  const isCount = Number.isInteger(count) && (count as number) >= 0 && (count as number) <= 16;
+  if (count === "auto" || isCount) return count as number | "auto";
+  throw new MisuseError("bad-option", `codecs.workers ${describe(count)} is not from 0 to 16`);
 }
 
 /** A tensor's own error budget, or null if it has none. @throws {MisuseError} `bad-option`. */

@@ -63,6 +63,11 @@ export type MemoryEvent =
     }
   /** Debug mode noticed a write where none may be. */
   | { readonly type: "guard"; readonly error: GuardError }
+  /**
+   * A store does not work here, and the next best is used; `tier` then has no room if there is none.
+   * Every listener is told of what happened at the start.
+   */
+  | { readonly type: "tier-unavailable"; readonly tier: string; readonly error: Error }
   /** Background work failed; nothing is lost, but bytes may linger in the tier. */
   | { readonly type: "tier-error"; readonly tier: string; readonly error: Error };
 
@@ -85,6 +90,8 @@ class Listener {
 
 export class EventHub {
   readonly #listeners = new Set<Listener>();
+  /** What holds for as long as the memory lives: nobody listens while it is made. */
+  readonly #lasting: MemoryEvent[] = [];
   #isClosed = false;
   #droppedCount = 0;
 
@@ -99,10 +106,17 @@ export class EventHub {
     for (const listener of this.#listeners) listener.push(event);
   }
 
+  /** Told to everybody who listens now or later. */
+  emitLasting(event: MemoryEvent): void {
+    this.#lasting.push(event);
+    this.emit(event);
+  }
+
   /** Listening starts now; ends at the signal, at close, or when the consumer stops. */
   subscribe(signal?: AbortSignal): AsyncGenerator<MemoryEvent, void, void> {
     const listener = new Listener();
     this.#listeners.add(listener);
+    for (const event of this.#lasting) listener.push(event);
     const leave = () => this.#leave(listener);
     signal?.addEventListener("abort", leave, { once: true });
     if (this.#isClosed || signal?.aborted === true) leave();

@@ -1,8 +1,9 @@
 // What callers may ask for, and its validation. Everything wrong is a MisuseError before anything
 // changes.
 import type { Clock } from "../clock.js";
+import type { StartCodecWorker } from "../codec/codec.js";
 import type { MemoryFactory } from "../core/linear-memory.js";
-import type { WasmSource } from "../core/wasm-modules.js";
+import type { WasmSource } from "../core/module-instance.js";
 import { MisuseError } from "../errors.js";
 import type { HardwareProfile } from "../hardware/hardware-profile.js";
 import type { LifetimePredictor } from "../lifetime/lifetime-predictor.js";
@@ -122,8 +123,10 @@ export interface TensorMemoryOptions {
   readonly pools?: Partial<Record<TensorKind, { readonly budget: ByteSize }>> | undefined;
   readonly ssd?:
     | {
-        /** Node: where the records lie. Default: `".tierheap"`. Browsers: the database's name. */
+        /** Where the records lie. Default: `".tierheap"`. In browsers in the private file system. */
         readonly directory?: string | undefined;
+        /** Browsers only. */
+        readonly browser?: BrowserStoreOptions | undefined;
         /**
          * `"cache"`: demotions are not synced to the device; a power cut may lose them, never a
          * crash of the process. `"durable"`: they are. Default: `"cache"`.
@@ -205,6 +208,11 @@ export interface Seams {
   readonly statsSink: StatsSink;
   /** Resident bytes of the process. */
   readonly residentBytes: () => number;
+  /**
+   * Starts a coding worker: in a page whose bundler leaves `new Worker(new URL(…))` in packages alone, a script of its
+   * own that imports `tierheap/codec-worker`.
+   */
+  readonly startCodecWorker: StartCodecWorker;
 }
 
 /** A tensor's options, checked. */
@@ -328,11 +336,29 @@ function isEqual(left: readonly number[], right: readonly number[]): boolean {
 }
 
 /** The memory's options, checked; sizes in bytes. */
+/** What a browser keeps the SSD tier in. */
+export interface BrowserStoreOptions {
+  /**
+   * `"opfs"`: files of the origin, opened by a worker. `"indexeddb"`: a database named as the directory.
+   * Default: `"auto"`, the database if there is one of that name; else files where they work, else the
+   * database, else nothing. What does not work is told by a `tier-unavailable` event.
+   */
+  readonly store?: "auto" | "opfs" | "indexeddb" | undefined;
+  /**
+   * Starts the worker for `"opfs"`, whose module is `tierheap/opfs-worker`: for pages whose security policy
+   * forbids `blob:`. Default: the worker is started from a text in the package.
+   */
+  readonly createWorker?: (() => Worker) | undefined;
+  /** Asks the browser not to evict the origin's data by itself. Default: false. */
+  readonly persist?: boolean | undefined;
+}
+
 export interface CheckedOptions {
   /** null: from the profile. */
   readonly ramBytes: number | null;
   /** 0: off. */
   readonly ssdBytes: number;
+  readonly browserStore: BrowserStoreOptions;
   /** 0: off. */
   readonly warmBytes: number;
   /** 0: off. */
@@ -406,7 +432,7 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     const { budget } = checkObject(pool, `pools.${kind}`, ["budget"]);
     poolBytes.set(checkKind(kind), parseByteSize(budget, `pools.${kind}.budget`));
   }
-  const ssd = checkObject(options.ssd ?? {}, "ssd", ["directory", "mode"]);
+  const ssd = checkObject(options.ssd ?? {}, "ssd", ["directory", "mode", "browser"]);
   const directory = checkDirectory(ssd["directory"] ?? ".tierheap", "ssd");
   const hdd = checkObject(options.hdd ?? {}, "hdd", ["directory"]);
   const hddDirectory = checkDirectory(hdd["directory"] ?? ".tierheap-hdd", "hdd");
@@ -419,6 +445,7 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
   return {
     ramBytes: ram === undefined || ram === "auto" ? null : parseByteSize(ram, "budgets.ram"),
     ssdBytes: bytesOf("ssd", 0),
+    browserStore: checkBrowserStore(ssd["browser"] ?? {}),
     warmBytes,
     hddBytes: bytesOf("hdd", 0),
     remoteBytes: bytesOf("remote", Number.POSITIVE_INFINITY),
@@ -464,6 +491,7 @@ const SEAM_METHODS: Readonly<Record<keyof Seams, readonly string[]>> = {
   lifetimePredictor: ["expectedMs", "observe"],
   statsSink: ["count", "time"],
   residentBytes: [],
+  startCodecWorker: [],
 };
 
 function checkSeams(seams: unknown): void {
@@ -482,6 +510,7 @@ function checkSeams(seams: unknown): void {
 /** @throws {MisuseError} `bad-option` — a figure is missing or out of range. */
 export function checkProfile(profile: HardwareProfile): HardwareProfile {
   const { name, granuleBytes, arenaBytesMax, chunkBytes, queueDepth, ramBudgetBytes } = profile;
+  const { codecWorkerCount = 0 } = profile;
   const isWithin = (value: unknown, least: number, most: number) =>
     Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most;
   const isUsable =
@@ -492,7 +521,8 @@ export function checkProfile(profile: HardwareProfile): HardwareProfile {
     Number.isInteger(Math.log2(arenaBytesMax)) &&
     isWithin(chunkBytes, 1, 2 ** 32) &&
     isWithin(queueDepth, 1, 64) &&
-    isWithin(ramBudgetBytes, 1, Number.MAX_SAFE_INTEGER);
+    isWithin(ramBudgetBytes, 1, Number.MAX_SAFE_INTEGER) &&
+    isWithin(codecWorkerCount, 0, 16);
   if (!isUsable) throw new MisuseError("bad-option", "a figure of the profile is out of range");
   return profile;
 }
@@ -502,6 +532,19 @@ function checkDirectory(path: unknown, tier: string): string {
     throw new MisuseError("bad-option", `${tier}.directory is a path`);
   }
   return path;
+}
+
+function checkBrowserStore(options: unknown): BrowserStoreOptions {
+  const known = ["store", "createWorker", "persist"];
+  const { store, createWorker, persist } = checkObject(options, "ssd.browser", known);
+  if (store !== undefined && !["auto", "opfs", "indexeddb"].includes(store as string)) {
+    throw new MisuseError("bad-option", 'ssd.browser.store is "auto", "opfs" or "indexeddb"');
+  }
+  if (createWorker !== undefined && typeof createWorker !== "function") {
+    throw new MisuseError("bad-option", "ssd.browser.createWorker is a function");
+  }
+  checkFlag(persist, "ssd.browser.persist");
+  return options as BrowserStoreOptions;
 }
 
 function checkNamespacePart(text: unknown, name: string): string {

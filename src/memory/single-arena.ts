@@ -2,7 +2,7 @@
 import { ARENA_CAPACITY_MAX, ControlPlane, SLOT_CAPACITY_MAX } from "../core/control-plane.js";
 import { createUnsharedMemory, type MemoryFactory } from "../core/linear-memory.js";
 import { arenaMetadataBytesMax } from "../core/metadata-bytes.js";
-import type { WasmSource } from "../core/wasm-modules.js";
+import type { WasmSource } from "../core/module-instance.js";
 import { MisuseError } from "../errors.js";
 import { checkBytes } from "../types.js";
 

@@ -2,22 +2,57 @@
 import { detectHardware } from "../hardware/detect-browser.js";
 import type { TensorMemoryOptions } from "../memory/options.js";
 import type { TensorMemory } from "../tensor-memory.js";
-import { indexedDbTier } from "../tier/indexed-db.js";
+import { firstWorkingTier } from "../tier/first-working.js";
+import { nullTier } from "../tier/null.js";
+import type { Tier } from "../tier/tier.js";
 import { composeTensorMemory, type Platform } from "./compose.js";
+import type { StorePlace } from "./tiers.js";
+
+function createStore({ browser, onUnavailable, ...place }: StorePlace): Tier {
+  const { name, directory, capacityBytes, bufferBytes, clock } = place;
+  const { store = "auto", createWorker, persist } = browser;
+  const candidates = async () => {
+    if (persist === true) askToPersist(onUnavailable);
+    // Only who has a tier loads them.
+    const { opfsTier } = await import("../tier/opfs.js");
+    const { hasDatabase, indexedDbTier } = await import("../tier/indexed-db.js");
+    const opfs = () =>
+      opfsTier({ name, directory, capacityBytes, bufferBytes, clock, createWorker });
+    const indexedDb = () => indexedDbTier({ name, database: directory, capacityBytes });
+    if (store === "opfs") return [opfs];
+    if (store === "indexeddb") return [indexedDb];
+    // What was stored before is not left behind.
+    if (await hasDatabase(directory)) return [indexedDb];
+    return [opfs, indexedDb, () => nullTier(name)];
+  };
+  return firstWorkingTier(name, candidates, onUnavailable);
+}
+
+/** Not waited for: there are browsers that never answer. */
+function askToPersist(onUnavailable: (error: Error) => void): void {
+  const refused = () =>
+    onUnavailable(new Error("the browser may evict the origin's data by itself"));
+  const asked = (navigator as Partial<Navigator>).storage?.persist?.();
+  if (asked === undefined) refused();
+  else asked.then((isPersisted) => isPersisted || refused(), refused);
+}
 
 const browserPlatform: Platform = {
   detectHardware,
   residentBytes: null,
   hasHdd: false,
-  createSsdTier: ({ directory, capacityBytes }) =>
-    indexedDbTier({ database: directory, capacityBytes }),
+  // Bundlers know this form.
+  startCodecWorker: () =>
+    new Worker(new URL("../codec/codec-worker-browser.js", import.meta.url), { type: "module" }),
+  createSsdTier: createStore,
 };
 
 /**
- * Builds a heap for tensors over RAM and, if `budgets.ssd` is given, an IndexedDB database.
+ * Builds a heap for tensors over RAM and, if `budgets.ssd` is given, the origin's private file system or an
+ * IndexedDB database.
  *
  * @throws {MisuseError} `bad-option`, `bad-size`, `unsupported`.
- * @throws {TierError} `busy`, `io`, `aborted`.
+ * @throws {TierError} `busy` — another page holds the store; `io`, `aborted`.
  */
 export function createTensorMemory(options?: TensorMemoryOptions): Promise<TensorMemory> {
   return composeTensorMemory(browserPlatform, options);

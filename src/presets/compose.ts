@@ -21,13 +21,13 @@ import type { TensorRecord } from "../cache/tensor-record.js";
 import { CHUNK_BYTES_MIN, TransferEngine } from "../cache/transfer-engine.js";
 import { Workers } from "../cache/workers.js";
 import { systemClock } from "../clock.js";
-import type { Codec } from "../codec/codec.js";
-import { unitCodec } from "../codec/unit-codec.js";
+import type { Codec, StartCodecWorker } from "../codec/codec.js";
+import { CODEC_WORKER_BYTES, unitCodec } from "../codec/unit-codec.js";
 import { ARENA_CAPACITY_MAX, ControlPlane, SLOT_CAPACITY_MAX } from "../core/control-plane.js";
 import { Hasher } from "../core/hash-stream.js";
+import { compileKernels } from "../core/kernels-module.js";
 import { createSharedMemory, createUnsharedMemory } from "../core/linear-memory.js";
 import { arenaMetadataBytesMax } from "../core/metadata-bytes.js";
-import { compileKernels } from "../core/wasm-modules.js";
 import { MisuseError, throwIfAborted } from "../errors.js";
 import { HARDWARE_PROFILES, type HardwareProfile } from "../hardware/hardware-profile.js";
 import { unknownLifetime } from "../lifetime/unknown-lifetime.js";
@@ -58,12 +58,15 @@ export interface Platform extends TierPlatform {
   detectHardware(): HardwareProfile;
   /** Resident bytes of the process; null where nobody tells. */
   readonly residentBytes: (() => number) | null;
+  readonly startCodecWorker: StartCodecWorker;
 }
 
 const RAM_BYTES_MIN = 4 * 2 ** 20;
 const ARENA_BYTES_MIN = 2 ** 20;
 /** Below this, a codec's workspace would take too large a part. */
 const CODEC_RAM_BYTES_MIN = 16 * 2 ** 20;
+/** As that, of the workers that nobody has asked for. */
+const WORKERS_RAM_BYTES_MIN = 64 * 2 ** 20;
 /** Share of what arenas may take that guesses may hold. */
 const GUESS_SHARE = 1 / 8;
 
@@ -155,14 +158,27 @@ export async function composeTensorMemory(
     kernels,
   );
   const hasTier = seams.tier !== undefined || checked.ssdBytes > 0 || plan.isStacked;
-  const codec: Codec | null =
-    hasTier && sizes.ramBytes >= CODEC_RAM_BYTES_MIN
-      ? unitCodec({ createMemory: createPrivateMemory, wasm: kernels })
-      : null;
+  const clock = seams.clock ?? systemClock;
+  const hasCodec = hasTier && sizes.ramBytes >= CODEC_RAM_BYTES_MIN;
+  const { workers: asked } = checked.codecRules;
+  const mayStart = sizes.ramBytes >= WORKERS_RAM_BYTES_MIN;
+  const workerCount = asked !== "auto" ? asked : mayStart ? (profile.codecWorkerCount ?? 0) : 0;
+  const start = seams.startCodecWorker ?? platform.startCodecWorker;
+  const codec: Codec | null = hasCodec
+    ? unitCodec({
+        createMemory: createPrivateMemory,
+        wasm: kernels,
+        workers: workerCount === 0 ? null : { workerCount, start, kernels, clock },
+      })
+    : null;
   const unitBytes = codec?.unitBytesMax ?? 0;
-  const codecBytes = codec === null ? 0 : codec.workspaceBytes + chunkBytes;
+  const codecBytes =
+    codec === null ? 0 : codec.workspaceBytes + chunkBytes + workerCount * CODEC_WORKER_BYTES;
   const engineBytes = profile.queueDepth * (chunkBytes + unitBytes) + codecBytes;
-  const stagingBytes = engineBytes + plan.moveCount * chunkBytes + plan.bufferBytes;
+  // A unit and its part.
+  const recodingBytes = checked.codecRules.isColderSmaller ? 2 * unitBytes : 0;
+  const movingBytes = plan.moveCount * (chunkBytes + recodingBytes);
+  const stagingBytes = engineBytes + movingBytes + plan.bufferBytes;
   const budget = new Budget(sizes.ramBytes);
   if (
     !budget.tryCharge("control", core.byteLength + hasher.byteLength) ||
@@ -171,9 +187,8 @@ export async function composeTensorMemory(
   ) {
     throw new MisuseError("bad-size", "budgets.ram is too small for its own bookkeeping");
   }
-  const clock = seams.clock ?? systemClock;
   const events = new EventHub();
-  const made = { platform, checked, options, plan, chunkBytes, clock, hasher, events };
+  const made = { platform, checked, options, plan, chunkBytes, clock, hasher, events, codec };
   const { tier, stack } = await createTiers(made);
   if (checked.isDurable && !tier.capabilities.hasDurableCommit) {
     throw new MisuseError("unsupported", "ssd.mode durable on a tier that cannot promise it");
@@ -225,8 +240,19 @@ export async function composeTensorMemory(
       disposables.left(record);
     };
     const giveUpGuess = (helps: (record: TensorRecord) => boolean) => prefetcher.giveUp(helps);
+    const { targets } = checked.codecRules;
+    const shares =
+      targets === null || codec === null
+        ? null
+        : new (await import("../cache/byte-shares.js")).ByteShares({
+            ...{ targets, codec, directory, rules: checked.codecRules },
+            bytesOf: ({ slot, byteLength }) =>
+              shelf.arenaOf(slot).bytes(core.offsetOf(slot), byteLength),
+            tierFreeBytes: () => tier.stats().capacityBytes - tier.stats().physicalBytes,
+          });
     const swapper = new MemorySwapper({
       ...parts,
+      shares,
       sink,
       guards,
       codecRules: checked.codecRules,

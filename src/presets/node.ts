@@ -1,4 +1,5 @@
 // The parts that Node uses.
+import { startCodecWorker } from "../codec/start-worker-node.js";
 import { detectHardware } from "../hardware/detect-node.js";
 import type { TensorMemoryOptions } from "../memory/options.js";
 import type { TensorMemory } from "../tensor-memory.js";
@@ -10,8 +11,15 @@ const nodePlatform: Platform = {
   detectHardware,
   residentBytes: () => process.memoryUsage.rss(),
   hasHdd: true,
-  createSsdTier: (place, { fileSystem = nodeFileSystem, random }) =>
-    new FsTier({ ...place, fileSystem, ...(random && { random }) }),
+  startCodecWorker,
+  createSsdTier: (
+    { name, directory, capacityBytes, bufferBytes },
+    { fileSystem = nodeFileSystem, random },
+  ) =>
+    new FsTier({
+      ...{ name, directory, capacityBytes, bufferBytes, fileSystem },
+      ...(random && { random }),
+    }),
 };
 
 /**

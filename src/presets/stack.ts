@@ -1,10 +1,12 @@
 // A memory with several tiers below its arenas. Loaded when there is one.
 import { ObjectMover } from "../cache/object-mover.js";
 import { recordInspector } from "../cache/record-inspector.js";
+import { RecordTranscoder } from "../cache/record-transcoder.js";
 import { Staging } from "../cache/staging.js";
 import { TierManager } from "../cache/tier-manager.js";
 import { TierStack } from "../cache/tier-stack.js";
 import type { Clock } from "../clock.js";
+import type { Codec } from "../codec/codec.js";
 import type { Hasher } from "../core/hash-stream.js";
 import type { EventHub } from "../memory/events.js";
 import type { CheckedOptions, TensorMemoryOptions } from "../memory/options.js";
@@ -25,8 +27,14 @@ export function createStack(parts: {
   /** null: off. */
   readonly ssd: Tier | null;
   readonly hdd: Tier | null;
+  /** null: records stay as they are written. */
+  readonly codec: Codec | null;
 }): TierStack {
-  const { checked, options, moveCount, chunkBytes, clock, hasher, events, ssd, hdd } = parts;
+  const { checked, options, moveCount, chunkBytes, clock, hasher, events, ssd, hdd, codec } = parts;
+  const transcoder =
+    codec !== null && checked.codecRules.isColderSmaller
+      ? new RecordTranscoder({ codec, hasher, clock, roomCount: moveCount })
+      : null;
   const seams = options.seams ?? {};
   const tiers: Tier[] = [];
   if (checked.warmBytes > 0) {
@@ -47,7 +55,7 @@ export function createStack(parts: {
     tiers,
     mayBeAbsent,
     manager: new TierManager(seams.tierPredictor ?? reuseIntervals()),
-    mover: new ObjectMover(new Staging(moveCount, chunkBytes), recordInspector(hasher)),
+    mover: new ObjectMover(new Staging(moveCount, chunkBytes), recordInspector(hasher), transcoder),
     clock,
     checksRecords: true,
     onFailure: (tier, error) => events.emit({ type: "tier-error", tier, error }),

@@ -1,10 +1,16 @@
 // Which tiers a memory has below its arenas, and what they are made of: one of its own, or a stack.
 import type { TierStack } from "../cache/tier-stack.js";
 import type { Clock } from "../clock.js";
+import type { Codec } from "../codec/codec.js";
 import type { Hasher } from "../core/hash-stream.js";
 import { MisuseError } from "../errors.js";
 import type { EventHub } from "../memory/events.js";
-import type { CheckedOptions, Seams, TensorMemoryOptions } from "../memory/options.js";
+import type {
+  BrowserStoreOptions,
+  CheckedOptions,
+  Seams,
+  TensorMemoryOptions,
+} from "../memory/options.js";
 import { nullTier } from "../tier/null.js";
 import type { Tier } from "../tier/tier.js";
 
@@ -15,6 +21,10 @@ export interface StorePlace {
   readonly capacityBytes: number;
   /** Memory that the tier may hold objects in while it writes them. */
   readonly bufferBytes: number;
+  readonly browser: BrowserStoreOptions;
+  readonly clock: Clock;
+  /** A store does not work here, and the next one is tried. */
+  readonly onUnavailable: (error: Error) => void;
 }
 
 export interface TierPlatform {
@@ -68,12 +78,22 @@ export async function createTiers(parts: {
   readonly clock: Clock;
   readonly hasher: Hasher;
   readonly events: EventHub;
+  /** null: records stay as they are written. */
+  readonly codec: Codec | null;
 }): Promise<{ readonly tier: Tier; readonly stack: TierStack | null }> {
-  const { platform, checked, options, plan, chunkBytes } = parts;
+  const { platform, checked, options, plan, chunkBytes, clock, events } = parts;
   const seams = options.seams ?? {};
   const bufferBytes = STORE_CHUNK_COUNT * chunkBytes;
   const storeOf = (name: string, directory: string, capacityBytes: number) =>
-    platform.createSsdTier({ name, directory, capacityBytes, bufferBytes }, seams);
+    platform.createSsdTier(
+      {
+        ...{ name, directory, capacityBytes, bufferBytes, clock },
+        browser: checked.browserStore,
+        onUnavailable: (error) =>
+          events.emitLasting({ type: "tier-unavailable", tier: name, error }),
+      },
+      seams,
+    );
   const hasSsd = seams.tier !== undefined || checked.ssdBytes > 0;
   const ssd = seams.tier ?? (hasSsd ? storeOf("ssd", checked.directory, checked.ssdBytes) : null);
   if (!plan.isStacked) return { tier: ssd ?? nullTier("ssd"), stack: null };

@@ -9,6 +9,7 @@ import type { PressureWatchStats } from "../cache/pressure-watch.js";
 import type { SharingStats } from "../cache/shared-tensors.js";
 import type { SwapperStats } from "../cache/swapper-stats.js";
 import type { LevelStats } from "../cache/tier-level.js";
+import type { CodecWorkersStats } from "../codec/codec.js";
 import type { LockCounters } from "../core/lanes.js";
 import type { ArenaShelfStats } from "../memory/arena-shelf.js";
 import type { BudgetStats } from "../memory/budget.js";
@@ -39,6 +40,10 @@ export interface MemoryStats {
   readonly tiers: readonly LevelStats[];
   /** What was written in which codec, most bytes first; nothing without codecs. */
   readonly codecs: readonly CodecStats[];
+  /** What was coded anew on its way to a colder tier, by the codec that it has there. */
+  readonly transcoded: readonly CodecStats[];
+  /** null: no workers code; or none has been needed yet. */
+  readonly codecWorkers: CodecWorkersStats | null;
   readonly policy: string;
   readonly leaks: LeakStats;
   /** null without debug mode. */
@@ -62,8 +67,11 @@ export interface StatsSources {
   readonly sharing: { stats(): SharingStats };
   readonly watch: { stats(): PressureWatchStats };
   readonly tier: { readonly name: string; stats(): TierStats };
-  readonly engine: { codecStats(): CodecStats[] };
-  readonly stack: { levels(): LevelStats[] } | null;
+  readonly engine: {
+    codecStats(): CodecStats[];
+    codecWorkersStats(): CodecWorkersStats | null;
+  };
+  readonly stack: { levels(): LevelStats[]; transcoded(): CodecStats[] } | null;
   readonly policy: { readonly name: string };
   readonly leaks: readonly { stats(): LeakStats }[];
   readonly guards: { stats(): GuardStats } | null;
@@ -91,6 +99,8 @@ export function collectStats(sources: StatsSources): MemoryStats {
     background: sources.watch.stats(),
     tier: { name: sources.tier.name, ...sources.tier.stats() },
     codecs: sources.engine.codecStats(),
+    transcoded: sources.stack?.transcoded() ?? [],
+    codecWorkers: sources.engine.codecWorkersStats(),
     tiers: [ramLevel(sources), ...levelsBelow(sources)],
     policy: sources.policy.name,
     leaks: sources.leaks

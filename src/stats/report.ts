@@ -176,5 +176,11 @@ export function formatReport(stats: MemoryStats): string {
       ]),
     );
   }
+  if (stats.codecWorkers !== null) {
+    const { workerCount, jobCount, failureCount } = stats.codecWorkers;
+    sections.push(
+      formatTable([["coding workers", `${workerCount}: ${jobCount} jobs, ${failureCount} ended`]]),
+    );
+  }
   return sections.join("\n\n");
 }

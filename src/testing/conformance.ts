@@ -30,6 +30,18 @@ export function assertBytes(actual: Uint8Array, expected: Uint8Array, what: stri
   assert(index < 0, `${what} differs at byte ${index}`);
 }
 
+/** The error that `work` throws must have one of these codes. */
+export function assertThrows(work: () => unknown, codes: readonly string[], what: string): void {
+  try {
+    work();
+  } catch (error) {
+    const code = String((error as { code?: unknown } | null)?.code);
+    assert(codes.includes(code), `${what} throws ${code} instead of ${codes.join(" or ")}`);
+    return;
+  }
+  throw new ConformanceError(`${what} does not throw`);
+}
+
 /** The error that `work` rejects with must have one of these codes. */
 export async function assertRejects(
   work: () => Promise<unknown>,

@@ -1,5 +1,5 @@
 // Histories of several clients on few tensors of one memory: put, get, evict, promote, delete, in an order
-// that a seeded draw decides, on files that fail. Each tensor is a register; whether what the clients saw
+// that a seeded draw decides, on files that fail, over one tier and over two. Each tensor is a register; whether what the clients saw
 // could have happened one after the other is asked at the end.
 import { CorruptionError, MisuseError, OutOfMemoryError, TierError } from "../errors.js";
 import type { TensorMemoryOptions } from "../memory/options.js";
@@ -59,6 +59,13 @@ const ROOM_COUNT = 2;
 /** Histories on one memory: what an earlier one left may matter. */
 const MEMORY_HISTORY_COUNT = 50;
 const VIOLATION_COUNT_MAX = 100;
+const SSD_PATH = "/store";
+/** Tensors that are deleted before a restart. */
+const DELETED_COUNT = 8;
+/** Of 1,000 file operations of a deletion, how many fail before a restart. */
+const DELETION_FAULTS_PER_MILLE = 600;
+/** After this long every tier is asked again that has failed. */
+const BREAKER_MS = 200_000;
 const KIND = "KV_CACHE";
 const MIB = 2 ** 20;
 
@@ -166,18 +173,15 @@ class Client {
 
   async delete(key: number): Promise<void> {
     const calledAt = this.#recorder.tick();
-    const add = (isUncertain: boolean) => {
-      const returnedAt = this.#recorder.tick();
-      this.#recorder.add(key, { type: "write", value: null, calledAt, returnedAt, isUncertain });
-    };
     try {
       await this.#memory.delete(idOf(key));
-      add(false);
     } catch (error) {
       if (isMisuse(error, "pinned")) return;
       this.#recorder.forgive(error);
-      add(true);
     }
+    // Failed or not: what was given up is not found again.
+    const returnedAt = this.#recorder.tick();
+    this.#recorder.add(key, { type: "write", value: null, calledAt, returnedAt });
   }
 
   /** What changes no value. */
@@ -225,21 +229,22 @@ function overlapsOf(operations: readonly RegisterOperation[]): number {
 }
 
 /** A memory with room for {@link ROOM_COUNT} tensors, and what decides about turns in it. */
-async function openSmall({ createMemory }: HistoriesOptions, seed: number) {
+async function openSmall({ createMemory }: HistoriesOptions, seed: number, isStacked: boolean) {
   const turns = new TurnTaking(seededRandom(seed));
-  const memory = await withTurns(turns, () =>
-    createMemory({
-      profile: "generic",
-      budgets: { ram: 4 * MIB, ssd: 4 * MIB },
-      pools: { [KIND]: { budget: MIB } },
-      ssd: { directory: "/store" },
-      seams: {
-        fileSystem: turns.over(memoryFileSystem()),
-        clock: manualClock({ sleeping: "skip" }),
-        random: seededRandom(seed),
-      },
-    }),
-  );
+  const fileSystem = turns.over(memoryFileSystem());
+  const clock = manualClock({ sleeping: "skip" });
+  const open = () =>
+    withTurns(turns, () =>
+      createMemory({
+        profile: "generic",
+        budgets: { ram: 4 * MIB, ssd: 4 * MIB, ...(isStacked && { ssd: MIB / 4, hdd: 4 * MIB }) },
+        pools: { [KIND]: { budget: MIB } },
+        ssd: { directory: SSD_PATH },
+        ...(isStacked && { hdd: { directory: "/disk" } }),
+        seams: { fileSystem, clock, random: seededRandom(seed) },
+      }),
+    );
+  const memory = await open();
   const ballast = [];
   for (;;) {
     const tensor = memory.tryAllocate({ kind: KIND, byteLength: TENSOR_BYTES });
@@ -252,7 +257,53 @@ async function openSmall({ createMemory }: HistoriesOptions, seed: number) {
     Promise.all(Array.from({ length: KEY_COUNT }, (_, key) => memory.delete(idOf(key)))),
   );
   // The ballast is anonymous: it lives as long as somebody holds it.
-  return { memory, turns, ballast };
+  return { memory, turns, ballast, clock, reopen: open };
+}
+
+/**
+ * Deletes saved and swapped-out tensors while files fail, and asks a later process for them.
+ *
+ * @param isKilled Files of one tier of two fail to the end, and only deletions that were acknowledged have to
+ *   last; else all of them, once files work again.
+ * @returns What is there although it was deleted.
+ */
+async function findDeleted(
+  small: Awaited<ReturnType<typeof openSmall>>,
+  client: (memory: HistoryMemory) => Client,
+  isKilled: boolean,
+): Promise<string[]> {
+  const { memory, turns, clock, reopen } = small;
+  const keys = Array.from({ length: DELETED_COUNT }, (_, key) => key);
+  for (const key of keys) {
+    await withTurns(turns, async () => {
+      await client(memory).put(key);
+      await memory.save(idOf(key));
+      await memory.swapOut(idOf(key));
+    });
+  }
+  turns.faultsPerMille = isKilled ? 1000 : DELETION_FAULTS_PER_MILLE;
+  turns.faultyPath = isKilled ? SSD_PATH : "";
+  const deleted: number[] = [];
+  for (const key of keys) {
+    const [{ status }] = await withTurns(turns, () =>
+      Promise.allSettled([memory.delete(idOf(key))]),
+    );
+    if (status === "fulfilled" || !isKilled) deleted.push(key);
+  }
+  clock.advance(BREAKER_MS);
+  if (!isKilled) turns.faultsPerMille = 0;
+  await withTurns(turns, () => memory.close());
+  turns.faultsPerMille = 0;
+  const later = await reopen();
+  const problems: string[] = [];
+  for (const key of deleted) {
+    const lease = await withTurns(turns, () => later.acquire(idOf(key), { access: "read" }));
+    if (lease === null) continue;
+    lease[Symbol.dispose]();
+    problems.push(`key ${key} is found by a later process although it was deleted`);
+  }
+  await withTurns(turns, () => later.close());
+  return problems;
 }
 
 async function withTurns<T>(turns: TurnTaking, work: () => Promise<T>): Promise<T> {
@@ -270,7 +321,10 @@ export async function runHistories(options: HistoriesOptions): Promise<Histories
   let loadCount = 0;
   let value = 0;
   for (let first = 0; first < historyCount; first += MEMORY_HISTORY_COUNT) {
-    const { memory, turns, ballast } = await openSmall(options, seed + first);
+    // Every other memory has two tiers.
+    const isStacked = (first / MEMORY_HISTORY_COUNT) % 2 === 1;
+    const small = await openSmall(options, seed + first, isStacked);
+    const { memory, turns, ballast, clock } = small;
     const last = Math.min(historyCount, first + MEMORY_HISTORY_COUNT);
     for (let number = first; number < last; number++) {
       const recorder = new Recorder();
@@ -281,6 +335,8 @@ export async function runHistories(options: HistoriesOptions): Promise<Histories
         Array.from({ length: CLIENT_COUNT }, () => failing(recorder, client().run())),
       );
       turns.faultsPerMille = 0;
+      // A tier that was left out is asked again.
+      clock.advance(BREAKER_MS);
       // What is there in the end counts as well; and the next history finds nothing.
       const reader = client();
       for (let key = 0; key < KEY_COUNT; key++) {
@@ -309,7 +365,11 @@ export async function runHistories(options: HistoriesOptions): Promise<Histories
     loadCount += transfers.swapInCount;
     totals.faultCount += turns.faultCount;
     for (const tensor of ballast) tensor.free();
-    await withTurns(turns, () => memory.close());
+    const client = (used: HistoryMemory) =>
+      new Client(used, turns, new Recorder(), seededRandom(seed + last), () => ++value);
+    for (const text of await findDeleted(small, client, isStacked)) {
+      violations.push(`seed ${seed}, after history ${last - 1}: ${text}`);
+    }
   }
   return { historyCount, ...totals, violations, evictionCount, loadCount };
 }

@@ -1,6 +1,8 @@
 // Ways of getting concurrency wrong that histories must find: each stands between the clients and a memory,
 // or changes what the memory believes.
+import { DeletionLog } from "../cache/deletion-log.js";
 import { TensorRecord } from "../cache/tensor-record.js";
+import { FailedDeletions } from "../tier/failed-deletions.js";
 import type { HistoryMemory } from "./histories.js";
 
 /** A bug while it is planted. */
@@ -109,6 +111,35 @@ export const PLANTED_HISTORY_BUGS: ReadonlyMap<string, () => PlantedBug> = new M
         return replaced(memory, { acquire: acquire as HistoryMemory["acquire"] });
       },
     }),
+  ],
+  [
+    "a deletion that fails is forgotten",
+    () => {
+      const { attempt } = FailedDeletions.prototype;
+      FailedDeletions.prototype.attempt = (_key, remove) => remove();
+      return {
+        decorate: (memory) => memory,
+        remove: () => {
+          FailedDeletions.prototype.attempt = attempt;
+        },
+      };
+    },
+  ],
+  [
+    "a stack keeps to itself which deletions a tier was not told of",
+    () => {
+      const { note } = DeletionLog.prototype;
+      DeletionLog.prototype.note = async (object, level) => {
+        level.distrust(object);
+        return true;
+      };
+      return {
+        decorate: (memory) => memory,
+        remove: () => {
+          DeletionLog.prototype.note = note;
+        },
+      };
+    },
   ],
   [
     "a deletion leaves the saved record",

@@ -36,6 +36,7 @@ export {
   type MemoryFileSystem,
   memoryFileSystem,
 } from "./memory-file-system.js";
+export { type PageFormFixture, pageFormConformance } from "./page-form-conformance.js";
 export {
   type ClockFixture,
   clockConformance,

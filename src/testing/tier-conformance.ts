@@ -12,6 +12,11 @@ import {
 /** A tier to test, not opened yet and empty. */
 export interface TierFixture {
   readonly tier: Tier;
+  /**
+   * From now on, whatever a deletion needs of the storage fails; or works again. Left out where
+   * `lacks.failures` says why.
+   */
+  failDeletions?(isFailing: boolean): void | Promise<void>;
   /** Another tier over the same storage, not opened yet; called after `tier` was closed. */
   reopened(): Promise<Tier>;
   /** Removes the storage. */
@@ -24,6 +29,8 @@ export interface TierLacks {
   readonly room?: string;
   /** Its objects do not outlive it. */
   readonly persistence?: string;
+  /** Its deletions cannot fail. */
+  readonly failures?: string;
   /** It has no closed state to refuse calls in. */
   readonly closing?: string;
 }
@@ -349,6 +356,67 @@ export function tierConformance(
       }
     },
     { skip: lacks.room ?? lacks.persistence },
+  );
+
+  const failing = { skip: lacks.room ?? lacks.failures };
+  /** Tries to delete A while that must fail. */
+  const failToDelete = async (tier: Tier, fixture: TierFixture): Promise<void> => {
+    assert(fixture.failDeletions !== undefined, "the fixture cannot make deletions fail");
+    await fixture.failDeletions(true);
+    await assertRejects(() => tier.delete(KEY_A), ["io", "timeout"], "delete");
+  };
+
+  add(
+    "never finds again what it could not delete",
+    async (tier, fixture) => {
+      await store(tier, KEY_A, pattern(300, 1));
+      await store(tier, KEY_B, pattern(10, 2));
+      await failToDelete(tier, fixture);
+      // It may be missing, or the question may fail.
+      const found = await load(tier, KEY_A).catch(() => null);
+      assertEqual(found, null, "the object while its deletion fails");
+      await fixture.failDeletions?.(false);
+      assertEqual(await keysOf(tier), "b", "list");
+      await assertHolds(tier, KEY_A, null, "the object once deletions work");
+      await assertHolds(tier, KEY_B, pattern(10, 2), "the other object");
+      assertEqual(tier.stats().storedBytes, 10, "storedBytes");
+    },
+    failing,
+  );
+
+  add(
+    "keeps what is stored after a failed deletion",
+    async (tier, fixture) => {
+      await store(tier, KEY_A, pattern(300, 1), true);
+      await failToDelete(tier, fixture);
+      await fixture.failDeletions?.(false);
+      await store(tier, KEY_A, pattern(200, 2), true);
+      await assertHolds(tier, KEY_A, pattern(200, 2), "the object stored after it");
+      assertEqual(await keysOf(tier), "a", "list");
+      if (lacks.persistence !== undefined) return;
+      await tier.close();
+      const again = await fixture.reopened();
+      await again.open();
+      await assertHolds(again, KEY_A, pattern(200, 2), "the object when opened again");
+      await again.close();
+    },
+    failing,
+  );
+
+  add(
+    "does not bring back, when it is opened again, what it could not delete before",
+    async (tier, fixture) => {
+      await store(tier, KEY_A, pattern(300, 1), true);
+      await failToDelete(tier, fixture);
+      await fixture.failDeletions?.(false);
+      await tier.close();
+      const again = await fixture.reopened();
+      await again.open();
+      await assertHolds(again, KEY_A, null, "the object");
+      assertEqual(await keysOf(again), "", "list");
+      await again.close();
+    },
+    { skip: failing.skip ?? lacks.persistence },
   );
 
   add("says truly whether its objects outlive it", async (tier) => {

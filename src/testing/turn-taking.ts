@@ -20,6 +20,8 @@ export class TurnTaking {
   readonly #waiting: (() => void)[] = [];
   /** Of 1,000 file operations, how many fail. */
   faultsPerMille = 0;
+  /** Only operations on paths that begin so fail. */
+  faultyPath = "";
   faultCount = 0;
   turnCount = 0;
 
@@ -64,9 +66,9 @@ export class TurnTaking {
 
   /** A file system whose operations wait for their turn, and fail now and then. */
   over(inner: FileSystem): FileSystem {
-    const take = async <T>(operation: string, work: () => Promise<T>): Promise<T> => {
+    const take = async <T>(operation: string, path: string, work: () => Promise<T>): Promise<T> => {
       await this.turn();
-      if (this.#isFaulty()) this.#fail(operation);
+      if (this.#isFaulty(path)) this.#fail(operation);
       const result = await work();
       // It may have happened and be told as failed; and its answer may be on its way for a while.
       if (this.#random.uint32() % 4 === 0) await this.turn();
@@ -74,14 +76,14 @@ export class TurnTaking {
     };
     return {
       ...inner,
-      list: (path) => take("list", () => inner.list(path)),
+      list: (path) => take("list", path, () => inner.list(path)),
       create: (path) =>
-        take("create", async () => {
+        take("create", path, async () => {
           const writer = await inner.create(path);
           return {
             write: async (sources, offset) => {
               await this.turn();
-              if (!this.#isFaulty()) return writer.write(sources, offset);
+              if (!this.#isFaulty(path)) return writer.write(sources, offset);
               if (this.#random.uint32() % 2 === 0) return this.#fail("write");
               // A part of it comes through; as a short write, or torn.
               const first = sources[0] as PrivateBytes;
@@ -89,27 +91,28 @@ export class TurnTaking {
               const count = await writer.write([part], offset);
               return this.#random.uint32() % 2 === 0 && count > 0 ? count : this.#fail("write");
             },
-            sync: () => take("sync", () => writer.sync()),
+            sync: () => take("sync", path, () => writer.sync()),
             close: () => writer.close(),
           };
         }),
       openRead: (path) =>
-        take("openRead", async () => {
+        take("openRead", path, async () => {
           const reader = await inner.openRead(path);
           if (reader === null) return null;
           return {
             byteLength: reader.byteLength,
-            read: (target, offset) => take("read", () => reader.read(target, offset)),
+            read: (target, offset) => take("read", path, () => reader.read(target, offset)),
             close: () => reader.close(),
           };
         }),
-      rename: (source, target) => take("rename", () => inner.rename(source, target)),
-      remove: (path) => take("remove", () => inner.remove(path)),
-      syncDirectory: (path) => take("syncDirectory", () => inner.syncDirectory(path)),
+      rename: (source, target) => take("rename", source, () => inner.rename(source, target)),
+      remove: (path) => take("remove", path, () => inner.remove(path)),
+      syncDirectory: (path) => take("syncDirectory", path, () => inner.syncDirectory(path)),
     };
   }
 
-  #isFaulty(): boolean {
+  #isFaulty(path: string): boolean {
+    if (!path.startsWith(this.faultyPath)) return false;
     return this.#random.uint32() % 1000 < this.faultsPerMille;
   }
 

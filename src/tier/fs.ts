@@ -142,7 +142,7 @@ export class FsTier implements Tier {
   }
 
   async *list(): AsyncGenerator<TierKey> {
-    yield* [...this.#opened().index.keys()];
+    yield* this.#opened().keys();
   }
 
   stats(): TierStats {

@@ -4,6 +4,7 @@
 // IndexedDB stores the whole buffer behind a view, hence private copies only.
 import { TierError } from "../errors.js";
 import { type PrivateBytes, privateBytes } from "../util/private-bytes.js";
+import { FailedDeletions } from "./failed-deletions.js";
 import { TierMeter } from "./meter.js";
 import type { Tier, TierKey } from "./tier.js";
 
@@ -40,6 +41,13 @@ function completed(transaction: IDBTransaction): Promise<void> {
   });
 }
 
+/** Whether there is a database of that name; false where the browser does not tell. */
+export async function hasDatabase(name: string): Promise<boolean> {
+  const list = (globalThis.indexedDB as IDBFactory | undefined)?.databases;
+  const found = await list?.call(indexedDB).catch(() => []);
+  return found?.some((each) => each.name === name) ?? false;
+}
+
 /** Gives a function that releases the lock, or null when somebody else holds it. */
 function tryLock(locks: LockManager, lockName: string): Promise<(() => void) | null> {
   return new Promise((resolve, reject) => {
@@ -60,6 +68,7 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
   const locks = options.locks ?? (globalThis.navigator?.locks as LockManager | undefined);
   let database: IDBDatabase | null = null;
   let unlock = () => {};
+  const condemned = new FailedDeletions();
 
   const opened = (): IDBDatabase => {
     if (database === null) throw new TierError("closed", name, "the tier is closed");
@@ -110,6 +119,17 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
       throw failed(error, "cannot list the database");
     }
   };
+
+  const remove = (key: TierKey): Promise<void> =>
+    condemned.attempt(key, async () => {
+      const transaction = begin([STORE, LENGTH_STORE], "readwrite");
+      transaction.objectStore(STORE).delete(key);
+      transaction.objectStore(LENGTH_STORE).delete(key);
+      await completed(transaction).catch((error) => {
+        throw failed(error, "cannot delete an object");
+      });
+      meter.forget(key);
+    });
 
   return {
     name,
@@ -178,6 +198,7 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
           }
           end();
           meter.put(key, byteLength);
+          condemned.forget(key);
           meter.bytesWritten += byteLength;
           meter.commitCount += 1;
           return "stored";
@@ -186,6 +207,7 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
       };
     },
     openRead: async (key) => {
+      if (condemned.has(key)) await remove(key);
       const request = begin([STORE], "readonly").objectStore(STORE).get(key);
       meter.openReadCount += 1;
       let object: PrivateBytes | undefined;
@@ -209,14 +231,9 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
       };
     },
     delete: async (key) => {
-      const transaction = begin([STORE, LENGTH_STORE], "readwrite");
-      const existed = meter.has(key);
-      transaction.objectStore(STORE).delete(key);
-      transaction.objectStore(LENGTH_STORE).delete(key);
-      await completed(transaction).catch((error) => {
-        throw failed(error, "cannot delete an object");
-      });
-      meter.forget(key);
+      const existed = meter.has(key) && !condemned.has(key);
+      opened();
+      await remove(key);
       meter.deleteCount += 1;
       return existed;
     },
@@ -238,10 +255,11 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
     },
     list: async function* () {
       opened();
-      yield* meter.keys();
+      yield* condemned.without(meter.keys());
     },
     stats: () => meter.stats(),
     close: async () => {
+      if (database !== null) await condemned.retry(remove);
       database?.close();
       database = null;
       unlock();

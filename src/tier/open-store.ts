@@ -5,6 +5,7 @@
 // OSDI 2014 — why a rename needs the file's and the directory's fsync around it.
 import { type Random, randomName } from "../random.js";
 import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
+import { FailedDeletions } from "./failed-deletions.js";
 import { systemCode } from "./file-errors.js";
 import type { FileSystem } from "./file-system.js";
 import { FrameBuffers } from "./frame-buffers.js";
@@ -66,8 +67,7 @@ export class OpenStore {
   readonly #readers: SegmentReaders;
   /** Files that do not count any more, and are still there. */
   readonly #replaced: StoredFile[] = [];
-  /** Keys whose deletion has failed: it is done before anything is found under them again. */
-  readonly #condemned = new Set<TierKey>();
+  readonly #condemned = new FailedDeletions();
   /** Bytes promised to writers that have not ended. */
   #pendingBytes = 0;
   #sequence: number;
@@ -141,18 +141,19 @@ export class OpenStore {
   /** @returns Whether there was an object. */
   async delete(key: TierKey): Promise<boolean> {
     const entry = this.index.find(key);
-    // Whoever asked for it has given the object up, whatever comes of this attempt.
-    if (entry !== null) this.#condemned.add(key);
-    // The tombstone first: without it an older object would count once the file is gone.
-    if (this.index.hasShadow(key)) await this.#bury(key);
-    else if (entry?.segment === null) {
-      await this.#files.remove(this.#path(entry.name));
-      this.index.dropFile(entry);
-      if (entry.isDurable) await this.#files.syncDirectory(this.#directory);
-    } else if (entry !== null) await this.#bury(key);
-    this.#condemned.delete(key);
+    await this.#condemned.attempt(key, async () => {
+      // The tombstone first: without it an older object would count once the file is gone.
+      if (this.index.hasShadow(key)) await this.#bury(key);
+      else if (entry?.segment === null) await this.#removeFile(entry);
+      else if (entry !== null) await this.#bury(key);
+    });
     await this.settle();
     return entry !== null;
+  }
+
+  /** Keys of what can be found. */
+  keys(): TierKey[] {
+    return [...this.#condemned.without(this.index.keys())];
   }
 
   /** Takes an object out of the way. @returns Whether there was one. */
@@ -199,6 +200,7 @@ export class OpenStore {
   /** Removes what need not be there at the next open. Every writer has ended. */
   async close(): Promise<void> {
     await this.cleaner.close();
+    await this.#condemned.retry((key) => this.delete(key));
     await this.log.seal();
     await this.settle();
     await this.#remove(this.index.hollowSegments());
@@ -260,7 +262,7 @@ export class OpenStore {
         this.cleaner.noteWritten(frame.byteLength);
         const kind = "object";
         await this.log.append({ kind, key, sequence, payloadBytes, isDurable, frame });
-        this.#condemned.delete(key);
+        this.#condemned.forget(key);
       },
       end: async () => {
         this.#unreserve(reservedBytes);
@@ -309,7 +311,7 @@ export class OpenStore {
         leftPath = null;
         const stored = { key, sequence, payloadBytes, isDurable, name };
         this.#noteReplaced(this.index.put({ ...stored, segment: null }));
-        this.#condemned.delete(key);
+        this.#condemned.forget(key);
       },
       end: async () => {
         this.#unreserve(reservedBytes);
@@ -322,6 +324,17 @@ export class OpenStore {
 
   #noteReplaced(file: StoredFile | null): void {
     if (file !== null) this.#replaced.push(file);
+  }
+
+  /** Removes the file of an object; where that fails, a tombstone says that it does not count. */
+  async #removeFile(file: StoredFile): Promise<void> {
+    try {
+      await this.#files.remove(this.#path(file.name));
+    } catch {
+      return this.#bury(file.key);
+    }
+    this.index.dropFile(file);
+    if (file.isDurable) await this.#files.syncDirectory(this.#directory);
   }
 
   /** Writes the tombstone of a key; where there is no other room, in that of cleaning. */

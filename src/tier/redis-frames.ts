@@ -13,6 +13,8 @@
 //    72  u64  when it expires, milliseconds since 1970; 0: never
 //    80  u32  check over everything before
 //
+// A tombstone is a commit record of version 0: nothing is there, and nothing that was sent before counts.
+//
 // The check is that of the store's frames. It tells what came over the wire as it was sent; whether the
 // bytes of an object are right is for the record's digest.
 import { bytesOfHex, checkOf } from "./segment-format.js";
@@ -20,6 +22,7 @@ import type { TierKey } from "./tier.js";
 
 const MAGIC = 0x52485254; // "TRHR", little-endian
 const VERSION = 1;
+const TOMBSTONE_VERSION = 0;
 const COMMIT_BYTES = 84;
 export const GENERATION_BYTES = 16;
 const CHUNK_HEADER_BYTES = 24;
@@ -37,6 +40,8 @@ export interface CommitRecord {
 
 export type CommitVerdict =
   | { readonly verdict: "valid"; readonly record: CommitRecord }
+  /** A tombstone. */
+  | { readonly verdict: "deleted" }
   /** Not what this key's writer wrote. */
   | { readonly verdict: "foreign" }
   /** Written by another version of this format. */
@@ -54,11 +59,17 @@ export function chunkCountOf({ byteLength, chunkBytes }: CommitRecord): number {
   return Math.ceil(byteLength / chunkBytes);
 }
 
-export function encodeCommit(key: TierKey, record: CommitRecord): Uint8Array {
+/** @param generation Drawn at random, so that no two are equal. */
+export function encodeTombstone(key: TierKey, generation: string): Uint8Array {
+  const record = { generation, byteLength: 0, chunkBytes: 1, expiresMs: 0 };
+  return encodeCommit(key, record, TOMBSTONE_VERSION);
+}
+
+export function encodeCommit(key: TierKey, record: CommitRecord, version = VERSION): Uint8Array {
   const bytes = new Uint8Array(COMMIT_BYTES);
   const view = viewOf(bytes);
   view.setUint32(0, MAGIC, true);
-  view.setUint32(4, VERSION, true);
+  view.setUint32(4, version, true);
   bytes.set(bytesOfHex(record.generation), 8);
   bytes.set(bytesOfHex(key), 24);
   view.setBigUint64(56, BigInt(record.byteLength), true);
@@ -72,10 +83,12 @@ export function decodeCommit(key: TierKey, bytes: Uint8Array): CommitVerdict {
   if (bytes.byteLength < 8) return { verdict: "foreign" };
   const view = viewOf(bytes);
   if (view.getUint32(0, true) !== MAGIC) return { verdict: "foreign" };
-  if (view.getUint32(4, true) !== VERSION) return { verdict: "incompatible" };
+  const version = view.getUint32(4, true);
+  if (version > VERSION) return { verdict: "incompatible" };
   if (bytes.byteLength !== COMMIT_BYTES) return { verdict: "foreign" };
   if (view.getInt32(80, true) !== checkOf(view, 0, 80)) return { verdict: "foreign" };
   if (hexOf(bytes.subarray(24, 56)) !== key) return { verdict: "foreign" };
+  if (version === TOMBSTONE_VERSION) return { verdict: "deleted" };
   const byteLength = Number(view.getBigUint64(56, true));
   const chunkBytes = view.getUint32(64, true);
   const expiresMs = Number(view.getBigUint64(72, true));

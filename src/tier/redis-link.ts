@@ -21,7 +21,7 @@ export type RedisArgument = string | number | Uint8Array;
 class ServerError extends Error {}
 
 const BUSY = /^(LOADING|BUSY|TRYAGAIN|CLUSTERDOWN|MASTERDOWN)\b/;
-const FULL = /^OOM\b/;
+const FULL = /(^|-)OOM\b/;
 
 export class RedisLink {
   readonly #name: string;

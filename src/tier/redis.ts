@@ -3,9 +3,10 @@
 // An object is a commit record and chunks, all with the same hash tag, so that a cluster keeps them on
 // one server. The commit record is written last and names the generation of its chunks: what was cut off
 // before is invisible. A prefix belongs to one memory at a time. Format: redis-frames.ts.
-import { MisuseError, TierError } from "../errors.js";
+import { TierError } from "../errors.js";
 import type { Random } from "../random.js";
 import type { PrivateBytes } from "../util/private-bytes.js";
+import { FailedDeletions } from "./failed-deletions.js";
 import { TierMeter } from "./meter.js";
 import {
   ChunkFrame,
@@ -14,9 +15,13 @@ import {
   decodeChunk,
   decodeCommit,
   encodeCommit,
+  encodeTombstone,
   GENERATION_BYTES,
 } from "./redis-frames.js";
 import { type RedisArgument, RedisLink, type RedisPlace } from "./redis-link.js";
+import { RedisNames } from "./redis-names.js";
+import { checkRedisOptions } from "./redis-options.js";
+import { removeRecord, replaceRecord, SCRIPT_KEY_COUNT_MAX } from "./redis-scripts.js";
 import type {
   ObjectHints,
   Tier,
@@ -48,7 +53,7 @@ export interface RedisTierOptions extends RedisPlace {
 
 /** As a memory's `remote` option. Needs the package `ioredis`, which is loaded when the tier is opened. */
 export function redisTier(options: RedisTierOptions): TierFactory {
-  checkOptions(options);
+  checkRedisOptions(options);
   return ({ capacityBytes, clock, random }) => {
     const { name = "remote", timeoutMs = TIMEOUT_MS } = options;
     const link = new RedisLink(name, options, timeoutMs, clock);
@@ -60,6 +65,17 @@ const TIMEOUT_MS = 1000;
 const CHUNK_BYTES = 2 ** 18;
 /** Keys asked for, or deleted, in one call. */
 const BATCH_COUNT = 256;
+/** How long something that was given up may still be carried out, at least, and in calls. */
+const LATE_MS = 60_000;
+const LATE_CALL_COUNT = 10;
+
+/** What lies under the name of a commit record. */
+interface Found {
+  /** null: nothing. */
+  readonly bytes: Uint8Array | null;
+  /** null: no object. */
+  readonly record: CommitRecord | null;
+}
 
 interface Parts extends RedisTierOptions {
   readonly name: string;
@@ -74,18 +90,23 @@ class RedisTier implements Tier {
   readonly capabilities: TierCapabilities;
   readonly #parts: Parts;
   readonly #link: RedisLink;
-  readonly #prefix: string;
+  readonly #names: RedisNames;
   readonly #chunkBytes: number;
   readonly #meter: TierMeter;
   readonly #expiries = new Map<TierKey, number>();
   readonly #writers = new Set<TierWriter>();
+  readonly #condemned = new FailedDeletions();
+  /** Keys for which the server may still do what was given up, with when it will have done it. */
+  readonly #unsettled = new Map<TierKey, number>();
+  /** Keys under which tombstones lie, as far as is known. */
+  readonly #tombstones = new Set<TierKey>();
   #isOpen = false;
 
   constructor(parts: Parts) {
     this.name = parts.name;
     this.#parts = parts;
     this.#link = parts.link;
-    this.#prefix = parts.prefix ?? "tierheap";
+    this.#names = new RedisNames(parts.prefix ?? "tierheap");
     this.#chunkBytes = parts.chunkBytes ?? CHUNK_BYTES;
     this.#meter = new TierMeter(parts.capacityBytes);
     const hasDurableCommit = parts.isDurable ?? false;
@@ -97,12 +118,12 @@ class RedisTier implements Tier {
     if (this.#isOpen) return;
     this.#link.reopen();
     try {
-      const names = await this.#scan();
+      const names = await this.#names.scan(this.#link);
       for (let start = 0; start < names.committed.length; start += BATCH_COUNT) {
         const keys = names.committed.slice(start, start + BATCH_COUNT);
         await this.#link.operate(async (call) => {
           const found = await Promise.all(keys.map((key) => this.#readCommit(call, key)));
-          for (const [index, record] of found.entries()) {
+          for (const [index, { record }] of found.entries()) {
             const key = keys[index] as TierKey;
             if (record === null) continue;
             this.#note(key, record);
@@ -126,8 +147,7 @@ class RedisTier implements Tier {
     this.#checkOpen();
     this.#forgetExpired();
     if (!this.#meter.tryBegin(byteLength)) return "no-space";
-    const words = Array.from({ length: GENERATION_BYTES / 4 }, () => this.#parts.random.uint32());
-    const generation = words.map((word) => word.toString(16).padStart(8, "0")).join("");
+    const generation = this.#drawGeneration();
     const expiresMs = this.#expiryOf(hints?.expiresMs ?? 0);
     const chunkBytes = this.#chunkBytes;
     return this.#track(key, { generation, byteLength, chunkBytes, expiresMs });
@@ -136,7 +156,8 @@ class RedisTier implements Tier {
   async openRead(key: TierKey): Promise<TierReader | null> {
     this.#checkOpen();
     this.#meter.openReadCount += 1;
-    const record = await this.#operate((call) => this.#readCommit(call, key));
+    if (this.#condemned.has(key)) await this.#remove(key);
+    const { record } = await this.#operate((call) => this.#readCommit(call, key));
     if (record === null) {
       this.#forget(key);
       return null;
@@ -171,14 +192,7 @@ class RedisTier implements Tier {
 
   async delete(key: TierKey): Promise<boolean> {
     this.#checkOpen();
-    const existed = await this.#operate(async (call) => {
-      const record = await this.#readCommit(call, key);
-      if (record === null) return false;
-      // At once, so that the commit record never outlives its chunks.
-      const names = [this.#nameOf(key), ...this.#chunkNames(key, record)];
-      return this.#count(await call("UNLINK", ...names)) > 0;
-    });
-    this.#forget(key);
+    const existed = await this.#remove(key);
     this.#meter.deleteCount += 1;
     return existed;
   }
@@ -186,8 +200,8 @@ class RedisTier implements Tier {
   async quarantine(key: TierKey): Promise<void> {
     this.#checkOpen();
     const isThere = await this.#operate(async (call) => {
-      if (this.#count(await call("EXISTS", this.#nameOf(key))) === 0) return false;
-      await call("RENAME", this.#nameOf(key), this.#damagedNameOf(key));
+      if (this.#count(await call("EXISTS", this.#names.of(key))) === 0) return false;
+      await call("RENAME", this.#names.of(key), this.#names.ofDamaged(key));
       return true;
     });
     if (!isThere) return;
@@ -197,7 +211,10 @@ class RedisTier implements Tier {
 
   async *list(): AsyncIterable<TierKey> {
     this.#checkOpen();
-    yield* (await this.#scan()).committed;
+    const { committed } = await this.#names.scan(this.#link);
+    for (const key of this.#condemned.without(committed)) {
+      if (!this.#tombstones.has(key)) yield key;
+    }
   }
 
   /** Bytes are those of the objects; what the server needs around them is not counted. */
@@ -206,8 +223,9 @@ class RedisTier implements Tier {
   }
 
   async close(): Promise<void> {
-    this.#isOpen = false;
     for (const writer of [...this.#writers]) await writer.abort();
+    if (this.#isOpen) await this.#condemned.retry((key) => this.#remove(key));
+    this.#isOpen = false;
     this.#link.close();
   }
 
@@ -225,7 +243,7 @@ class RedisTier implements Tier {
     };
     const send = async (): Promise<"written" | "no-space"> => {
       const bytes = frame.seal(generation, sentCount);
-      const name = this.#chunkName(key, generation, sentCount);
+      const name = this.#names.ofChunk(key, generation, sentCount);
       const sent = await this.#link.operate((call) => this.#set(call, name, bytes, record));
       if (sent !== "no-space") sentCount += 1;
       else this.#meter.noSpaceCount += 1;
@@ -255,13 +273,14 @@ class RedisTier implements Tier {
         }
         // From here on it may be there, whatever the answer: its chunks stay.
         state = "committing";
-        const outcome = await this.#link.operate((call) => this.#commit(call, key, record));
+        const outcome = await this.#changing(key, (call) => this.#commit(call, key, record));
         if (outcome === "no-space") {
           this.#meter.noSpaceCount += 1;
           state = "open";
           return outcome;
         }
         end();
+        this.#condemned.forget(key);
         this.#note(key, record);
         this.#meter.commitCount += 1;
         return "stored";
@@ -270,7 +289,7 @@ class RedisTier implements Tier {
         const mayDelete = state === "open" && sentCount > 0 && this.#isOpen;
         end();
         if (!mayDelete) return;
-        const names = this.#chunkNames(key, record).slice(0, sentCount);
+        const names = this.#names.ofChunks(key, record).slice(0, sentCount);
         // What stays is swept at the next opening.
         await this.#link.operate((call) => call("UNLINK", ...names)).catch(() => {});
       },
@@ -281,9 +300,13 @@ class RedisTier implements Tier {
 
   async #commit(call: RedisLink["call"], key: TierKey, record: CommitRecord): Promise<void> {
     const before = await this.#readCommit(call, key);
-    await this.#set(call, this.#nameOf(key), encodeCommit(key, record), record);
-    if (before === null || before.generation === record.generation) return;
-    const names = this.#chunkNames(key, before);
+    const after = encodeCommit(key, record);
+    const change = { before: before.bytes, after, expiresMs: record.expiresMs };
+    const name = this.#names.of(key);
+    if (this.#count(await replaceRecord(call, name, change)) === 0) throw this.#changed();
+    this.#tombstones.delete(key);
+    if (before.record === null || before.record.generation === record.generation) return;
+    const names = this.#names.ofChunks(key, before.record);
     // It is committed; what stays is swept at the next opening.
     await call("UNLINK", ...names).catch(() => {});
   }
@@ -299,12 +322,63 @@ class RedisTier implements Tier {
     if (String(reply) !== "OK") throw this.#crossed();
   }
 
-  async #readCommit(call: RedisLink["call"], key: TierKey): Promise<CommitRecord | null> {
-    const reply = await call("GET", this.#nameOf(key));
-    if (reply === null) return null;
+  /** Deletes an object. @returns Whether there was one. @throws {TierError} It may be there still. */
+  async #remove(key: TierKey): Promise<boolean> {
+    const existed = await this.#condemned.attempt(key, async () => {
+      const outcome = await this.#changing(key, async (call) => {
+        const { bytes, record } = await this.#readCommit(call, key);
+        const untilMs = this.#unsettled.get(key) ?? 0;
+        const tombstoneMs = Math.max(0, Math.ceil(untilMs - this.#parts.nowMs()));
+        if (record === null && tombstoneMs === 0) return false;
+        // At once, so that the commit record never outlives its chunks.
+        const chunks = record === null ? [] : this.#names.ofChunks(key, record);
+        const names = [this.#names.of(key), ...chunks.slice(0, SCRIPT_KEY_COUNT_MAX - 1)];
+        const tombstone = encodeTombstone(key, this.#drawGeneration());
+        const change = { before: bytes, tombstone, tombstoneMs };
+        if (this.#count(await removeRecord(call, names, change)) === 0) throw this.#changed();
+        if (tombstoneMs > 0) this.#tombstones.add(key);
+        for (let at = names.length - 1; at < chunks.length; at += SCRIPT_KEY_COUNT_MAX) {
+          await call("UNLINK", ...chunks.slice(at, at + SCRIPT_KEY_COUNT_MAX));
+        }
+        return record !== null;
+      });
+      if (outcome === "no-space") throw this.#full();
+      return outcome;
+    });
+    this.#forget(key);
+    return existed;
+  }
+
+  /** Changes a commit record. If that fails, the server may still do it later. */
+  async #changing<T>(key: TierKey, work: (call: RedisLink["call"]) => Promise<T>) {
+    try {
+      return await this.#link.operate(work);
+    } catch (error) {
+      const { nowMs, timeoutMs = TIMEOUT_MS } = this.#parts;
+      for (const [each, untilMs] of this.#unsettled) {
+        if (untilMs <= nowMs()) this.#unsettled.delete(each);
+      }
+      this.#unsettled.set(key, nowMs() + Math.max(LATE_MS, LATE_CALL_COUNT * timeoutMs));
+      throw error;
+    }
+  }
+
+  #drawGeneration(): string {
+    const words = Array.from({ length: GENERATION_BYTES / 4 }, () => this.#parts.random.uint32());
+    return words.map((word) => word.toString(16).padStart(8, "0")).join("");
+  }
+
+  async #readCommit(call: RedisLink["call"], key: TierKey): Promise<Found> {
+    const reply = await call("GET", this.#names.of(key));
+    this.#tombstones.delete(key);
+    if (reply === null) return { bytes: null, record: null };
     if (!(reply instanceof Uint8Array)) throw this.#crossed();
     const decoded = decodeCommit(key, reply);
-    if (decoded.verdict === "valid") return decoded.record;
+    if (decoded.verdict === "valid") return { bytes: reply, record: decoded.record };
+    if (decoded.verdict === "deleted") {
+      this.#tombstones.add(key);
+      return { bytes: reply, record: null };
+    }
     if (decoded.verdict === "foreign") throw this.#crossed();
     const message = "an object of another version of the format is left alone";
     throw new TierError("incompatible", this.name, message);
@@ -313,7 +387,7 @@ class RedisTier implements Tier {
   /** @throws {TierError} `io` — what came is not what was asked for, twice. */
   async #readChunk(key: TierKey, record: CommitRecord, index: number): Promise<Uint8Array | null> {
     for (let attempt = 0; ; attempt++) {
-      const name = this.#chunkName(key, record.generation, index);
+      const name = this.#names.ofChunk(key, record.generation, index);
       try {
         return await this.#operate(async (call) => {
           const reply = await call("GET", name);
@@ -332,7 +406,7 @@ class RedisTier implements Tier {
 
   async #operate<T>(work: (call: RedisLink["call"]) => Promise<T>): Promise<T> {
     const result = await this.#link.operate(work);
-    if (result === "no-space") throw new TierError("io", this.name, "the server has no memory");
+    if (result === "no-space") throw this.#full();
     return result;
   }
 
@@ -341,45 +415,17 @@ class RedisTier implements Tier {
     return reply;
   }
 
-  #crossed(): TierError {
-    return new TierError("io", this.name, "what came is not an answer to what was asked");
+  #full(): TierError {
+    return new TierError("io", this.name, "the server has no memory");
   }
 
-  /** All keys with a commit record, and the generations of chunks of each key. */
-  async #scan() {
-    const committed = new Set<TierKey>();
-    const chunks = new Map<TierKey, Map<string, string[]>>();
-    const damaged = new Set<TierKey>();
-    // What has a meaning in patterns is taken literally.
-    const pattern = `${this.#prefix.replaceAll(/[\\*?[\]^-]/g, "\\$&")}:{*`;
-    const form = /^:\{([0-9a-f]{64})\}(?:|:(damaged)|:([0-9a-f]{32}):[0-9]+)$/;
-    const pages = this.#link.callEach("SCAN", (cursor) => [
-      cursor,
-      "MATCH",
-      pattern,
-      "COUNT",
-      1000,
-    ]);
-    for await (const names of pages) {
-      for (const name of names) {
-        const match = name.startsWith(this.#prefix)
-          ? form.exec(name.slice(this.#prefix.length))
-          : null;
-        if (match === null) continue;
-        const key = match[1] as TierKey;
-        const generation = match[3];
-        if (match[2] !== undefined) damaged.add(key);
-        else if (generation === undefined) committed.add(key);
-        else {
-          const own = chunks.get(key) ?? new Map<string, string[]>();
-          own.set(generation, [...(own.get(generation) ?? []), name]);
-          chunks.set(key, own);
-        }
-      }
-    }
-    // Chunks of what was put aside are kept.
-    for (const key of damaged) chunks.delete(key);
-    return { committed: [...committed], chunks };
+  /** Something that was given up has been carried out meanwhile. */
+  #changed(): TierError {
+    return new TierError("io", this.name, "the object has changed meanwhile");
+  }
+
+  #crossed(): TierError {
+    return new TierError("io", this.name, "what came is not an answer to what was asked");
   }
 
   async #sweep(chunks: ReadonlyMap<TierKey, ReadonlyMap<string, readonly string[]>>) {
@@ -413,45 +459,7 @@ class RedisTier implements Tier {
     return expiresMs === 0 ? ownMs : Math.min(ownMs, expiresMs);
   }
 
-  #nameOf(key: TierKey): string {
-    return `${this.#prefix}:{${key}}`;
-  }
-
-  #damagedNameOf(key: TierKey): string {
-    return `${this.#nameOf(key)}:damaged`;
-  }
-
-  #chunkName(key: TierKey, generation: string, index: number): string {
-    return `${this.#nameOf(key)}:${generation}:${index}`;
-  }
-
-  #chunkNames(key: TierKey, record: CommitRecord): string[] {
-    return Array.from({ length: chunkCountOf(record) }, (_, index) =>
-      this.#chunkName(key, record.generation, index),
-    );
-  }
-
   #checkOpen(): void {
     if (!this.#isOpen) throw new TierError("closed", this.name, "the tier is closed");
-  }
-}
-
-function checkOptions(options: RedisTierOptions): void {
-  const { url, socketPath, nodes, prefix, timeoutMs, ttlMs, chunkBytes } = options;
-  const isWithin = (value: number | undefined, least: number, most: number) =>
-    value === undefined || (Number.isSafeInteger(value) && value >= least && value <= most);
-  const placeCount = [url, socketPath, nodes].filter((place) => place !== undefined).length;
-  if (placeCount !== 1) throw new MisuseError("bad-option", "give one of url, socketPath, nodes");
-  if (nodes?.length === 0) throw new MisuseError("bad-option", "a cluster has at least one node");
-  // A brace in it would be taken for the hash tag.
-  if (prefix !== undefined && !/^[^{}\s]{1,200}$/.test(prefix)) {
-    throw new MisuseError("bad-option", "prefix has 1 to 200 characters, no braces and no blanks");
-  }
-  if (
-    !isWithin(timeoutMs, 1, 600_000) ||
-    !isWithin(ttlMs, 1, Number.MAX_SAFE_INTEGER / 2) ||
-    !isWithin(chunkBytes, 1024, 2 ** 24)
-  ) {
-    throw new MisuseError("bad-option", "timeoutMs, ttlMs or chunkBytes is out of range");
   }
 }

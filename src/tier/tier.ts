@@ -7,6 +7,7 @@
 // the caller; those on different keys may overlap.
 import type { Clock } from "../clock.js";
 import type { Random } from "../random.js";
+import type { ErrorLimit } from "../types.js";
 import type { PrivateBytes } from "../util/private-bytes.js";
 
 /** 64 lower-case hexadecimal digits. */
@@ -34,6 +35,11 @@ export interface ObjectHints {
   readonly isSaved: boolean;
   /** When it loses its worth, in milliseconds since 1970; 0: never. A tier may drop it from then on. */
   readonly expiresMs: number;
+  /**
+   * How much of a record's tensor may change, counted from the original, if it is coded anew on its way to a colder
+   * tier. Default: null: it stays as it is.
+   */
+  readonly recoding?: ErrorLimit | "exact" | null;
 }
 
 export interface TierStats {
@@ -100,7 +106,14 @@ export interface Tier {
   begin(key: TierKey, byteLength: number, hints?: ObjectHints): Promise<TierWriter | "no-space">;
   /** @returns null when there is no object of that key. @throws {TierError} `io`, `busy`, `closed`. */
   openRead(key: TierKey): Promise<TierReader | null>;
-  /** @returns Whether there was an object. @throws {TierError} `io`, `closed`. */
+  /**
+   * Deletes an object for good: whatever comes of the call, this tier does not find the object again.
+   *
+   * @returns Whether there was an object.
+   * @throws {TierError} `io`, `closed`. After `io` the key has nothing to read, or reading it fails, until
+   *   the deletion has been made up for: with the next use of the key, or at the latest when the tier is
+   *   closed. What is stored under the key meanwhile counts.
+   */
   delete(key: TierKey): Promise<boolean>;
   /** Takes a damaged object out of the way without destroying it. @throws {TierError} `io`. */
   quarantine(key: TierKey): Promise<void>;

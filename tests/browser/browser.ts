@@ -1,4 +1,5 @@
 // A real Chromium with its profile on disk, and built pages served as `vite preview` serves them.
+import { spawnSync } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -24,24 +25,37 @@ export const TEST_PAGE: InlineConfig = {
   worker: { format: "es" },
 };
 
-/** The same page, isolated: what shared memory needs. */
-export const ISOLATED_PAGE: InlineConfig = {
-  ...TEST_PAGE,
-  build: { ...TEST_PAGE.build, outDir: path("build/isolated-page") },
-  plugins: [
-    {
-      name: "isolation",
-      configurePreviewServer: ({ middlewares }) => {
-        middlewares.use((_request, response, next) => {
-          response.setHeader("Cross-Origin-Opener-Policy", "same-origin");
-          response.setHeader("Cross-Origin-Embedder-Policy", "require-corp");
-          response.setHeader("Cross-Origin-Resource-Policy", "same-origin");
-          next();
-        });
+/** The same page, served with headers. */
+function withHeaders(folder: string, headers: Readonly<Record<string, string>>): InlineConfig {
+  return {
+    ...TEST_PAGE,
+    build: { ...TEST_PAGE.build, outDir: path(`build/${folder}`) },
+    plugins: [
+      {
+        name: "headers",
+        configurePreviewServer: ({ middlewares }) => {
+          middlewares.use((_request, response, next) => {
+            for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
+            next();
+          });
+        },
       },
-    },
-  ],
-};
+    ],
+  };
+}
+
+/** Isolated: what shared memory needs. */
+export const ISOLATED_PAGE = withHeaders("isolated-page", {
+  "Cross-Origin-Opener-Policy": "same-origin",
+  "Cross-Origin-Embedder-Policy": "require-corp",
+  "Cross-Origin-Resource-Policy": "same-origin",
+});
+
+/** Nothing but its own files, and no code from texts. */
+export const STRICT_PAGE = withHeaders("strict-page", {
+  "Content-Security-Policy":
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'",
+});
 
 export interface Site {
   readonly url: string;
@@ -66,25 +80,34 @@ export async function serve(config: InlineConfig): Promise<Site> {
   return { url, close: () => server.close() };
 }
 
+async function launchOn(directory: string, args: readonly string[]): Promise<BrowserContext> {
+  const executablePath = findChromium();
+  if (executablePath === undefined) throw new Error("no Chromium: run scripts/browser.mjs");
+  return chromium.launchPersistentContext(directory, {
+    ...CHROMIUM_OPTIONS,
+    args: [...CHROMIUM_OPTIONS.args, ...args],
+    executablePath,
+  });
+}
+
 /** A browser profile on disk. What its pages complain about is kept in `complaints`. */
 export class Browser {
   readonly complaints: string[] = [];
   readonly #directory: string;
-  readonly #context: BrowserContext;
+  readonly #args: readonly string[];
+  #context: BrowserContext;
 
-  private constructor(directory: string, context: BrowserContext) {
+  private constructor(directory: string, args: readonly string[], context: BrowserContext) {
     this.#directory = directory;
+    this.#args = args;
     this.#context = context;
   }
 
-  static async launch(): Promise<Browser> {
-    const executablePath = findChromium();
-    if (executablePath === undefined) throw new Error("no Chromium: run scripts/browser.mjs");
+  /** @param args More arguments for the browser. */
+  static async launch(args: readonly string[] = []): Promise<Browser> {
     // The default context keeps its storage in RAM, with a quota of its own.
     const directory = await mkdtemp(join(tmpdir(), "tierheap-browser-"));
-    const options = { ...CHROMIUM_OPTIONS, executablePath };
-    const context = await chromium.launchPersistentContext(directory, options);
-    return new Browser(directory, context);
+    return new Browser(directory, args, await launchOn(directory, args));
   }
 
   async open(url: string): Promise<Page> {
@@ -113,6 +136,14 @@ export class Browser {
     });
     await crashed;
     await page.close();
+  }
+
+  /** Kills every process of the browser at once, and starts it again on the same profile. */
+  async killAndRelaunch(): Promise<void> {
+    const closed = new Promise((resolve) => this.#context.once("close", resolve));
+    spawnSync("pkill", ["-KILL", "-f", this.#directory]);
+    await closed;
+    this.#context = await launchOn(this.#directory, this.#args);
   }
 
   async close(): Promise<void> {

@@ -1,6 +1,6 @@
-// Web Workers on one shared heap, in a page that is isolated.
+// Web Workers: on one shared heap, in a page that is isolated; and as coding workers, in any page.
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { Browser, buildAndServe, ISOLATED_PAGE, type Site } from "./browser.js";
+import { Browser, buildAndServe, ISOLATED_PAGE, type Site, TEST_PAGE } from "./browser.js";
 import type {} from "./page/main.js";
 
 const DEATH_COUNT = 4;
@@ -23,5 +23,28 @@ it("hand tensors round, and leave nothing behind when they are killed while they
   expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
   const result = await page.evaluate((count) => window.tierheap.killWorkers(count), DEATH_COUNT);
   expect(result).toEqual({ doubled: DEATH_COUNT, liveBytes: 0, problems: [] });
+  expect(browser.complaints).toEqual([]);
+});
+
+it("code what moves, in a page that is isolated and in one that is not", async () => {
+  const plain = await buildAndServe({
+    ...TEST_PAGE,
+    build: { ...TEST_PAGE.build, outDir: "../../../build/coding-page" },
+  });
+  try {
+    for (const [url, isIsolated] of [
+      [site.url, true],
+      [plain.url, false],
+    ] as const) {
+      const page = await browser.open(url);
+      expect(await page.evaluate(() => crossOriginIsolated)).toBe(isIsolated);
+      const result = await page.evaluate(() => window.tierheap.codeInWorkers());
+      expect(result).toMatchObject({ isIntact: true, failureCount: 0 });
+      expect(result.jobCount).toBeGreaterThan(10);
+      await page.close();
+    }
+  } finally {
+    await plain.close();
+  }
   expect(browser.complaints).toEqual([]);
 });

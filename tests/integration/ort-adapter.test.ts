@@ -382,7 +382,7 @@ describe("a cache that is opened again or forked", () => {
     const decoder = await open({ memory: before });
     const chat = new Chat(decoder, decoder.createCache({ id: "chat" }));
     expect(await chat.say(first, TURNS[0][1])).toEqual(expected[0]);
-    for (const name of NAMES) expect(await before.save(`chat/${name}`)).toBe("stored");
+    expect(await chat.cache.save()).toBe("stored");
     await decoder.close();
     await closeMemory(before);
 
@@ -408,10 +408,13 @@ describe("a cache that is opened again or forked", () => {
     const cache = decoder.createCache({ id: "chat", capacityTokens: 7 });
     await decoder.step(cache, [1, 2, 3]);
     expect(cache.capacityTokens).toBe(7);
-    expect(await decoder.openCache({ id: "chat", tokens: [1, 2, 3] })).not.toBeNull();
-    expect(await decoder.openCache({ id: "chat", tokens: new Uint8Array(8) })).toBeNull();
+    const opened = await decoder.openCache({ id: "chat", tokens: [1, 2, 3] });
+    expect(opened?.tokens).toEqual([1, 2, 3]);
+    const changed = decoder.openCache({ id: "chat", tokens: new Uint8Array(8) });
+    await expect(changed).rejects.toMatchObject({ code: "token-mismatch" });
     const other = await open({ memory, model: (FAMILIES[1] as Family).build(1) });
-    expect(await other.openCache({ id: "chat", tokens: [1, 2, 3] })).toBeNull();
+    const foreign = other.openCache({ id: "chat", tokens: [1, 2, 3] });
+    await expect(foreign).rejects.toMatchObject({ code: "foreign-cache" });
     await expect(decoder.openCache({ id: "", tokens: [] })).rejects.toMatchObject({
       code: "bad-id",
     });

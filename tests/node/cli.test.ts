@@ -9,7 +9,10 @@ import { afterEach, describe, expect, it } from "vitest";
 import { runCli } from "../../src/cli/cli.js";
 import { ProgressBar } from "../../src/cli/progress-bar.js";
 import { viewStore } from "../../src/cli/store-view.js";
+import { deletionPageKey, encodeDeletionPage } from "../../src/record/deletion-page.js";
 import { manualClock } from "../../src/testing/index.js";
+import { nodeFileSystem } from "../../src/tier/file-system-node.js";
+import { FsTier } from "../../src/tier/fs.js";
 import { temporaryDirectory } from "../support/directories.js";
 import { HOSTILE_FIXTURES } from "../support/hostile-files.js";
 import { closeMemory, openMemory } from "../support/oracle.js";
@@ -264,6 +267,23 @@ describe("tierheap verify", () => {
     const verdict = JSON.parse(tierheap("verify", directory, "--json").stdout);
     expect(verdict).toMatchObject({ isSound: false, damagedCount: 1, intactCount: 6 });
     expect(await imageOf(directory)).toEqual(before);
+  });
+
+  it("knows the deletions that another tier has to make up for", async () => {
+    const directory = await makeStore();
+    const tier = new FsTier({ directory, fileSystem: nodeFileSystem });
+    await tier.open();
+    const page = await encodeDeletionPage({ tier: "hdd", keys: ["a".repeat(64)] });
+    const writer = await tier.begin(deletionPageKey(0), page.byteLength);
+    if (writer === "no-space") throw new Error("no room");
+    await writer.write(page);
+    await writer.commit({ durable: true });
+    await tier.close();
+    const { status, stdout } = tierheap("verify", directory);
+    expect([status, stdout]).toEqual([0, expect.stringContaining("8 of 8 records intact")]);
+    const inspected = JSON.parse(tierheap("inspect", directory, "--json").stdout);
+    expect(inspected).toMatchObject({ recordCount: 7, damagedCount: 0, deletionPageCount: 1 });
+    expect(tierheap("inspect", directory).stdout).toContain("1 page of deletions");
   });
 
   it("finds a record under another's name, and a file cut short", async () => {

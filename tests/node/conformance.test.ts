@@ -31,6 +31,7 @@ import {
   fileSystemConformance,
   hardwareProfileConformance,
   lifetimePredictorConformance,
+  type ManualClock,
   manualClock,
   memoryFileSystem,
   predictorConformance,
@@ -68,22 +69,54 @@ async function temporaryDirectory() {
 const fsTier = (fileSystem: FileSystem, directory: string, capacityBytes: number) =>
   new FsTier({ directory, fileSystem, capacityBytes, random: seededRandom(1) });
 
+/** Files of which nothing can be changed while they are told to fail. */
+function stoppable(inner: FileSystem) {
+  let isStopped = false;
+  const check = () => {
+    if (isStopped) throw Object.assign(new Error("EIO (injected)"), { code: "EIO" });
+  };
+  const files: FileSystem = {
+    ...inner,
+    create: async (path) => {
+      check();
+      const writer = await inner.create(path);
+      return {
+        ...writer,
+        write: async (sources, offset) => {
+          check();
+          return writer.write(sources, offset);
+        },
+      };
+    },
+    remove: async (path) => {
+      check();
+      return inner.remove(path);
+    },
+  };
+  const failDeletions = (isFailing: boolean) => {
+    isStopped = isFailing;
+  };
+  return { files, failDeletions };
+}
+
 async function nodeTier({ capacityBytes }: { capacityBytes: number }): Promise<TierFixture> {
   const { directory, dispose } = await temporaryDirectory();
-  const make = () => fsTier(nodeFileSystem, directory, capacityBytes);
-  return { tier: make(), reopened: async () => make(), dispose };
+  const { files, failDeletions } = stoppable(nodeFileSystem);
+  const make = () => fsTier(files, directory, capacityBytes);
+  return { tier: make(), reopened: async () => make(), failDeletions, dispose };
 }
 
 /** An fs tier in memory whose every write and read is short the first time. */
 async function shortTier({ capacityBytes }: { capacityBytes: number }): Promise<TierFixture> {
-  const files = faultyFileSystem(memoryFileSystem(), {
+  const short = faultyFileSystem(memoryFileSystem(), {
     at: 1,
     code: "EIO",
     lasts: "for-ever",
     write: "short",
   });
+  const { files, failDeletions } = stoppable(short);
   const make = () => fsTier(files, "/store", capacityBytes);
-  return { tier: make(), reopened: async () => make(), dispose: async () => {} };
+  return { tier: make(), reopened: async () => make(), failDeletions, dispose: async () => {} };
 }
 
 /** Directories on real disks, the first one too short for what the suite stores in a small tier. */
@@ -91,14 +124,25 @@ async function stackFixture(levelCount: number, capacityBytes: number): Promise<
   const { directory, dispose } = await temporaryDirectory();
   const isSmall = capacityBytes < 2 ** 20;
   const shares = isSmall ? [0, capacityBytes] : [capacityBytes / 4, (3 * capacityBytes) / 4];
+  const { files, failDeletions } = stoppable(nodeFileSystem);
+  const clocks: ManualClock[] = [];
   const make = () => {
-    const stores = shares.map((bytes, index) =>
-      fsTier(nodeFileSystem, join(directory, `${index}`), bytes),
-    );
+    const stores = shares.map((bytes, index) => fsTier(files, join(directory, `${index}`), bytes));
     const warm = memoryTier({ name: "warm", capacityBytes: 0, needsReadBack: false });
-    return stackOf(levelCount === 3 ? [warm, ...stores] : stores).stack;
+    const { stack, clock } = stackOf(levelCount === 3 ? [warm, ...stores] : stores);
+    clocks.push(clock);
+    return stack;
   };
-  return { tier: make(), reopened: async () => make(), dispose };
+  return {
+    tier: make(),
+    reopened: async () => make(),
+    failDeletions: (isFailing) => {
+      failDeletions(isFailing);
+      // A level that has failed is asked again.
+      for (const clock of clocks) clock.advance(100_000);
+    },
+    dispose,
+  };
 }
 
 suite(
@@ -115,9 +159,9 @@ suite("Tier: fs on Node", tierConformance(nodeTier));
 suite(
   "Tier: fs in memory",
   tierConformance(async ({ capacityBytes }) => {
-    const files = memoryFileSystem();
+    const { files, failDeletions } = stoppable(memoryFileSystem());
     const make = () => fsTier(files, "/store", capacityBytes);
-    return { tier: make(), reopened: async () => make(), dispose: async () => {} };
+    return { tier: make(), reopened: async () => make(), failDeletions, dispose: async () => {} };
   }),
 );
 suite("Tier: fs with short writes and reads", tierConformance(shortTier));
@@ -125,6 +169,7 @@ suite(
   "Tier: memory",
   tierConformance(async (options) => ({ tier: memoryTier(options), ...noStorage }), {
     persistence: "it lives in memory",
+    failures: "nothing in it can fail",
   }),
 );
 suite(

@@ -9,7 +9,13 @@ import { type RedisTierOptions, redisTier } from "../../src/tier/redis.js";
 import type { Tier } from "../../src/tier/tier.js";
 import { type FaultyProxy, type ProxyFault, startProxy } from "../support/faulty-proxy.js";
 import { closeMemory, openMemory } from "../support/oracle.js";
-import { freePort, NO_REDIS, type RedisServer, startRedis } from "../support/redis-server.js";
+import {
+  freePort,
+  NO_REDIS,
+  type RedisServer,
+  startCluster,
+  startRedis,
+} from "../support/redis-server.js";
 import { keyOf, objectOf, put, SWAPPED, versionAt } from "../support/stacks.js";
 
 const MIB = 2 ** 20;
@@ -42,17 +48,41 @@ describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""
 
   const suites: readonly [string, () => RedisTierOptions][] = [
     ["over a socket", () => ({ socketPath: server.socketPath, prefix: nextPrefix() })],
-    ["over TCP, in short chunks", () => ({ url: server.url, prefix: "a*b[c]", chunkBytes: 1024 })],
+    [
+      "over TCP, in short chunks",
+      () => ({
+        url: `redis://127.0.0.1:${suiteProxy.port}`,
+        prefix: "a*b[c]",
+        chunkBytes: 1024,
+        timeoutMs: TIMEOUT_MS,
+      }),
+    ],
   ];
+  let suiteProxy: FaultyProxy;
+  beforeAll(async () => {
+    suiteProxy = await startProxy(server.port, 3 * TIMEOUT_MS);
+  });
+  afterAll(async () => {
+    await suiteProxy.stop();
+  });
   for (const [name, makeOptions] of suites) {
     describe(`Tier: Redis ${name}`, () => {
       const make = async ({ capacityBytes }: { capacityBytes: number }): Promise<TierFixture> => {
         await server.ask("FLUSHALL");
         const options = makeOptions();
         const again = () => tierOn(options, capacityBytes);
-        return { tier: again(), reopened: async () => again(), dispose: async () => {} };
+        const failDeletions = (isFailing: boolean) => {
+          suiteProxy.fault = isFailing ? "hang" : "none";
+        };
+        return {
+          tier: again(),
+          reopened: async () => again(),
+          ...("url" in options ? { failDeletions } : {}),
+          dispose: async () => {},
+        };
       };
-      for (const { name: each, skip, run } of tierConformance(make)) {
+      const lacks = name.includes("socket") ? { failures: "no proxy is between" } : {};
+      for (const { name: each, skip, run } of tierConformance(make, lacks)) {
         if (skip === undefined) it(each, run);
         else it.skip(`${each} (${skip})`, () => {});
       }
@@ -72,32 +102,56 @@ describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""
     await tier.close();
   });
 
-  it("works on a cluster", async () => {
-    const node = await startRedis([
-      "--cluster-enabled",
-      "yes",
-      "--cluster-announce-ip",
-      "127.0.0.1",
-    ]);
-    try {
-      await node.ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383");
-      for (let attempt = 0; attempt < 100; attempt++) {
-        if ((await node.ask("CLUSTER", "INFO")).includes("cluster_state:ok")) break;
-        await systemClock.sleep(50);
-      }
-      const nodes = [{ host: "127.0.0.1", port: node.port }];
-      const tier = await open({ nodes, chunkBytes: 1024 });
-      for (let key = 0; key < 20; key++) await put(tier, key, objectOf(key, 1, 3000));
-      for (let key = 0; key < 20; key++) expect(await versionAt(tier, key)).toBe(1);
-      await tier.close();
-      const again = await open({ nodes });
-      expect(again.stats().objectCount).toBe(20);
-      expect(await again.delete(keyOf(3))).toBe(true);
-      expect(await versionAt(again, 3)).toBe(0);
-      await again.close();
-    } finally {
-      await node.stop();
+  describe("on a cluster of three servers", () => {
+    let cluster: Awaited<ReturnType<typeof startCluster>>;
+    beforeAll(async () => {
+      cluster = await startCluster(3);
+    }, 60_000);
+    afterAll(async () => {
+      await cluster.stop();
+    });
+    const everywhere = (...words: readonly string[]) =>
+      Promise.all(cluster.nodes.map((node) => node.ask(...words)));
+    const places = () => cluster.nodes.map(({ port }) => ({ host: "127.0.0.1", port }));
+
+    const make = async ({ capacityBytes }: { capacityBytes: number }): Promise<TierFixture> => {
+      await everywhere("FLUSHALL");
+      const options = { nodes: places().slice(0, 1), chunkBytes: 4096, timeoutMs: 2 * TIMEOUT_MS };
+      const again = () => tierOn(options, capacityBytes);
+      return {
+        tier: again(),
+        reopened: async () => again(),
+        failDeletions: async (isFailing) => {
+          if (isFailing) await everywhere("CLIENT", "PAUSE", "60000", "WRITE");
+          else await everywhere("CLIENT", "UNPAUSE");
+        },
+        dispose: async () => {},
+      };
+    };
+    for (const { name, skip, run } of tierConformance(make)) {
+      if (skip === undefined) it(name, run);
+      else it.skip(`${name} (${skip})`, () => {});
     }
+
+    it("spreads objects over the servers, and asks the right one", async () => {
+      await everywhere("FLUSHALL");
+      const count = 60;
+      const tier = await open({ nodes: places(), chunkBytes: 1024 });
+      for (let key = 0; key < count; key++) await put(tier, key, objectOf(key, 1, 3000));
+      const sizes = (await everywhere("DBSIZE")).map((reply) => Number(reply.slice(1)));
+      // A commit record and three chunks each; no server has few of them.
+      expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(4 * count);
+      expect(Math.min(...sizes)).toBeGreaterThan((4 * count) / 10);
+      for (let key = 0; key < count; key++) expect(await versionAt(tier, key)).toBe(1);
+      const redirects = await everywhere("INFO", "errorstats");
+      expect(redirects.join("")).not.toContain("MOVED");
+      await tier.close();
+      const again = await open({ nodes: places().slice(2) });
+      expect(again.stats().objectCount).toBe(count);
+      for (let key = 0; key < count; key++) expect(await again.delete(keyOf(key))).toBe(true);
+      expect(await everywhere("DBSIZE")).toEqual([":0\r\n", ":0\r\n", ":0\r\n"]);
+      await again.close();
+    });
   });
 
   it("lets the server drop what has expired", async () => {
@@ -297,7 +351,7 @@ describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""
     it("gives nobody the reply to a call that was given up", async () => {
       const url = `redis://127.0.0.1:${proxy.port}`;
       proxy.fault = "none";
-      const tier = await open({ url, prefix: nextPrefix(), timeoutMs: 60, chunkBytes: 1024 });
+      const tier = await open({ url, prefix: nextPrefix(), timeoutMs: 150, chunkBytes: 1024 });
       for (let key = 1; key <= 8; key++) await put(tier, key, objectOf(key, 1, 3000));
       let givenUpCount = 0;
       for (let round = 0; round < 10; round++) {
@@ -311,6 +365,45 @@ describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""
         expect(versions).toEqual(keys.map(() => 1));
       }
       expect(givenUpCount).toBe(10);
+      await tier.close();
+    });
+
+    it("undoes nothing by what was given up and comes late", async () => {
+      const prefix = nextPrefix();
+      const options = { prefix, timeoutMs: TIMEOUT_MS, chunkBytes: 1024 };
+      const tier = await open({ ...options, url: `redis://127.0.0.1:${proxy.port}` });
+      const direct = await open({ url: server.url, prefix, chunkBytes: 1024 });
+      const begun = async (key: number, version: number) => {
+        const writer = await tier.begin(keyOf(key), 3000, SWAPPED);
+        if (writer === "no-space") throw new Error("no room");
+        await writer.write(objectOf(key, version, 3000));
+        return writer;
+      };
+      const before = proxy.counts.late;
+      for (let key = 1; key <= 2; key++) await put(tier, key, objectOf(key, 1, 3000));
+      const commits = await Promise.all([begun(2, 2), begun(3, 2)]);
+      // A deletion and two commits are on their way when their deadline comes.
+      proxy.fault = "late";
+      const late = [
+        tier.delete(keyOf(1)),
+        ...commits.map((writer) => writer.commit({ durable: false })),
+      ];
+      const outcomes = await Promise.allSettled(late);
+      expect(outcomes.map(({ status }) => status)).toEqual(Array(3).fill("rejected"));
+      proxy.fault = "none";
+      // What is acknowledged now counts: new objects under two keys, and that there is none.
+      expect(await put(tier, 1, objectOf(1, 3, 3000))).toBe("stored");
+      expect(await put(tier, 2, objectOf(2, 3, 3000))).toBe("stored");
+      await tier.delete(keyOf(3));
+      const all = () => Promise.all([1, 2, 3].map((key) => versionAt(direct, key)));
+      expect(await all()).toEqual([3, 3, 0]);
+      await systemClock.sleep(6 * TIMEOUT_MS);
+      expect(proxy.counts.late - before).toBeGreaterThanOrEqual(3);
+      expect(await all()).toEqual([3, 3, 0]);
+      const keys: string[] = [];
+      for await (const key of tier.list()) keys.push(key);
+      expect(keys.sort()).toEqual([keyOf(1), keyOf(2)]);
+      await direct.close();
       await tier.close();
     });
 

@@ -92,7 +92,7 @@ const SOURCE_LAYERS: readonly Layer[] = [
   {
     name: "seam",
     files:
-      /^src\/(arena\/arena|tier\/(tier|file-system)|codec\/codec|policy\/(eviction|admission)-policy|predictor\/(tier-)?predictor|lifetime\/lifetime-predictor|hardware\/hardware-profile|stats\/stats-sink)\.ts$/,
+      /^src\/(arena\/arena|tier\/(tier|file-system)|codec\/codec|policy\/(eviction|admission)-policy|predictor\/(tier-)?predictor|lifetime\/lifetime-predictor|hardware\/hardware-profile|stats\/stats-sink|kv\/(page-form|forms\/(exact|section)))\.ts$/,
     sees: ["base", "core", "seam"],
   },
   // Plain data about the whole, and its rendering.
@@ -103,7 +103,7 @@ const SOURCE_LAYERS: readonly Layer[] = [
   },
   {
     name: "implementation",
-    files: /^src\/(arena|tier|codec|policy|predictor|lifetime|hardware|stats)\//,
+    files: /^src\/(arena|tier|codec|policy|predictor|lifetime|hardware|stats|kv\/forms)\//,
     sees: ["base", "core", "seam", "implementation"],
   },
   // The one record of residency: memory/ holds it, cache/ is policies over it.
@@ -125,7 +125,7 @@ const SOURCE_LAYERS: readonly Layer[] = [
   // The codecs, and the parts that callers may choose, by themselves: subpaths of the package.
   {
     name: "codecs",
-    files: /^src\/(codecs|policies)\.ts$/,
+    files: /^src\/(codecs|layout|policies)\.ts$/,
     sees: ["base", "core", "seam", "implementation"],
   },
   {
@@ -170,8 +170,8 @@ const SOURCE_LAYERS: readonly Layer[] = [
 const ASSEMBLY_ROWS: readonly RegExp[] = [
   /^(kernels-)?abi$/,
   /^lock$/,
-  /^(panic|bits|bitmap|list|control|size-class)$|^hash\/|^codec\/(half|pack|rotate|plane|huffman|sparse|matrix|eigen|measure|attend)$/,
-  /^codec\/(block|chan|lm|attend-q8|attend-chan)$/,
+  /^(panic|bits|bitmap|list|control|size-class)$|^hash\/|^layout\/rows$|^codec\/(half|pack|rotate|plane|huffman|sparse|matrix|eigen|measure|attend)$/,
+  /^layout\/axes$|^codec\/(block|chan|lm|attend-q8|attend-chan)$/,
   /^codec\/attend-lm$/,
   /^(order-tree|region|slots|stats)$/,
   /^(arena-row|stretch)$/,
@@ -334,7 +334,7 @@ const RULES: readonly Rule[] = [
         tree,
         "src/",
         /^export (\*|(type )?\{.*\} from)|^\} from "[^"]*";? *\/\/ export/,
-        /^src\/(index|node|browser|codecs|kv|policies|adapters\/ort|testing\/index)\.ts$/,
+        /^src\/(index|node|browser|codecs|kv|layout|policies|adapters\/(ort|safetensors(-node)?|transformers)|testing\/index)\.ts$/,
       ),
     canary: { "src/tier/index.ts": 'export * from "./tier.js";' },
   },
@@ -371,7 +371,7 @@ const RULES: readonly Rule[] = [
         tree,
         "src/",
         /\bnavigator\b|\bindexedDB\b|\bGPU[A-Z]\w+/,
-        /^src\/(core\/lane-watch|hardware\/detect-browser|tier\/(indexed-db|opfs|webgpu)|presets\/browser)\.ts$/,
+        /^src\/(core\/lane-watch|hardware\/detect-browser|tier\/(indexed-db|opfs-worker|webgpu)|presets\/browser)\.ts$/,
       ),
     canary: { "src/memory/a.ts": "export const has = 'locks' in navigator;" },
   },

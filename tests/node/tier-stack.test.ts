@@ -2,6 +2,11 @@
 import { describe, expect, it } from "vitest";
 import { TierError } from "../../src/errors.js";
 import {
+  decodeDeletionPage,
+  deletionPageKey,
+  encodeDeletionPage,
+} from "../../src/record/deletion-page.js";
+import {
   crashStates,
   type Disk,
   type FileOperation,
@@ -280,12 +285,13 @@ describe("a stack whose level fails", () => {
     await put(stack, 1, objectOf(1, 1, 800));
     expect(stack.levels()[1]?.objectCount).toBe(1);
     hdd.state.isFailing = true;
-    await expect(stack.delete(keyOf(1))).rejects.toMatchObject({ code: "io" });
+    expect(await stack.delete(keyOf(1))).toBe(true);
+    expect(await versionAt(stack, 1)).toBe(0);
     hdd.state.isFailing = false;
     clock.advance(100_000);
     expect(await versionAt(stack, 1)).toBe(0);
     expect(await stack.delete(keyOf(1))).toBe(false);
-    expect(stack.levels()[1]?.objectCount).toBe(0);
+    expect(stack.levels().map(({ objectCount }) => objectCount)).toEqual([0, 0]);
     await stack.close();
   });
 
@@ -313,17 +319,114 @@ describe("a stack whose level fails", () => {
     return { stack, clock, ssd, hdd, restarted };
   }
 
-  it("deletes what is older first, and nothing if it cannot", async () => {
+  it("deletes what is older first, or writes down that it is deleted", async () => {
     const one = await withOlderBelow();
-    await expect(one.stack.delete(keyOf(1))).rejects.toMatchObject({ code: "io" });
-    expect(await versionAt(one.stack, 1)).toBe(2);
-    expect(await versionAt(await one.restarted(), 1)).toBe(2);
+    expect(await one.stack.delete(keyOf(1))).toBe(true);
+    expect(await versionAt(one.stack, 1)).toBe(0);
+    const again = await one.restarted();
+    expect(await versionAt(again, 1)).toBe(0);
+    await again.settle();
+    expect(again.levels().map(({ objectCount }) => objectCount)).toEqual([0, 0]);
     const other = await withOlderBelow();
     other.hdd.state.isFailing = false;
     other.clock.advance(100_000);
     other.ssd.state.isFailing = true;
-    await expect(other.stack.delete(keyOf(1))).rejects.toMatchObject({ code: "io" });
-    expect(await versionAt(await other.restarted(), 1)).toBe(2);
+    // The lower level can take the note for the upper one.
+    expect(await other.stack.delete(keyOf(1))).toBe(true);
+    expect(await versionAt(await other.restarted(), 1)).toBe(0);
+  });
+
+  it("neither reads nor lists what could be deleted nowhere and written down nowhere", async () => {
+    const { stack, clock, ssd, hdd, restarted } = await withOlderBelow();
+    ssd.state.isFailing = true;
+    await expect(stack.delete(keyOf(1))).rejects.toMatchObject({ code: "io" });
+    await expect(stack.openRead(keyOf(1))).rejects.toMatchObject({ code: "io" });
+    const keys: string[] = [];
+    for await (const key of stack.list()) keys.push(key);
+    expect([keys, stack.stats().objectCount]).toEqual([[], 0]);
+    // What nobody could be told of may come back, but whole and the newest.
+    expect(await versionAt(await restarted(), 1)).toBe(2);
+    ssd.state.isFailing = false;
+    hdd.state.isFailing = true;
+    clock.advance(100_000);
+    expect(await versionAt(stack, 1)).toBe(0);
+    expect(await versionAt(await restarted(), 1)).toBe(0);
+  });
+
+  it("takes what is stored after a deletion that is still to come", async () => {
+    const { stack, clock, hdd, restarted } = await withOlderBelow();
+    await stack.delete(keyOf(1));
+    expect(await put(stack, 1, objectOf(1, 3, 200), DURABLE)).toBe("stored");
+    expect(await versionAt(await restarted(), 1)).toBe(3);
+    hdd.state.isFailing = false;
+    clock.advance(100_000);
+    // INV-STACK-5: the note goes before the lower level takes it.
+    for (let key = 2; key < 8; key++) await put(stack, key, objectOf(key, 1, 200), DURABLE);
+    await stack.settle();
+    const again = await restarted();
+    await again.settle();
+    for (let key = 1; key < 8; key++) expect(await versionAt(again, key)).toBe(key === 1 ? 3 : 1);
+    expect(await holds(hdd.tier)).toContain(1);
+  });
+
+  it("writes many deletions down in few pages, and removes the pages", async () => {
+    const ssd = store("ssd", 100_000);
+    const hdd = failing(store("hdd", 400_000));
+    const { stack, clock } = stackOf([ssd, hdd.tier]);
+    await stack.open();
+    const count = 600;
+    for (let key = 1; key <= count; key++) await put(hdd.tier, key, objectOf(key, 1, 100));
+    const restarted = async () => {
+      const again = stackOf([ssd, hdd.tier]);
+      await again.stack.open();
+      return again;
+    };
+    const { stack: second } = await restarted();
+    hdd.state.isFailing = true;
+    const keys = Array.from({ length: count }, (_, index) => index + 1);
+    await Promise.all(keys.map((key) => second.delete(keyOf(key))));
+    expect(ssd.stats().objectCount).toBe(3);
+    expect(second.stats().objectCount).toBe(0);
+    hdd.state.isFailing = false;
+    const third = await restarted();
+    expect(third.stack.stats().objectCount).toBe(0);
+    await third.stack.settle();
+    expect([ssd.stats().objectCount, hdd.tier.stats().objectCount]).toEqual([0, 0]);
+    clock.advance(1);
+    await stack.close();
+  });
+
+  it("refuses notes of another version, and puts damaged ones aside", async () => {
+    const page = await encodeDeletionPage({ tier: "ssd", keys: [keyOf(1), keyOf(2)] });
+    expect(await decodeDeletionPage(page)).toEqual({
+      verdict: "valid",
+      page: { tier: "ssd", keys: [keyOf(1), keyOf(2)] },
+    });
+    for (let bit = 0; bit < 8 * page.byteLength; bit++) {
+      const flipped = page.slice() as typeof page;
+      flipped[bit >> 3] = (flipped[bit >> 3] as number) ^ (1 << (bit & 7));
+      expect((await decodeDeletionPage(flipped)).verdict).toBe("damaged");
+    }
+    for (let length = 0; length < page.byteLength; length += 7) {
+      const part = page.slice(0, length) as typeof page;
+      expect((await decodeDeletionPage(part)).verdict).toBe("damaged");
+    }
+    const newer = await encodeDeletionPage({ tier: "ssd", keys: [] }, 2);
+    expect(await decodeDeletionPage(newer)).toEqual({ verdict: "incompatible" });
+    const plant = async (bytes: typeof page) => {
+      const ssd = store("ssd", 10_000);
+      await ssd.open();
+      const writer = await ssd.begin(deletionPageKey(0), bytes.byteLength);
+      if (writer === "no-space") throw new Error("no room");
+      await writer.write(bytes);
+      await writer.commit({ durable: true });
+      return { ssd, opening: stackOf([ssd, store("hdd", 10_000)]).stack.open() };
+    };
+    await expect((await plant(newer)).opening).rejects.toMatchObject({ code: "incompatible" });
+    page[16] = 0;
+    const { ssd, opening } = await plant(page);
+    await opening;
+    expect(ssd.stats().quarantinedCount).toBe(1);
   });
 
   it("takes nothing below another copy for the same after a restart", async () => {
@@ -375,6 +478,7 @@ describe("a stack whose level fails", () => {
 describe("a stack against a model", () => {
   it("answers as one store does, whatever fails", async () => {
     let faultCount = 0;
+    let deletedCount = 0;
     let demotionCount = 0;
     let promotionCount = 0;
     await withSeed("the stack's model", async (seed) => {
@@ -382,10 +486,14 @@ describe("a stack against a model", () => {
         const random = seededRandom(seed + run);
         const draw = (count: number) => random.uint32() % count;
         const levels = [warm(3000), store("ssd", 6000), store("hdd", 12_000)].map(failing);
-        const { stack, clock } = stackOf(levels.map(({ tier }) => tier));
+        const tiers = levels.map(({ tier }) => tier);
+        const below = tiers.slice(1);
+        const { stack, clock } = stackOf(tiers);
         await stack.open();
         /** Versions that a key may have: more than one after a failure in between. */
         const model = new Map<number, Set<number>>();
+        /** Keys whose deletion failed: what a restart finds of them is not promised. */
+        const doubtful = new Set<number>();
         for (let step = 1; step < 150; step++) {
           const key = 1 + draw(12);
           const possible = model.get(key) ?? new Set([0]);
@@ -403,7 +511,10 @@ describe("a stack against a model", () => {
                 objectOf(key, version, 100 + draw(1500)),
                 hints,
               );
-              if (outcome === "stored") model.set(key, new Set([version]));
+              if (outcome === "stored") {
+                model.set(key, new Set([version]));
+                doubtful.delete(key);
+              }
             } else if (kind < 9) {
               const found = await versionAt(stack, key);
               expect([...possible], `key ${key} at step ${step} of run ${run}`).toContain(found);
@@ -411,6 +522,8 @@ describe("a stack against a model", () => {
             } else {
               await stack.delete(keyOf(key));
               model.set(key, new Set([0]));
+              doubtful.delete(key);
+              deletedCount += 1;
             }
           } catch (error) {
             if (!(error instanceof TierError)) throw error;
@@ -418,7 +531,11 @@ describe("a stack against a model", () => {
             expect(error.code).toBe("io");
             // A failed put or deletion may have happened.
             if (kind < 4) model.set(key, new Set([...possible, version]));
-            else if (kind === 9) model.set(key, new Set([...possible, 0]));
+            // A failed deletion is as good as done, until the process ends.
+            else if (kind === 9) {
+              model.set(key, new Set([0]));
+              doubtful.add(key);
+            }
             // The level stays down for a few steps.
             if (draw(2) === 0) continue;
           }
@@ -431,6 +548,16 @@ describe("a stack against a model", () => {
           }
         }
         for (const { state } of levels) state.isFailing = false;
+        if (run % 2 === 0) {
+          // Killed: what was deleted last stays deleted.
+          const again = stackOf([warm(3000), ...below]).stack;
+          await again.open();
+          for (const [key, possible] of model) {
+            if (possible.size > 1 || !possible.has(0) || doubtful.has(key)) continue;
+            expect(await versionAt(again, key), `key ${key} after run ${run}`).toBe(0);
+          }
+          continue;
+        }
         clock.advance(200_000);
         await stack.settle();
         for (const [key, possible] of model) {
@@ -445,9 +572,17 @@ describe("a stack against a model", () => {
           promotionCount += promotions;
         }
         await stack.close();
+        const again = stackOf([warm(3000), ...below]).stack;
+        await again.open();
+        for (const [key, possible] of model) {
+          // What found no room below RAM is gone; nothing older comes up.
+          const found = await versionAt(again, key);
+          expect([...possible, 0], `key ${key} after run ${run}`).toContain(found);
+        }
       }
     });
     expect(faultCount).toBeGreaterThan(100);
+    expect(deletedCount).toBeGreaterThan(200);
     expect(demotionCount).toBeGreaterThan(100);
     expect(promotionCount).toBeGreaterThan(50);
   });

@@ -18,7 +18,9 @@ export type ProxyFault =
   /** Two replies that come together change places; else a reply is kept for the next question. */
   | "swap"
   /** Everything comes, but late. */
-  | "slow";
+  | "slow"
+  /** Changes reach the server late, also when nobody waits for the answer any more. */
+  | "late";
 
 export interface FaultyProxy {
   readonly port: number;
@@ -27,6 +29,8 @@ export interface FaultyProxy {
   readonly counts: Record<ProxyFault, number>;
   stop(): Promise<void>;
 }
+
+const CHANGE = /\r\n(?:EVAL|SET|UNLINK)\r\n/;
 
 /** @param slowMs How late "slow" is. */
 export async function startProxy(targetPort: number, slowMs: number): Promise<FaultyProxy> {
@@ -40,6 +44,7 @@ export async function startProxy(targetPort: number, slowMs: number): Promise<Fa
     "flip-long": 0,
     swap: 0,
     slow: 0,
+    late: 0,
   };
   const sockets = new Set<Socket>();
   const proxy = { port: 0, fault: "none" as ProxyFault, counts, stop: async () => {} };
@@ -51,10 +56,12 @@ export async function startProxy(targetPort: number, slowMs: number): Promise<Fa
     }
     const upstream = connect(targetPort, "127.0.0.1");
     let kept: Buffer | null = null;
+    let lateCount = 0;
     const end = () => {
       client.destroy();
-      upstream.destroy();
       sockets.delete(client);
+      if (lateCount > 0) return;
+      upstream.destroy();
       sockets.delete(upstream);
     };
     for (const socket of [client, upstream]) {
@@ -67,6 +74,16 @@ export async function startProxy(targetPort: number, slowMs: number): Promise<Fa
         counts[proxy.fault] += 1;
         client.resetAndDestroy();
         end();
+      } else if (proxy.fault === "late" && CHANGE.test(bytes.toString("latin1"))) {
+        counts.late += bytes.toString("latin1").split(CHANGE).length - 1;
+        lateCount += 1;
+        setTimeout(() => {
+          lateCount -= 1;
+          if (upstream.destroyed) return;
+          upstream.write(bytes);
+          // What it answers is for nobody.
+          if (client.destroyed) setTimeout(end, slowMs);
+        }, slowMs);
       } else upstream.write(bytes);
     });
     upstream.on("data", (bytes) => {

@@ -59,6 +59,45 @@ export async function freePort(): Promise<number> {
   return port;
 }
 
+const SLOT_COUNT = 16_384;
+
+/** A cluster of so many servers, each with its share of the slots and no copies. */
+export async function startCluster(count: number) {
+  const busPorts: number[] = [];
+  const nodes: RedisServer[] = [];
+  const stop = async () => {
+    await Promise.all(nodes.map((node) => node.stop()));
+  };
+  try {
+    for (let index = 0; index < count; index++) {
+      const busPort = await freePort();
+      const own = ["--cluster-enabled", "yes", "--cluster-port", String(busPort)];
+      nodes.push(await startRedis([...own, "--cluster-announce-ip", "127.0.0.1"]));
+      busPorts.push(busPort);
+    }
+    const bound = (index: number) => Math.floor((index * SLOT_COUNT) / count);
+    for (const [index, node] of nodes.entries()) {
+      await node.ask("CLUSTER", "SET-CONFIG-EPOCH", String(index + 1));
+      const [first, last] = [bound(index), bound(index + 1) - 1];
+      await node.ask("CLUSTER", "ADDSLOTSRANGE", String(first), String(last));
+    }
+    for (const [index, { port }] of nodes.entries()) {
+      await nodes[0]?.ask("CLUSTER", "MEET", "127.0.0.1", String(port), String(busPorts[index]));
+    }
+    for (let attempt = 0; ; attempt++) {
+      const infos = await Promise.all(nodes.map((node) => node.ask("CLUSTER", "INFO")));
+      const isReady = (info: string) =>
+        info.includes("cluster_state:ok") && info.includes(`cluster_known_nodes:${count}`);
+      if (infos.every(isReady)) return { nodes, stop };
+      if (attempt === 400) throw new Error("the servers do not become a cluster");
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
 export async function startRedis(extra: readonly string[] = []): Promise<RedisServer> {
   if (!("program" in provided)) throw new Error(provided.reason);
   const directory = await mkdtemp(join(tmpdir(), "tierheap-redis-"));

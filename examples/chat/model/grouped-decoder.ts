@@ -64,7 +64,9 @@ export function buildGroupedDecoder(options: GroupedDecoderOptions): Uint8Array<
     const values = Float32Array.from({ length: shape[0] * shape[1] }, () => random() * 2 * scale);
     return graph.floats(name, shape, values);
   };
-  const cacheShape = (tokens: string) => ["B", kvHeads, tokens, headDim];
+  // transformers.js knows the batch by this name.
+  const batch = lengths === "mask" ? "batch_size" : "B";
+  const cacheShape = (tokens: string) => [batch, kvHeads, tokens, headDim];
   const layerNumbers = Array.from({ length: layers }, (_, layer) => layer);
   const partsOf = (prefix: string, layer: number) =>
     [`${prefix}.${layer}.key`, `${prefix}.${layer}.value`] as const;

@@ -18,7 +18,8 @@ import {
   planDeltaRows,
 } from "../onnx/delta-rows.js";
 import { ModelError } from "../onnx/model-error.js";
-import { type CacheOptions, type CachePlan, OrtKvCache } from "./kv-cache.js";
+import type { CacheOptions, CachePlan } from "./cache-plan.js";
+import { OrtKvCache } from "./kv-cache.js";
 import { greedyToken, logitsAgree } from "./logits.js";
 import { appendToPages, fillFromPages, kvLayersOf } from "./paged.js";
 import {
@@ -28,6 +29,7 @@ import {
   type OrtSession,
   type OrtTensor,
 } from "./runtime.js";
+import { deleteCache } from "./saved-tokens.js";
 import { type StepArrays, StepInputs } from "./step-inputs.js";
 
 /** `delta`: the new rows only. `plain`: all of the KV, copied at each step. */
@@ -158,21 +160,35 @@ export class OrtDecoder {
   }
 
   /**
-   * A cache of its own over what a cache of that id left, in this memory or in its tier.
+   * A cache of its own over what a cache of that id left in this memory, or saved; see `OrtKvCache.save`.
    *
-   * @param options.tokens Those whose rows it holds. The caller keeps them, and vouches for them: the
-   *   rows do not tell.
-   * @returns null when a tensor of it is gone, or belongs to a model of another shape.
-   * @throws As `TensorMemory.acquireChain`; {@link MisuseError} `bad-id`, `closed`.
+   * @param options.tokens Those of the chat. One of these and what was left must begin with the other; the
+   *   cache holds what they have in common. Default: whatever was left.
+   * @returns null when nothing was left or saved, a part of it is gone, or was not saved together with its tokens.
+   * @throws {MisuseError} `foreign-cache` — computed by another model or mode; `token-mismatch` — for other
+   *   tokens; `re-entrant` — a step of the cache that left it is under way; `overwritten`; `bad-id`,
+   *   `bad-option`, `closed`.
+   * @throws As `TensorMemory.acquireChain`.
    * @remarks At most one cache writes to an id at a time; the others find it overwritten.
    */
-  openCache(options: {
-    readonly id: string;
-    readonly tokens: ArrayLike<number>;
-  }): Promise<OrtKvCache | null> {
+  openCache(
+    options: CacheOptions & { readonly id: string; readonly tokens?: ArrayLike<number> },
+  ): Promise<OrtKvCache | null> {
     this.#checkOpen();
+    const { tokens = null, ...rest } = options;
     const plan = this.#planFor(this.#mode, this.#pageTokens);
-    return this.#track(OrtKvCache.open(plan, options.id, options.tokens));
+    return this.#track(OrtKvCache.open(plan, rest, tokens));
+  }
+
+  /**
+   * Deletes what a cache of that id left, in this memory and in every tier.
+   *
+   * @returns Whether there was anything.
+   * @throws {MisuseError} `pinned` — a step of it is under way; `bad-id`, `closed`.
+   * @throws As `TensorMemory.delete`.
+   */
+  async deleteCache(id: string): Promise<boolean> {
+    return deleteCache(this.#memory, id, this.createCache({ id }).ids);
   }
 
   /**
@@ -373,10 +389,10 @@ export class OrtDecoder {
   }
 
   async #step(cache: OrtKvCache, tokens: ArrayLike<number>, mode: DecoderMode): Promise<OrtStep> {
-    const newTokens = cache.newTokenCount(tokens);
-    const pastTokens = tokens.length - newTokens;
-    this.#checkTokens(tokens, pastTokens);
+    this.#checkTokens(tokens, tokens.length - cache.newTokenCount(tokens));
     await cache.begin(tokens.length);
+    const pastTokens = cache.tokenCount;
+    const newTokens = tokens.length - pastTokens;
     let outputs: Record<string, OrtTensor> = {};
     // The mask of a model that concatenates covers the padding too.
     const isGrouped = this.#deltas.decoder.style === "grouped";

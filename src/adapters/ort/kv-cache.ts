@@ -7,39 +7,34 @@
 import { MisuseError } from "../../errors.js";
 import type { Pin } from "../../memory/pin.js";
 import { Tensor } from "../../memory/tensor.js";
-import type { TensorMemory } from "../../tensor-memory.js";
-import { describe } from "../../types.js";
 import type { KvEntry } from "../onnx/decoder-graph.js";
+import {
+  type CacheOptions,
+  type CachePlan,
+  checkCacheOptions,
+  fits,
+  shapeOf,
+  tensorBytesMax,
+} from "./cache-plan.js";
 import { copyRows, restride, writeRows } from "./layout.js";
-
-/** How a model's KV is kept; the same for all caches of one decoder. */
-export interface CachePlan {
-  readonly memory: TensorMemory;
-  readonly fingerprint: string;
-  readonly entries: readonly KvEntry[];
-  /** The stride is the number of tokens, not the capacity. */
-  readonly isTight: boolean;
-  /** Tokens by which the capacity grows. */
-  readonly pageTokens: number;
-}
-
-/** What a cache is made with. */
-export interface CacheOptions {
-  /**
-   * Begins the ids of its tensors; with one, they may be demoted between steps. Default: none, so they
-   * stay resident.
-   */
-  readonly id?: string;
-  /** Room that is allocated at first, where it is known how long the chat will get. Default: 0, a page. */
-  readonly capacityTokens?: number;
-}
+import {
+  type CacheClaims,
+  commonTokenCount,
+  readClaims,
+  type SavedClaims,
+  type SaveOptions,
+  saveCache,
+  savedGenerationOf,
+  withAdopted,
+} from "./saved-tokens.js";
 
 type Elements = Float32Array | Uint16Array;
 
 /** A tensor's version changes when a write pin begins and when it ends. */
 const VERSIONS_PER_WRITE_PIN = 2;
 
-const DTYPE_BYTES = { f32: 4, f16: 2 } as const;
+/** Whose rows the tensors of a memory hold, by the record of a cache's first one. */
+const OWNERS = new WeakMap<object, OrtKvCache>();
 
 /** A tensor of the cache, with what was known of it when a step last ended. */
 interface Held {
@@ -58,6 +53,7 @@ export class OrtKvCache {
   readonly id: string | null;
   readonly #plan: CachePlan;
   readonly #firstCapacityTokens: number;
+  readonly #isDisposable: boolean;
   readonly #tokens: number[] = [];
   #held: Held[] = [];
   #pins: Pin<"f32" | "f16">[] = [];
@@ -68,39 +64,50 @@ export class OrtKvCache {
 
   /** @internal */
   constructor(plan: CachePlan, options: CacheOptions = {}) {
-    const { id, capacityTokens = 0 } = options;
-    if (id !== undefined && (typeof id !== "string" || id === "")) {
-      throw new MisuseError("bad-id", `${describe(id)} is not an id`);
-    }
-    if (!Number.isSafeInteger(capacityTokens) || capacityTokens < 0) {
-      throw new MisuseError("bad-option", `${describe(capacityTokens)} is not a number of tokens`);
-    }
+    const { id, capacityTokens, isDisposable } = checkCacheOptions(options);
     this.#plan = plan;
+    this.#isDisposable = isDisposable;
     this.#firstCapacityTokens = capacityTokens;
-    this.id = id ?? null;
+    this.id = id;
   }
 
   /**
-   * A cache over tensors of that id that lie in this memory or in its tier.
+   * A cache over tensors of that id: those of another cache of this memory, or saved ones.
    *
    * @internal
-   * @returns null when one of them is unknown, or has another shape or element type.
+   * @returns null when something is missing, or is not what was saved with the tokens.
    */
   static async open(
     plan: CachePlan,
-    id: string,
-    tokens: ArrayLike<number>,
+    options: CacheOptions & { readonly id: string },
+    tokens: ArrayLike<number> | null,
   ): Promise<OrtKvCache | null> {
-    const cache = new OrtKvCache(plan, { id });
-    const leases = await plan.memory.acquireChain(cache.#ids(), { access: "read" });
-    if (leases === null) return null;
-    for (const lease of leases) lease[Symbol.dispose]();
-    return cache.#adopt(tokens) ? cache : null;
+    const cache = new OrtKvCache(plan, options);
+    const owner = cache.#ownerNow();
+    const claims =
+      (owner === null ? null : owner.#claims()) ?? (await readClaims(plan.memory, options.id));
+    if (claims === null) return null;
+    if (claims.fingerprint !== plan.fingerprint || claims.isTight !== plan.isTight) {
+      throw new MisuseError("foreign-cache", "the cache is of another model or mode");
+    }
+    const tokenCount = commonTokenCount(claims.tokens, tokens);
+    const isHeld = await withAdopted(plan.memory, cache.ids, () => {
+      return cache.#ownerNow() === owner && cache.#adopt(claims, owner);
+    });
+    if (!isHeld) return null;
+    cache.truncate(tokenCount);
+    return cache;
   }
 
   /** Of the model that computed it: other models' decoders refuse it. */
   get fingerprint(): string {
     return this.#plan.fingerprint;
+  }
+
+  /** Of its tensors, head first; empty without an id. */
+  get ids(): string[] {
+    if (this.id === null) return [];
+    return this.#plan.entries.map(({ layer, part }) => `${this.id}/${layer}.${part}`);
   }
 
   /** The tokens whose rows are in the cache, oldest first. A copy. */
@@ -149,13 +156,35 @@ export class OrtKvCache {
       this.#pin();
       try {
         this.#held.forEach(({ entry }, index) => {
-          restride(this.#elements(index), entry, before, tokenCount, tokenCount);
+          restride(this.view(index), entry, before, tokenCount, tokenCount);
         });
       } finally {
         this.#unpin();
       }
     }
     this.#tokens.length = tokenCount;
+  }
+
+  /**
+   * Writes its tensors, and then the tokens and the model that they belong to, so that a later process
+   * can open it. What is saved already is not written again.
+   *
+   * @returns `"no-space"` when a tier is off or full; what was saved before may then be lost.
+   * @throws {MisuseError} `bad-id` — it has none; `freed`; `re-entrant` — a step is under way; `overwritten`.
+   * @throws As `TensorMemory.save`.
+   * @remarks Until it settles no step may begin.
+   */
+  async save(options: SaveOptions = {}): Promise<"stored" | "no-space"> {
+    const { memory } = this.#plan;
+    if (this.id === null) throw new MisuseError("bad-id", "a cache without an id is not saved");
+    const claims = this.#claims();
+    this.#isRunning = true;
+    try {
+      const tensors = this.#held.map(({ tensor }) => tensor);
+      return await saveCache(memory, this.id, { tensors, ...claims }, options);
+    } finally {
+      this.#isRunning = false;
+    }
   }
 
   /** Frees its tensors. @throws {MisuseError} `freed`; `re-entrant` — a step is under way. */
@@ -191,17 +220,13 @@ export class OrtKvCache {
       const problem = `${tokens.length} tokens for a cache of ${known.length}`;
       throw new MisuseError("token-mismatch", `${problem}: pass all of them and a new one`);
     }
-    for (let index = 0; index < known.length; index++) {
-      if (tokens[index] !== known[index]) {
-        const problem = `token ${index} is not the one that the cache holds`;
-        throw new MisuseError("token-mismatch", `${problem}: truncate it to ${index}`);
-      }
-    }
+    commonTokenCount(known, tokens);
     return tokens.length - known.length;
   }
 
   /**
-   * Makes it resident with room for `tokenCount` tokens and pins it, until {@link end}.
+   * Makes it resident with room for `tokenCount` tokens and pins it, until {@link end}. It is empty when
+   * pressure has dropped one of its tensors.
    *
    * @internal
    * @param fresh What is in tensors that are made. With `"anything"` the caller writes all of them.
@@ -212,15 +237,16 @@ export class OrtKvCache {
   async begin(tokenCount: number, fresh: "zeros" | "anything" = "zeros"): Promise<void> {
     this.#isRunning = true;
     try {
-      if (this.#held.length === 0) {
+      // What is resident is pinned in this turn of the event loop.
+      const isResident = this.#held.every(({ tensor }) => tensor.isResident);
+      const leases = isResident ? [] : await this.#leaseAll();
+      if (leases === null) this.#forgetAll();
+      if (leases === null || this.#held.length === 0) {
         await this.#withRoom(tokenCount, this.#plan.entries.length, (capacityTokens) =>
           this.#tryAllocate(capacityTokens, fresh === "zeros"),
         );
         return;
       }
-      // What is resident is pinned in this turn of the event loop.
-      const isResident = this.#held.every(({ tensor }) => tensor.isResident);
-      const leases = isResident ? [] : await this.#leaseAll();
       try {
         this.#checkUntouched(0);
         if (tokenCount <= this.#capacityTokens) {
@@ -265,7 +291,7 @@ export class OrtKvCache {
             const isTight = this.#plan.isTight;
             const stride = isTight ? tokens.length : capacityTokens;
             const sourceStride = isTight ? tokens.length : source.#capacityTokens;
-            const [target, from] = [this.#elements(index), lease.view as Elements];
+            const [target, from] = [this.view(index), lease.view as Elements];
             copyRows(target, stride, from, sourceStride, entry, tokens.length);
             this.#capacityTokens = capacityTokens;
           });
@@ -313,7 +339,7 @@ export class OrtKvCache {
 
   /** The elements of one tensor, all of its capacity; the same object while the block stays. @internal */
   view(index: number): Elements {
-    return this.#elements(index);
+    return (this.#pins[index] as Pin<"f32" | "f16">).view;
   }
 
   /**
@@ -328,12 +354,12 @@ export class OrtKvCache {
   writeRows(index: number, rows: Elements, rowTokens: number): void {
     const { entry } = this.#held[index] as Held;
     const usedTokens = this.#tokens.length;
-    writeRows(this.#elements(index), rows, entry, this.#capacityTokens, usedTokens, rowTokens);
+    writeRows(this.view(index), rows, entry, this.#capacityTokens, usedTokens, rowTokens);
   }
 
   /** Takes over all of one tensor's KV, at whatever stride the model gave it. @internal */
   replace(index: number, present: Elements): void {
-    this.#elements(index).set(present);
+    this.view(index).set(present);
   }
 
   /** The rows of these tokens are written now. @internal */
@@ -341,6 +367,8 @@ export class OrtKvCache {
     for (let index = this.#tokens.length; index < tokens.length; index++) {
       this.#tokens.push(tokens[index] as number);
     }
+    const [first] = this.#held;
+    if (first !== undefined) OWNERS.set(Tensor.recordOf(first.tensor), this);
   }
 
   /** Ends what {@link begin} began. @internal */
@@ -354,10 +382,6 @@ export class OrtKvCache {
   #checkIdle(): void {
     if (this.#isFreed) throw new MisuseError("freed", "the cache was freed before");
     if (this.#isRunning) throw new MisuseError("re-entrant", "a step of the cache is under way");
-  }
-
-  #elements(index: number): Elements {
-    return (this.#pins[index] as Pin<"f32" | "f16">).view;
   }
 
   /** Pins for writing, so that every other write pin shows in the version. */
@@ -393,10 +417,6 @@ export class OrtKvCache {
     }
   }
 
-  #shapeOf({ heads, headDim }: KvEntry, capacityTokens: number): number[] {
-    return [1, heads, capacityTokens, headDim];
-  }
-
   /** Allocates its tensors and then pins them, all or none: until then compaction may move them. */
   #tryAllocate(capacityTokens: number, zero: boolean): void {
     try {
@@ -413,10 +433,10 @@ export class OrtKvCache {
     const entry = this.#plan.entries[index] as KvEntry;
     const tensor = this.#plan.memory.allocate({
       kind: "KV_CACHE",
-      shape: this.#shapeOf(entry, capacityTokens),
+      shape: shapeOf(entry, capacityTokens),
       dtype: entry.dtype,
       zero,
-      ...(this.id !== null && { id: this.#ids()[index] as string }),
+      ...(this.id !== null && { id: this.ids[index] as string, disposable: this.#isDisposable }),
     });
     this.#held.push({ tensor, entry, version: Tensor.recordOf(tensor).version });
   }
@@ -435,31 +455,46 @@ export class OrtKvCache {
     this.#capacityTokens = 0;
   }
 
-  #ids(): string[] {
-    return this.#plan.entries.map(({ layer, part }) => `${this.id}/${layer}.${part}`);
+  /** The cache that wrote the rows of the tensors of this id which are in this memory, or null. */
+  #ownerNow(): OrtKvCache | null {
+    const tensor = this.#plan.memory.tensor(this.ids[0] as string);
+    return (tensor && OWNERS.get(Tensor.recordOf(tensor))) ?? null;
   }
 
-  /** Takes over resident tensors of its ids. @returns Whether all of them fit. */
-  #adopt(tokens: ArrayLike<number>): boolean {
+  /** @throws {MisuseError} `re-entrant`, `freed`, `overwritten`. */
+  #claims(): CacheClaims {
+    this.#checkIdle();
+    this.#checkUntouched(0);
+    const { fingerprint, isTight } = this.#plan;
+    return { fingerprint, isTight, tokens: this.tokens };
+  }
+
+  /**
+   * Takes over resident tensors of its ids.
+   *
+   * @returns Whether all of them fit, and are the owner's, or those that were saved with the claims.
+   */
+  #adopt(claims: CacheClaims | SavedClaims, owner: OrtKvCache | null): boolean {
     const { entries, memory } = this.#plan;
-    const tensors = this.#ids().map((id) => memory.tensor(id));
+    const tensors = this.ids.map((id) => memory.tensor(id));
     const capacityTokens = tensors[0]?.shape[2] ?? 0;
+    const isOurs = (tensor: Tensor, index: number) => {
+      if ("generations" in claims) return savedGenerationOf(tensor) === claims.generations[index];
+      const held = owner === null ? undefined : owner.#held[index];
+      return held !== undefined && Tensor.recordOf(held.tensor) === Tensor.recordOf(tensor);
+    };
     const isFitting = entries.every((entry, index) => {
-      const tensor = tensors[index];
-      const shape = this.#shapeOf(entry, capacityTokens);
-      return (
-        tensor?.dtype === entry.dtype &&
-        tensor.shape.length === shape.length &&
-        tensor.shape.every((length, axis) => length === shape[axis])
-      );
+      const tensor = tensors[index] ?? null;
+      return tensor !== null && fits(tensor, entry, capacityTokens) && isOurs(tensor, index);
     });
-    if (!isFitting || capacityTokens < tokens.length) return false;
+    if (!isFitting || capacityTokens < claims.tokens.length) return false;
+    if (owner !== null) owner.#claims();
     this.#held = entries.map((entry, index) => {
       const tensor = tensors[index] as Tensor<"f32" | "f16">;
       return { tensor, entry, version: Tensor.recordOf(tensor).version };
     });
     this.#capacityTokens = capacityTokens;
-    this.commit(tokens);
+    this.commit(claims.tokens);
     return true;
   }
 
@@ -471,10 +506,19 @@ export class OrtKvCache {
     return lease;
   }
 
-  async #leaseAll(): Promise<Pin[]> {
-    const leases = await this.#plan.memory.acquireChain(this.#ids(), { access: "read" });
-    if (leases === null) throw new MisuseError("freed", "tensors of the cache were freed");
-    return leases;
+  /** null when pressure has dropped one of its tensors. */
+  async #leaseAll(): Promise<Pin[] | null> {
+    const leases = await this.#plan.memory.acquireChain(this.ids, { access: "read" });
+    if (leases !== null) return leases;
+    if (this.#held.some(({ tensor }) => Tensor.recordOf(tensor).isDropped)) return null;
+    throw new MisuseError("freed", "tensors of the cache were freed");
+  }
+
+  /** What is left of a cache of which something was dropped is of no use. */
+  #forgetAll(): void {
+    for (const { tensor } of this.#held.splice(0)) tensor[Symbol.dispose]();
+    this.#tokens.length = 0;
+    this.#capacityTokens = 0;
   }
 
   /** Gives all of its tensors another capacity and pins them, or leaves them as they were. */
@@ -483,14 +527,14 @@ export class OrtKvCache {
     let grownCount = 0;
     try {
       for (const held of this.#held) {
-        held.tensor.resize({ shape: this.#shapeOf(held.entry, capacityTokens) });
+        held.tensor.resize({ shape: shapeOf(held.entry, capacityTokens) });
         this.#restride(held, this.#capacityTokens, capacityTokens);
         grownCount += 1;
       }
     } catch (error) {
       for (const held of this.#held.slice(0, grownCount)) {
         this.#restride(held, capacityTokens, this.#capacityTokens);
-        held.tensor.resize({ shape: this.#shapeOf(held.entry, this.#capacityTokens) });
+        held.tensor.resize({ shape: shapeOf(held.entry, this.#capacityTokens) });
       }
       this.#remember();
       throw error;
@@ -522,11 +566,7 @@ export class OrtKvCache {
       tokenCount <= this.#firstCapacityTokens
         ? this.#firstCapacityTokens
         : Math.ceil(tokenCount / pageTokens) * pageTokens;
-    const bytes = Math.max(
-      ...entries.map(
-        ({ heads, headDim, dtype }) => heads * headDim * capacityTokens * DTYPE_BYTES[dtype],
-      ),
-    );
+    const bytes = tensorBytesMax(entries, capacityTokens);
     // Those it has must not be demoted for those it wants.
     const pins = this.#held.map(({ tensor }) => tensor.pin({ access: "read" }));
     try {

@@ -1,7 +1,15 @@
 // What the tests do inside a page, put on `window` for them.
 import { createTensorMemory, type TensorMemory, type TensorMessage } from "tierheap/browser";
-import { seededRandom, type TierFixture, tierConformance } from "tierheap/testing";
+import {
+  fileSystemConformance,
+  seededRandom,
+  type TierFixture,
+  tierConformance,
+} from "tierheap/testing";
 import { indexedDbTier } from "../../../src/tier/indexed-db.js";
+import { OpfsFileSystem, opfsTier } from "../../../src/tier/opfs.js";
+
+export type Store = "opfs" | "indexeddb";
 
 let databaseCount = 0;
 
@@ -17,6 +25,19 @@ function deleteDatabase(name: string): Promise<void> {
   });
 }
 
+const deleteRow = IDBObjectStore.prototype.delete;
+
+/** Makes the browser abort every transaction that deletes a row. */
+function abortDeletions(isFailing: boolean): void {
+  IDBObjectStore.prototype.delete = isFailing
+    ? function abort(this: IDBObjectStore, key) {
+        const request = deleteRow.call(this, key);
+        this.transaction.abort();
+        return request;
+      }
+    : deleteRow;
+}
+
 async function indexedDbFixture(options: { readonly capacityBytes: number }): Promise<TierFixture> {
   databaseCount += 1;
   const database = `conformance-${databaseCount}`;
@@ -24,13 +45,64 @@ async function indexedDbFixture(options: { readonly capacityBytes: number }): Pr
   return {
     tier: open(),
     reopened: async () => open(),
-    dispose: () => deleteDatabase(database),
+    failDeletions: abortDeletions,
+    dispose: async () => {
+      abortDeletions(false);
+      await deleteDatabase(database);
+    },
   };
 }
 
-/** Runs one case of the suite; the result says what broke, or null. */
-async function runTierCase(name: string): Promise<string | null> {
-  const found = tierConformance(indexedDbFixture).find((each) => each.name === name);
+async function removeFolder(name: string): Promise<void> {
+  const root = await navigator.storage.getDirectory();
+  await root.removeEntry(name, { recursive: true });
+}
+
+async function opfsFixture(options: { readonly capacityBytes: number }): Promise<TierFixture> {
+  databaseCount += 1;
+  const directory = `conformance-${databaseCount}`;
+  const tiers: ReturnType<typeof opfsTier>[] = [];
+  const open = () => {
+    const tier = opfsTier({ directory, ...options });
+    tiers.push(tier);
+    return tier;
+  };
+  return {
+    tier: open(),
+    reopened: async () => open(),
+    dispose: async () => {
+      for (const tier of tiers) await tier.close();
+      await removeFolder(directory);
+    },
+  };
+}
+
+async function fileSystemFixture() {
+  databaseCount += 1;
+  const directory = `files-${databaseCount}`;
+  const fileSystem = new OpfsFileSystem();
+  await fileSystem.start();
+  return {
+    fileSystem,
+    directory: `${directory}/inner`,
+    dispose: async () => {
+      fileSystem.end();
+      await removeFolder(directory);
+    },
+  };
+}
+
+const SUITES = {
+  indexeddb: () => tierConformance(indexedDbFixture),
+  opfs: () => tierConformance(opfsFixture),
+  files: () => fileSystemConformance(fileSystemFixture),
+};
+
+export type Suite = keyof typeof SUITES;
+
+/** Runs one case of a suite; the result says what broke, or null. */
+async function runCase(suite: Suite, name: string): Promise<string | null> {
+  const found = SUITES[suite]().find((each) => each.name === name);
   if (found === undefined) return `no case ${name}`;
   try {
     await found.run();
@@ -50,8 +122,9 @@ function pattern(seed: number): Uint8Array<ArrayBuffer> {
   return new Uint8Array(words.buffer);
 }
 
-function openMemory(directory: string, ram = "16MiB"): Promise<TensorMemory> {
-  return createTensorMemory({ budgets: { ram, ssd: "256MiB" }, ssd: { directory } });
+function openMemory(store: Store, directory: string, ram = "16MiB"): Promise<TensorMemory> {
+  const ssd = { directory, browser: { store } };
+  return createTensorMemory({ budgets: { ram, ssd: "256MiB" }, ssd });
 }
 
 function write(memory: TensorMemory, id: string, seed: number): void {
@@ -68,8 +141,8 @@ async function isIntact(memory: TensorMemory, id: string, seed: number): Promise
 }
 
 /** Saves tensors `saved/0`, `saved/1`, … and closes nothing. */
-async function saveSome(directory: string, count: number): Promise<string[]> {
-  const memory = await openMemory(directory);
+async function saveSome(store: Store, directory: string, count: number): Promise<string[]> {
+  const memory = await openMemory(store, directory);
   const outcomes: string[] = [];
   for (let seed = 0; seed < count; seed++) {
     write(memory, `saved/${seed}`, seed);
@@ -79,8 +152,11 @@ async function saveSome(directory: string, count: number): Promise<string[]> {
 }
 
 /** Opens a memory again; says how many of its tensors are intact, and how many are not. */
-async function inspect(directory: string): Promise<{ intact: number; damaged: string[] }> {
-  const memory = await openMemory(directory);
+async function inspect(
+  store: Store,
+  directory: string,
+): Promise<{ intact: number; damaged: string[] }> {
+  const memory = await openMemory(store, directory);
   const ids: string[] = [];
   for await (const { id } of memory.list()) ids.push(id);
   const damaged = [...memory.verify().problems];
@@ -92,8 +168,8 @@ async function inspect(directory: string): Promise<{ intact: number; damaged: st
 }
 
 /** Swaps tensors out for as long as the page lives. Resolves when the first has gone. */
-async function startSpilling(directory: string): Promise<void> {
-  const memory = await openMemory(directory);
+async function startSpilling(store: Store, directory: string): Promise<void> {
+  const memory = await openMemory(store, directory);
   const spill = async (number: number) => {
     const id = `spill/${number % 4}`;
     if (number >= 4) memory.free(id);
@@ -108,8 +184,8 @@ async function startSpilling(directory: string): Promise<void> {
 }
 
 /** Swaps out more than the quota allows, then looks at everything again. */
-async function fillQuota(directory: string, count: number) {
-  const memory = await openMemory(directory, "64MiB");
+async function fillQuota(store: Store, directory: string, count: number) {
+  const memory = await openMemory(store, directory, "64MiB");
   const outcomes: string[] = [];
   for (let seed = 0; seed < count; seed++) {
     write(memory, `${seed}`, seed);
@@ -145,12 +221,149 @@ async function fillQuota(directory: string, count: number) {
   };
 }
 
+/** How a memory is opened whose store is left to the page. */
+export interface AutoOptions {
+  readonly directory: string;
+  /** The private file system is there and does not work, as in some browsers. */
+  readonly isBroken?: boolean;
+  /** Start the worker from a file of the page. */
+  readonly hasOwnWorker?: boolean;
+  readonly persist?: boolean;
+}
+
+/** Saves a tensor in the store that works here; says which that was, and what was told about others. */
+async function saveSomewhere({ directory, isBroken, hasOwnWorker, persist }: AutoOptions) {
+  if (isBroken === true) {
+    // What a worker sees cannot be reached from here; a worker that fails is the same to the page.
+    const url = URL.createObjectURL(new Blob(["throw new Error('broken')"]));
+    window.Worker = class extends Worker {
+      constructor() {
+        super(url);
+      }
+    };
+  }
+  const createWorker = () =>
+    new Worker(new URL("../../../src/tier/opfs-worker.ts", import.meta.url), { type: "module" });
+  const browser = { persist, ...(hasOwnWorker === true && { createWorker }) };
+  const memory = await createTensorMemory({
+    budgets: { ram: "16MiB", ssd: "64MiB" },
+    ssd: { directory, browser },
+  });
+  write(memory, "one", 1);
+  const outcome = await memory.save("one");
+  memory.free("one");
+  const isBack = outcome === "stored" && (await isIntact(memory, "one", 1));
+  const told: string[] = [];
+  for await (const event of memory.events({ signal: AbortSignal.timeout(200) })) {
+    if (event.type === "tier-unavailable") told.push(event.error.message);
+  }
+  await memory.close();
+  const root = await navigator.storage.getDirectory();
+  const hasFolder = await root.getDirectoryHandle(directory).then(
+    () => true,
+    () => false,
+  );
+  const databases = await indexedDB.databases();
+  const hasDatabase = databases.some(({ name }) => name === directory);
+  return { outcome, isBack, told, hasFolder, hasDatabase };
+}
+
+/** Lengths of the versioned tensors, from packed ones to files of their own. */
+const VERSIONED_BYTES = [4096, 65_536, 200_000, 2 ** 20, 3 * 2 ** 20];
+
+/** The version at the front, then bytes that follow from it. */
+function versioned(key: number, version: number): Uint8Array {
+  const words = new Uint32Array((VERSIONED_BYTES[key] as number) / 4);
+  let state = key * 1_000_003 + version;
+  for (let index = 0; index < words.length; index++) {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) | 0;
+    words[index] = state;
+  }
+  words[0] = version;
+  return new Uint8Array(words.buffer);
+}
+
+/** Saves one version after another for as long as the page lives, and says so before and after. */
+async function saveVersions(store: Store, directory: string, first: number): Promise<void> {
+  const memory = await openMemory(store, directory, "32MiB");
+  for (let version = first; ; version++) {
+    const key = version % VERSIONED_BYTES.length;
+    const id = `${key}`;
+    const byteLength = VERSIONED_BYTES[key] as number;
+    if (memory.tensor(id) === null) {
+      await memory.delete(id);
+      memory.allocate({ kind: "KV_CACHE", id, byteLength });
+    }
+    {
+      using lease = await memory.acquire(id, { access: "write" });
+      lease?.bytes.set(versioned(key, version));
+    }
+    const outcome = await memory.save(id, { mode: "durable" });
+    console.log(outcome === "stored" ? `saved ${key} ${version}` : `refused ${key} ${version}`);
+  }
+}
+
+/** The version of each key: 0 for none, -1 for bytes that are of no version. */
+async function readVersions(
+  store: Store,
+  directory: string,
+): Promise<{ readonly versions: number[]; readonly problems: readonly string[] }> {
+  const memory = await openMemory(store, directory, "32MiB");
+  const versions: number[] = [];
+  for (const key of VERSIONED_BYTES.keys()) {
+    using lease = await memory.acquire(`${key}`, { access: "read" }).catch(() => undefined);
+    if (lease === null) {
+      versions.push(0);
+      continue;
+    }
+    const bytes = lease?.bytes.slice() ?? new Uint8Array(4);
+    const version = new Uint32Array(bytes.buffer)[0] as number;
+    const expected = versioned(key, version);
+    const isIntact = bytes.every((byte, index) => byte === expected[index]);
+    versions.push(lease !== undefined && isIntact ? version : -1);
+  }
+  const { problems } = memory.verify();
+  await memory.close();
+  return { versions, problems };
+}
+
+/** Swaps a long tensor out and back in, through coding workers. */
+async function codeInWorkers(): Promise<{
+  readonly isIntact: boolean;
+  readonly jobCount: number;
+  readonly failureCount: number;
+}> {
+  const memory = await createTensorMemory({
+    budgets: { ram: "64MiB", ssd: "256MiB" },
+    ssd: { directory: "coded" },
+    codecs: { default: "lossless", workers: 2 },
+  });
+  const shape = [8192, 128];
+  const random = seededRandom(5);
+  const original = new Uint32Array(8192 * 128).map(() => random.uint32() & 0x3f8f0000);
+  const tensor = memory.allocate({ kind: "KV_CACHE", id: "a", shape, dtype: "u32" });
+  {
+    using pin = tensor.pin();
+    pin.view.set(original);
+  }
+  await memory.swapOut("a");
+  let isIntact: boolean;
+  {
+    using lease = await memory.acquire<"u32">("a", { access: "read" });
+    isIntact = lease?.view.every((value, index) => value === original[index]) ?? false;
+  }
+  const { jobCount = 0, failureCount = 0 } = memory.stats().codecWorkers ?? {};
+  await memory.delete("a");
+  await memory.close();
+  return { isIntact, jobCount, failureCount };
+}
+
 let shared: TensorMemory | null = null;
 
 /** One of several pages on one database. */
-async function openShared(directory: string): Promise<string> {
+async function openShared(store: Store, directory: string): Promise<string> {
   try {
-    shared = await openMemory(directory);
+    shared = await openMemory(store, directory);
     return "open";
   } catch (error) {
     return (error as { code?: string }).code ?? String(error);
@@ -225,12 +438,16 @@ async function killWorkers(count: number): Promise<{
 }
 
 const api = {
+  codeInWorkers,
   killWorkers,
-  runTierCase,
+  runCase,
   saveSome,
   inspect,
   startSpilling,
   fillQuota,
+  saveSomewhere,
+  saveVersions,
+  readVersions,
   openShared,
   swapOutShared,
   isSharedIntact,

@@ -1,0 +1,101 @@
+// Measures one round of one length: the same bytes through tierheap on both stores, and through plain
+// calls. Runs in the page; run.mjs asks for the rounds.
+import { createTensorMemory } from "tierheap/browser";
+
+const now = () => performance.now();
+let roundCount = 0;
+
+function plainStore() {
+  const worker = new Worker(new URL("./plain-worker.mjs", import.meta.url), { type: "module" });
+  const waiting = new Map();
+  let lastId = 0;
+  worker.onmessage = ({ data }) => {
+    waiting.get(data.id)(data.value);
+    waiting.delete(data.id);
+  };
+  const call = (name, parameters, transfer = []) =>
+    new Promise((resolve) => {
+      lastId += 1;
+      waiting.set(lastId, resolve);
+      worker.postMessage({ id: lastId, call: name, ...parameters }, transfer);
+    });
+  return { call, end: () => worker.terminate() };
+}
+
+/** Calls work for each index, so many at once. @returns Milliseconds. */
+async function timed(count, callerCount, work) {
+  let next = 0;
+  const caller = async () => {
+    while (next < count) {
+      const index = next;
+      next += 1;
+      await work(index);
+    }
+  };
+  const startMs = now();
+  await Promise.all(Array.from({ length: callerCount }, caller));
+  return now() - startMs;
+}
+
+/** Bytes that no codec makes shorter. */
+function noise(byteLength) {
+  const bytes = new Uint8Array(byteLength);
+  for (let start = 0; start < byteLength; start += 65_536) {
+    crypto.getRandomValues(bytes.subarray(start, start + 65_536));
+  }
+  return bytes;
+}
+
+async function plainRound(byteLength, count, callerCount, isFileEach) {
+  roundCount += 1;
+  const name = `plain-${roundCount}`;
+  const source = noise(byteLength);
+  const target = new Uint8Array(byteLength).fill(1);
+  const { call, end } = plainStore();
+  await call("open", { name });
+  const write = async (index) => {
+    const bytes = source.slice();
+    await call(isFileEach ? "writeFile" : "write", { index, bytes }, [bytes.buffer]);
+  };
+  const read = async (index) => {
+    target.set(await call(isFileEach ? "readFile" : "read", { index, byteLength }));
+  };
+  const writeMs = await timed(count, callerCount, write);
+  const readMs = await timed(count, callerCount, read);
+  await call("close", { name });
+  end();
+  return { writeMs, readMs };
+}
+
+/** Tensors are saved, freed, and acquired again. */
+async function tierheapRound(store, byteLength, count, callerCount) {
+  roundCount += 1;
+  const source = noise(byteLength);
+  const ramBytes = Math.max(64 * 2 ** 20, 2.5 * byteLength * count);
+  const memory = await createTensorMemory({
+    budgets: { ram: Math.ceil(ramBytes), ssd: 2 ** 32 },
+    ssd: { directory: `${store}-${roundCount}`, browser: { store } },
+  });
+  for (let index = 0; index < count; index++) {
+    using pin = memory.allocate({ kind: "KV_CACHE", id: `${index}`, byteLength }).pin();
+    pin.bytes.set(source);
+  }
+  const writeMs = await timed(count, callerCount, async (index) => {
+    const outcome = await memory.swapOut(`${index}`);
+    if (outcome !== "stored") throw new Error(outcome);
+  });
+  const readMs = await timed(count, callerCount, async (index) => {
+    using lease = await memory.acquire(`${index}`, { access: "read" });
+    if (lease === null) throw new Error("a tensor is gone");
+  });
+  for (let index = 0; index < count; index++) await memory.delete(`${index}`);
+  await memory.close();
+  return { writeMs, readMs };
+}
+
+window.round = async ({ byteLength, count, callerCount, hasFileEach }) => ({
+  plain: await plainRound(byteLength, count, callerCount, false),
+  opfs: await tierheapRound("opfs", byteLength, count, callerCount),
+  indexeddb: await tierheapRound("indexeddb", byteLength, count, callerCount),
+  ...(hasFileEach && { fileEach: await plainRound(byteLength, count, callerCount, true) }),
+});

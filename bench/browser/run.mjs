@@ -1,0 +1,95 @@
+// The stores of a browser beside plain calls of its private file system, in a real Chromium:
+//
+//   npm run bench:browser -- [--rounds N] [--json FILE]
+//
+// Contestants take turns within one page; every ratio is of two figures of one round, and the median of
+// the rounds counts. Nobody flushes. tierheap also hashes what it writes and reads; plain calls do not.
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { chromium } from "playwright-core";
+import { build, preview } from "vite";
+import { CHROMIUM_OPTIONS, ensureChromium } from "../../scripts/browser.mjs";
+import { median, report } from "../support.mjs";
+
+const { values } = parseArgs({
+  options: { rounds: { type: "string" }, json: { type: "string" } },
+});
+const roundCount = Number(values.rounds ?? 5);
+const MIB = 2 ** 20;
+const LENGTHS = [
+  { name: "64 KiB", byteLength: 65_536, count: 256, callerCount: 16, hasFileEach: true },
+  { name: "1 MiB", byteLength: MIB, count: 32, callerCount: 4, hasFileEach: false },
+  { name: "16 MiB", byteLength: 16 * MIB, count: 4, callerCount: 2, hasFileEach: false },
+];
+
+const executablePath = ensureChromium();
+if (executablePath === undefined) {
+  console.error("no Chromium was found, and none could be installed");
+  process.exit(1);
+}
+const root = fileURLToPath(new URL("page", import.meta.url));
+const config = {
+  configFile: false,
+  root,
+  logLevel: "error",
+  build: {
+    outDir: fileURLToPath(new URL("../../build/bench-page", import.meta.url)),
+    emptyOutDir: true,
+    target: "es2022",
+  },
+  worker: { format: "es" },
+  preview: { host: "127.0.0.1", port: 0 },
+};
+await build(config);
+const server = await preview(config);
+const profile = mkdtempSync(join(tmpdir(), "tierheap-bench-browser-"));
+const context = await chromium.launchPersistentContext(profile, {
+  ...CHROMIUM_OPTIONS,
+  executablePath,
+});
+const figures = [];
+try {
+  const page = await context.newPage();
+  await page.goto(server.resolvedUrls.local[0]);
+  for (const { name, ...length } of LENGTHS) {
+    const rounds = [];
+    for (let round = 0; round <= roundCount; round++) {
+      const result = await page.evaluate((given) => window.round(given), length);
+      // The first one warms everything up.
+      if (round > 0) rounds.push(result);
+    }
+    const ratio = (mine, theirs, what) =>
+      median(rounds.map((round) => round[theirs][what] / round[mine][what]));
+    const megabytes = (length.byteLength * length.count) / 1e6;
+    const speed = (who, what) =>
+      Math.round(median(rounds.map((round) => (megabytes / round[who][what]) * 1000)));
+    const add = (id, value, target, beside) =>
+      figures.push({
+        id: `browser/${id}`,
+        value,
+        unit: "ratio",
+        ...(target !== undefined && { target, met: value >= target }),
+        beside,
+      });
+    const slug = name.replace(" ", "-").toLowerCase();
+    for (const [what, word] of [
+      ["writeMs", "spill"],
+      ["readMs", "restore"],
+    ]) {
+      const beside = `${speed("opfs", what)} against ${speed("plain", what)} MB/s, IndexedDB ${speed("indexeddb", what)}`;
+      add(`opfs-${word}-${slug}-over-plain`, ratio("opfs", "plain", what), 0.8, beside);
+      add(`opfs-${word}-${slug}-over-indexeddb`, ratio("opfs", "indexeddb", what));
+      if (!length.hasFileEach) continue;
+      const files = `${speed("fileEach", what)} MB/s with a file each`;
+      add(`opfs-${word}-${slug}-over-file-each`, ratio("opfs", "fileEach", what), 50, files);
+    }
+  }
+} finally {
+  await context.close();
+  await server.close();
+  rmSync(profile, { recursive: true, force: true });
+}
+report("stores in a browser", figures);

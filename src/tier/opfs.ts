@@ -1,0 +1,263 @@
+// A tier on the origin's private file system: the store of `fs.ts`, whose files a worker opens.
+//
+// Sources for what differs from other file systems: https://fs.spec.whatwg.org (handles lock their
+// file; entries are renamed by `move`).
+import { type Clock, systemClock } from "../clock.js";
+import { TierError } from "../errors.js";
+import { randomName, systemRandom } from "../random.js";
+import { type PrivateBytes, privateBytes, privateCopy } from "../util/private-bytes.js";
+import type { FileReader, FileSystem, FileWriter } from "./file-system.js";
+import { FsTier } from "./fs.js";
+import type { OpfsCalls, OpfsReply } from "./opfs-messages.js";
+import type { Tier } from "./tier.js";
+
+export interface OpfsTierOptions {
+  /** Folders in the origin's private file system, separated by `/`. */
+  readonly directory: string;
+  /** Default: `"ssd"`. */
+  readonly name?: string;
+  /** Default: Infinity. */
+  readonly capacityBytes?: number;
+  readonly bufferBytes?: number;
+  /**
+   * Starts the worker that `tierheap/opfs-worker` is the module of. Default: from a `blob:` address, which a
+   * page's content security policy may forbid.
+   */
+  readonly createWorker?: (() => Worker) | undefined;
+  readonly clock?: Clock;
+}
+
+/** A file costs more here than elsewhere to open: longer objects share segments. */
+const PACKED_BYTES_MAX = 2 ** 21;
+/** How long a worker may take for the first answer. */
+const START_MS = 5000;
+
+class SystemError extends Error {
+  readonly code: string;
+  constructor(code: string, message: string) {
+    super(`${code}: ${message}`);
+    this.code = code;
+  }
+}
+
+interface Waiting {
+  resolve(value: unknown): void;
+  reject(error: Error): void;
+}
+
+/** Calls of the worker, and the end of all of them. */
+class WorkerLink {
+  readonly #worker: Worker;
+  readonly #waiting = new Map<number, Waiting>();
+  #lastId = 0;
+  #end: Error | null = null;
+
+  constructor(worker: Worker) {
+    this.#worker = worker;
+    worker.onmessage = ({ data: reply }: MessageEvent<OpfsReply>) => {
+      const waiting = this.#waiting.get(reply.id);
+      this.#waiting.delete(reply.id);
+      if ("code" in reply) waiting?.reject(new SystemError(reply.code, reply.message));
+      else waiting?.resolve(reply.value);
+    };
+    worker.onerror = (event) => {
+      event.preventDefault();
+      this.end(event.message || "the worker could not be started");
+    };
+    worker.onmessageerror = () => this.end("a message could not be read");
+  }
+
+  call<Call extends keyof OpfsCalls>(
+    call: Call,
+    parameters: Parameters<OpfsCalls[Call]>,
+    transfer: Transferable[] = [],
+  ): Promise<ReturnType<OpfsCalls[Call]>> {
+    return new Promise((resolve, reject) => {
+      if (this.#end !== null) return reject(this.#end);
+      this.#lastId += 1;
+      this.#waiting.set(this.#lastId, {
+        resolve: resolve as (value: unknown) => void,
+        reject,
+      });
+      this.#worker.postMessage({ id: this.#lastId, call, parameters }, transfer);
+    });
+  }
+
+  end(reason: string): void {
+    this.#end ??= new SystemError("EIO", reason);
+    this.#worker.terminate();
+    for (const { reject } of this.#waiting.values()) reject(this.#end);
+    this.#waiting.clear();
+  }
+}
+
+async function startFromText(): Promise<Worker> {
+  const { OPFS_WORKER_TEXT } = await import("./opfs-worker-text.generated.js");
+  const url = URL.createObjectURL(new Blob([OPFS_WORKER_TEXT], { type: "text/javascript" }));
+  try {
+    return new Worker(url, { name: "tierheap-opfs" });
+  } finally {
+    // The browser has taken the address by now; it fetches what the address named.
+    URL.revokeObjectURL(url);
+  }
+}
+
+/** A file system whose worker lives from `start` to `end`. */
+export class OpfsFileSystem implements FileSystem {
+  readonly #createWorker: (() => Worker) | undefined;
+  readonly #clock: Clock;
+  #link: WorkerLink | null = null;
+
+  constructor(createWorker?: () => Worker, clock: Clock = systemClock) {
+    this.#createWorker = createWorker;
+    this.#clock = clock;
+  }
+
+  /** @throws The platform's error where workers, or files in them, do not work here. */
+  async start(): Promise<void> {
+    const link = new WorkerLink(this.#createWorker?.() ?? (await startFromText()));
+    const forget = this.#clock.defer(START_MS, () => link.end("the worker does not answer"));
+    try {
+      this.#link = link;
+      await this.#probe();
+    } catch (error) {
+      this.#link = null;
+      link.end("the private file system does not work here");
+      throw error;
+    } finally {
+      forget();
+    }
+  }
+
+  end(): void {
+    this.#link?.end("the tier is closed");
+    this.#link = null;
+  }
+
+  join(directory: string, name: string): string {
+    return `${directory}/${name}`;
+  }
+
+  makeDirectory(path: string): Promise<void> {
+    return this.#call("makeDirectory", [path]);
+  }
+
+  list(path: string): Promise<{ readonly name: string; readonly byteLength: number }[]> {
+    return this.#call("list", [path]);
+  }
+
+  async create(path: string): Promise<FileWriter> {
+    const number = await this.#call("create", [path]);
+    return {
+      write: (sources, offset) => {
+        let byteLength = 0;
+        for (const source of sources) byteLength += source.byteLength;
+        // A copy of its own, which is handed over: a message would take the whole buffer.
+        const bytes = privateBytes(byteLength);
+        let end = 0;
+        for (const source of sources) {
+          bytes.set(source, end);
+          end += source.byteLength;
+        }
+        return this.#call("write", [number, bytes, offset], [bytes.buffer]);
+      },
+      sync: () => this.#call("sync", [number]),
+      close: () => this.#call("close", [number]),
+    };
+  }
+
+  async openRead(path: string): Promise<FileReader | null> {
+    const found = await this.#call("openRead", [path]);
+    if (found === null) return null;
+    const { number, byteLength } = found;
+    return {
+      byteLength,
+      read: async (target: PrivateBytes, offset: number) => {
+        const bytes = await this.#call("read", [number, target.byteLength, offset]);
+        target.set(bytes);
+        return bytes.byteLength;
+      },
+      close: () => this.#call("close", [number]),
+    };
+  }
+
+  rename(sourcePath: string, targetPath: string): Promise<void> {
+    return this.#call("rename", [sourcePath, targetPath]);
+  }
+
+  remove(path: string): Promise<boolean> {
+    return this.#call("remove", [path]);
+  }
+
+  /** Nothing to do: entries are the browser's business, which gives no way to flush them. */
+  async syncDirectory(): Promise<void> {}
+
+  async tryLock(path: string): Promise<{ release(): Promise<void> } | null> {
+    if (!(await this.#call("tryLock", [path]))) return null;
+    return { release: () => this.#call("unlock", [path]) };
+  }
+
+  #call<Call extends keyof OpfsCalls>(
+    call: Call,
+    parameters: Parameters<OpfsCalls[Call]>,
+    transfer?: Transferable[],
+  ): Promise<ReturnType<OpfsCalls[Call]>> {
+    if (this.#link === null) return Promise.reject(new SystemError("EIO", "not started"));
+    return this.#link.call(call, parameters, transfer);
+  }
+
+  /** A file system that is there need not work: writes, reads back, removes. */
+  async #probe(): Promise<void> {
+    const path = `tierheap-probe-${randomName(systemRandom)}`;
+    const writer = await this.create(path);
+    await writer.write([privateCopy(new Uint8Array([1, 2, 3]))], 0);
+    await writer.sync();
+    await writer.close();
+    const reader = await this.openRead(path);
+    const bytes = privateBytes(3);
+    const count = await reader?.read(bytes, 0);
+    await reader?.close();
+    await this.remove(path);
+    if (count !== 3 || bytes.join() !== "1,2,3") throw new SystemError("EIO", "bytes were lost");
+  }
+}
+
+/** @throws {TierError} From `open`: `busy`, `io`. */
+export function opfsTier(options: OpfsTierOptions): Tier {
+  const { createWorker, clock, ...rest } = options;
+  const fileSystem = new OpfsFileSystem(createWorker, clock);
+  const store = new FsTier({ packedBytesMax: PACKED_BYTES_MAX, ...rest, fileSystem });
+  let isStarted = false;
+  return {
+    name: store.name,
+    capabilities: store.capabilities,
+    open: async () => {
+      if (isStarted) return;
+      try {
+        await fileSystem.start();
+      } catch (cause) {
+        const message = "the origin's private file system does not work here";
+        throw new TierError("io", store.name, message, { cause });
+      }
+      try {
+        await store.open();
+        isStarted = true;
+      } catch (error) {
+        fileSystem.end();
+        throw error;
+      }
+    },
+    begin: (key, byteLength) => store.begin(key, byteLength),
+    openRead: (key) => store.openRead(key),
+    delete: (key) => store.delete(key),
+    quarantine: (key) => store.quarantine(key),
+    list: () => store.list(),
+    stats: () => store.stats(),
+    close: async () => {
+      if (!isStarted) return;
+      isStarted = false;
+      await store.close();
+      fileSystem.end();
+    },
+  };
+}
