@@ -82,6 +82,7 @@ export interface PageForms {
 /**
  * Loads the kernels and makes the forms.
  *
+ * @remarks The workspace is not counted by any memory's budget: open the forms once, for all caches.
  * @throws {OutOfMemoryError} The platform has no room for the workspace.
  */
 export async function openPageForms(options: PageFormsOptions = {}): Promise<PageForms> {
