@@ -1,5 +1,7 @@
 // A real Chromium with its profile on disk, and built pages served as `vite preview` serves them.
+import { createReadStream } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -11,37 +13,66 @@ const path = (relative: string) => fileURLToPath(new URL(`../../${relative}`, im
 
 export const DEMO: InlineConfig = { configFile: path("examples/demo/vite.config.ts") };
 
+const SOURCES = [
+  { find: /^tierheap\/browser$/, replacement: path("src/browser.ts") },
+  { find: /^tierheap\/testing$/, replacement: path("src/testing/index.ts") },
+  { find: /^tierheap\/adapters\/(.*)$/, replacement: path("src/adapters/$1.ts") },
+];
+
 export const TEST_PAGE: InlineConfig = {
   configFile: false,
   root: path("tests/browser/page"),
-  resolve: {
-    alias: [
-      { find: /^tierheap\/browser$/, replacement: path("src/browser.ts") },
-      { find: /^tierheap\/testing$/, replacement: path("src/testing/index.ts") },
-    ],
-  },
+  resolve: { alias: SOURCES },
   build: { outDir: path("build/test-page"), emptyOutDir: true, target: "es2022" },
   worker: { format: "es" },
 };
 
-/** The same page, isolated: what shared memory needs. */
-export const ISOLATED_PAGE: InlineConfig = {
-  ...TEST_PAGE,
-  build: { ...TEST_PAGE.build, outDir: path("build/isolated-page") },
-  plugins: [
-    {
-      name: "isolation",
-      configurePreviewServer: ({ middlewares }) => {
-        middlewares.use((_request, response, next) => {
-          response.setHeader("Cross-Origin-Opener-Policy", "same-origin");
-          response.setHeader("Cross-Origin-Embedder-Policy", "require-corp");
-          response.setHeader("Cross-Origin-Resource-Policy", "same-origin");
-          next();
-        });
-      },
-    },
-  ],
-};
+type Middleware = (
+  request: IncomingMessage,
+  response: ServerResponse,
+  next: () => unknown,
+) => unknown;
+
+/** Asks `middleware` first for whatever a built page wants. */
+function withMiddleware(config: InlineConfig, name: string, middleware: Middleware): InlineConfig {
+  const configurePreviewServer = ({ middlewares }: PreviewServer) => {
+    middlewares.use(middleware);
+  };
+  return { ...config, plugins: [{ name, configurePreviewServer }, ...(config.plugins ?? [])] };
+}
+
+/** The same page, isolated: what shared memory needs. Built elsewhere if `outDir` says so. */
+export function withIsolation(config: InlineConfig, outDir?: string): InlineConfig {
+  const build = { ...config.build, ...(outDir !== undefined && { outDir }) };
+  return withMiddleware({ ...config, build }, "isolation", (_request, response, next) => {
+    response.setHeader("Cross-Origin-Opener-Policy", "same-origin");
+    response.setHeader("Cross-Origin-Embedder-Policy", "require-corp");
+    response.setHeader("Cross-Origin-Resource-Policy", "same-origin");
+    next();
+  });
+}
+
+export const ISOLATED_PAGE = withIsolation(TEST_PAGE, path("build/isolated-page"));
+
+const RUNTIME_FILES = /^\/onnxruntime-web\/([\w.-]+\.(mjs|wasm))$/;
+
+/** A page with onnxruntime-web; the runtime's own files come from the package, not over the network. */
+export const ORT_PAGE: InlineConfig = withMiddleware(
+  {
+    ...TEST_PAGE,
+    root: path("tests/browser/ort-page"),
+    resolve: { alias: SOURCES, conditions: ["onnxruntime-web-use-extern-wasm", "browser"] },
+    build: { ...TEST_PAGE.build, outDir: path("build/ort-page") },
+  },
+  "runtime-files",
+  (request, response, next) => {
+    const [, name, extension] = RUNTIME_FILES.exec(request.url?.split("?")[0] ?? "") ?? [];
+    if (name === undefined) return next();
+    const type = extension === "wasm" ? "application/wasm" : "text/javascript";
+    response.setHeader("Content-Type", type);
+    createReadStream(path(`node_modules/onnxruntime-web/dist/${name}`)).pipe(response);
+  },
+);
 
 export interface Site {
   readonly url: string;
