@@ -108,12 +108,17 @@ export class Browser {
     this.#context = context;
   }
 
-  static async launch(): Promise<Browser> {
+  /** @param args More arguments for the browser. */
+  static async launch(args: readonly string[] = []): Promise<Browser> {
     const executablePath = findChromium();
     if (executablePath === undefined) throw new Error("no Chromium: run scripts/browser.mjs");
     // The default context keeps its storage in RAM, with a quota of its own.
     const directory = await mkdtemp(join(tmpdir(), "tierheap-browser-"));
-    const options = { ...CHROMIUM_OPTIONS, executablePath };
+    const options = {
+      ...CHROMIUM_OPTIONS,
+      args: [...CHROMIUM_OPTIONS.args, ...args],
+      executablePath,
+    };
     const context = await chromium.launchPersistentContext(directory, options);
     return new Browser(directory, context);
   }

@@ -37,6 +37,14 @@ export const TURNS = [
   [21, 14],
 ] as const;
 
+/** The same prompts with fewer words in between, for runtimes that are slow. */
+export const SHORT_TURNS = [
+  [37, 8],
+  [4, 5],
+  [1, 3],
+  [21, 4],
+] as const;
+
 export function promptsFor(seed: number): number[][] {
   const random = seededRandom(seed);
   return TURNS.map(([length]) => Array.from({ length }, () => random.uint32() % 256));
@@ -47,10 +55,14 @@ export interface Speaker {
   say(prompt: readonly number[], answerTokens: number): Promise<number[]>;
 }
 
-export async function answersOf(chat: Speaker, seed: number): Promise<number[][]> {
+export async function answersOf(
+  chat: Speaker,
+  seed: number,
+  turns: readonly (readonly [number, number])[] = TURNS,
+): Promise<number[][]> {
   const answers: number[][] = [];
   for (const [turn, prompt] of promptsFor(seed).entries()) {
-    answers.push(await chat.say(prompt, TURNS[turn]?.[1] ?? 0));
+    answers.push(await chat.say(prompt, turns[turn]?.[1] ?? 0));
   }
   return answers;
 }

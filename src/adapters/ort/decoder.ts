@@ -16,8 +16,9 @@ import {
   planDeltaRows,
 } from "../onnx/delta-rows.js";
 import { ModelError } from "../onnx/model-error.js";
+import { digestOf } from "./fingerprint.js";
 import { type CacheOptions, type CachePlan, OrtKvCache } from "./kv-cache.js";
-import { greedyToken, logitsAgree } from "./logits.js";
+import { greedyToken, lastRow, logitsAgree } from "./logits.js";
 import {
   makeTensor,
   numbersOf,
@@ -60,7 +61,10 @@ export interface OrtDecoderOptions {
   readonly checkTokens?: number;
   /** Where ids, positions and mask of a step lie. Default: arrays of the engine, kept between steps. */
   readonly arrays?: StepArrays;
-  /** Tokens by which a cache grows, at least 1. Default: 64. Higher copies less often and pads more. */
+  /**
+   * Tokens by which a cache grows, at least 1. Higher copies less often and pads more. Default: 16, 32
+   * from 512 tokens on, 64 from 1,024 on.
+   */
   readonly pageTokens?: number;
 }
 
@@ -86,11 +90,9 @@ export interface OrtDecoderStats {
   readonly madeCount: number;
 }
 
-const PAGE_TOKENS = 64;
 const CHECK_TOKENS = 8;
 /** In the check caches grow by so few tokens, so that growing is a part of it. */
 const CHECK_PAGE_TOKENS = 6;
-const FINGERPRINT_DIGITS = 32;
 
 /** What belongs to one cache but is the runtime's. */
 interface Feeding {
@@ -110,7 +112,7 @@ export class OrtDecoder {
   readonly #session: OrtSession;
   readonly #memory: TensorMemory;
   readonly #deltas: DeltaPlan;
-  readonly #pageTokens: number;
+  readonly #pageTokens: number | null;
   readonly #arrays: StepArrays | null;
   readonly #feedings = new WeakMap<OrtKvCache, Feeding>();
   readonly #running = new Set<Promise<unknown>>();
@@ -138,7 +140,7 @@ export class OrtDecoder {
     this.#session = opened.session;
     this.#memory = options.memory;
     this.#deltas = opened.deltas;
-    this.#pageTokens = options.pageTokens ?? PAGE_TOKENS;
+    this.#pageTokens = options.pageTokens ?? null;
     this.#arrays = options.arrays ?? null;
     this.#reason = opened.reason;
     this.#mode = opened.reason === null ? "delta" : "plain";
@@ -157,19 +159,38 @@ export class OrtDecoder {
   /**
    * A cache of its own over what a cache of that id left, in this memory or in its tier.
    *
-   * @param options.tokens Those whose rows it holds. The caller keeps them, and vouches for them: the
-   *   rows do not tell.
+   * @param options.tokens Those whose rows it holds. Default: those that were saved with it. Where it was
+   *   not saved by {@link saveCache}, the caller vouches for them: the rows do not tell.
    * @returns null when a tensor of it is gone, or belongs to a model of another shape.
-   * @throws As `TensorMemory.acquireChain`; {@link MisuseError} `bad-id`, `closed`.
+   * @throws {MisuseError} `foreign-cache` — another model computed what was saved; `token-mismatch` — for
+   *   other tokens; `bad-id`, `closed`.
+   * @throws As `TensorMemory.acquireChain`.
    * @remarks At most one cache writes to an id at a time; the others find it overwritten.
    */
   openCache(options: {
     readonly id: string;
-    readonly tokens: ArrayLike<number>;
+    readonly tokens?: ArrayLike<number>;
   }): Promise<OrtKvCache | null> {
     this.#checkOpen();
     const plan = this.#planFor(this.#mode, this.#pageTokens);
     return this.#track(OrtKvCache.open(plan, options.id, options.tokens));
+  }
+
+  /**
+   * Saves a cache with its tokens and its model's fingerprint, so that {@link openCache} finds it as it is
+   * now, in another process too, and refuses it to other tokens and models.
+   *
+   * @param options As of `TensorMemory.save`.
+   * @throws {MisuseError} `bad-id` — it has none; `foreign-cache`, `re-entrant`, `overwritten`, `freed`,
+   *   `closed`. @throws As `TensorMemory.save`.
+   * @remarks Later steps leave what was saved as it is, until the cache is truncated.
+   */
+  async saveCache(
+    cache: OrtKvCache,
+    options?: Parameters<TensorMemory["save"]>[1],
+  ): Promise<"stored" | "no-space"> {
+    this.#checkFits(cache);
+    return this.#track(cache.save(options));
   }
 
   /**
@@ -277,7 +298,7 @@ export class OrtDecoder {
     throw new MisuseError("foreign-cache", "the cache is of another model, mode or memory");
   }
 
-  #planFor(mode: DecoderMode, pageTokens: number): CachePlan {
+  #planFor(mode: DecoderMode, pageTokens: number | null): CachePlan {
     const { entries, style } = this.#deltas.decoder;
     return {
       memory: this.#memory,
@@ -446,18 +467,6 @@ export class OrtDecoder {
       }
     }
   }
-}
-
-function lastRow(logits: OrtTensor): Float32Array | Uint16Array {
-  const all = numbersOf(logits);
-  const words = logits.dims[logits.dims.length - 1] ?? 0;
-  return all.length === words ? all : all.subarray(all.length - words);
-}
-
-async function digestOf(model: Uint8Array<ArrayBuffer>): Promise<string> {
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", model));
-  const digits = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  return digits.slice(0, FINGERPRINT_DIGITS);
 }
 
 function checkCount(value: number | undefined, least: number, name: string): void {

@@ -10,7 +10,9 @@ import { Tensor } from "../../memory/tensor.js";
 import type { TensorMemory } from "../../tensor-memory.js";
 import { describe } from "../../types.js";
 import type { KvEntry } from "../onnx/decoder-graph.js";
-import { copyRows, restride, writeRows } from "./layout.js";
+import { checkSeal, readSeal, saveSealed, sealId } from "./cache-seal.js";
+import { countNewTokens } from "./chat-tokens.js";
+import { copyRows, pagedTokens, restride, writeRows } from "./layout.js";
 
 /** How a model's KV is kept; the same for all caches of one decoder. */
 export interface CachePlan {
@@ -19,8 +21,8 @@ export interface CachePlan {
   readonly entries: readonly KvEntry[];
   /** The stride is the number of tokens, not the capacity. */
   readonly isTight: boolean;
-  /** Tokens by which the capacity grows. */
-  readonly pageTokens: number;
+  /** Tokens by which the capacity grows; null: as many as suit its length. */
+  readonly pageTokens: number | null;
 }
 
 /** What a cache is made with. */
@@ -64,6 +66,8 @@ export class OrtKvCache {
   #capacityTokens = 0;
   #isRunning = false;
   #isFreed = false;
+  /** Rows that a seal may name are not what this cache holds, or will not be after the next step. */
+  #mustUnseal = true;
   #growCount = 0;
 
   /** @internal */
@@ -84,18 +88,27 @@ export class OrtKvCache {
    * A cache over tensors of that id that lie in this memory or in its tier.
    *
    * @internal
-   * @returns null when one of them is unknown, or has another shape or element type.
+   * @param tokens Undefined: those that its seal names.
+   * @returns null when one of them is unknown, or has another shape, stride or element type.
+   * @throws {MisuseError} `foreign-cache`, `token-mismatch` — its seal says otherwise.
    */
   static async open(
     plan: CachePlan,
     id: string,
-    tokens: ArrayLike<number>,
+    tokens: ArrayLike<number> | undefined,
   ): Promise<OrtKvCache | null> {
     const cache = new OrtKvCache(plan, { id });
+    const seal = await readSeal(plan.memory, id);
+    if (seal !== null) checkSeal(seal, plan.fingerprint, tokens);
+    const known = tokens ?? seal?.tokens;
+    if (known === undefined) return null;
     const leases = await plan.memory.acquireChain(cache.#ids(), { access: "read" });
     if (leases === null) return null;
     for (const lease of leases) lease[Symbol.dispose]();
-    return cache.#adopt(tokens) ? cache : null;
+    if (!cache.#adopt(known) || (seal !== null && seal.stride !== cache.#stride)) return null;
+    // With heads as far apart as it has tokens, every step moves what a seal names.
+    cache.#mustUnseal = seal !== null && plan.isTight;
+    return cache;
   }
 
   /** Of the model that computed it: other models' decoders refuse it. */
@@ -156,6 +169,7 @@ export class OrtKvCache {
       }
     }
     this.#tokens.length = tokenCount;
+    this.#mustUnseal = true;
   }
 
   /** Frees its tensors. @throws {MisuseError} `freed`; `re-entrant` — a step is under way. */
@@ -163,6 +177,7 @@ export class OrtKvCache {
     this.#checkIdle();
     this.#isFreed = true;
     for (const { tensor } of this.#held) tensor[Symbol.dispose]();
+    if (this.id !== null) this.#plan.memory.tensor(sealId(this.id))?.free();
     this.#held = [];
   }
 
@@ -186,18 +201,7 @@ export class OrtKvCache {
    */
   newTokenCount(tokens: ArrayLike<number>): number {
     this.#checkIdle();
-    const known = this.#tokens;
-    if (tokens.length <= known.length) {
-      const problem = `${tokens.length} tokens for a cache of ${known.length}`;
-      throw new MisuseError("token-mismatch", `${problem}: pass all of them and a new one`);
-    }
-    for (let index = 0; index < known.length; index++) {
-      if (tokens[index] !== known[index]) {
-        const problem = `token ${index} is not the one that the cache holds`;
-        throw new MisuseError("token-mismatch", `${problem}: truncate it to ${index}`);
-      }
-    }
-    return tokens.length - known.length;
+    return countNewTokens(this.#tokens, tokens);
   }
 
   /**
@@ -211,6 +215,7 @@ export class OrtKvCache {
   async begin(tokenCount: number): Promise<void> {
     this.#isRunning = true;
     try {
+      if (this.id !== null && this.#mustUnseal) await this.#unseal(this.id);
       if (this.#held.length === 0) {
         await this.#withRoom(tokenCount, this.#plan.entries.length, (capacityTokens) =>
           this.#tryAllocate(capacityTokens),
@@ -279,6 +284,23 @@ export class OrtKvCache {
     } finally {
       this.end();
       source.#isRunning = false;
+    }
+  }
+
+  /** Saves its tensors with a seal. @internal @throws As `TensorMemory.save`. */
+  async save(options: Parameters<TensorMemory["save"]>[1]): Promise<"stored" | "no-space"> {
+    this.#checkIdle();
+    const { id } = this;
+    if (id === null) throw new MisuseError("bad-id", "a cache without an id is not saved");
+    this.#isRunning = true;
+    try {
+      this.#checkUntouched(0);
+      const { memory, fingerprint } = this.#plan;
+      const seal = { fingerprint, tokens: this.#tokens, stride: this.#stride };
+      this.#mustUnseal = this.#plan.isTight;
+      return await saveSealed(memory, id, this.#ids(), seal, options);
+    } finally {
+      this.#isRunning = false;
     }
   }
 
@@ -434,6 +456,16 @@ export class OrtKvCache {
     return true;
   }
 
+  /** Tokens from one head to the next. */
+  get #stride(): number {
+    return this.#plan.isTight ? this.#tokens.length : this.#capacityTokens;
+  }
+
+  async #unseal(id: string): Promise<void> {
+    await this.#plan.memory.delete(sealId(id));
+    this.#mustUnseal = false;
+  }
+
   async #lease(index: number): Promise<Pin> {
     const { tensor } = this.#held[index] as Held;
     if (tensor.isResident) return tensor.pin({ access: "read" });
@@ -492,7 +524,7 @@ export class OrtKvCache {
     const capacityTokens =
       tokenCount <= this.#firstCapacityTokens
         ? this.#firstCapacityTokens
-        : Math.ceil(tokenCount / pageTokens) * pageTokens;
+        : pagedTokens(tokenCount, pageTokens);
     const bytes = Math.max(
       ...entries.map(
         ({ heads, headDim, dtype }) => heads * headDim * capacityTokens * DTYPE_BYTES[dtype],
