@@ -1,6 +1,7 @@
 // A decode step with delta rows beside the runtime's own KV fed straight back, on both CPU runtimes.
 //
-//   node bench/kv/run.mjs [--json FILE] [--quick] [--only step|growing]… [--runtime node|wasm]
+//   node bench/kv/run.mjs [--json FILE] [--quick] [--only step|growing|webgpu]…
+//                         [--runtime node|wasm]
 //                         [--threads N] [--cpu]
 //
 // Never fails on a target. Ratios are of medians from one run; the machine's noise is in both.
@@ -191,13 +192,29 @@ async function runGrowing(runtime) {
   console.table(rows);
 }
 
+/** What is made on a GPU, where there is a browser with one. */
+async function runWebGpu() {
+  const { countBuffers } = await import("./webgpu.mjs");
+  const rows = await countBuffers();
+  if (typeof rows === "string") return console.log(`\nwebgpu: skipped, ${rows}`);
+  for (const { style, steps, byTierheap, byRuntime, byRuntimeAlone } of rows) {
+    const beside = `in ${steps} steps; the runtime makes ${byRuntime}, and ${byRuntimeAlone} with KV of its own`;
+    const id = `kv/created-per-step-${style}-webgpu`;
+    figure(id, byTierheap, "GPU buffers", TARGETS.created, byTierheap === 0, beside);
+  }
+  console.log("\nwebgpu: buffers that are made in decode steps, in Chromium");
+  console.table(rows);
+}
+
 const SECTIONS = { step: runStep, growing: runGrowing };
+const isWanted = (name) => options.only === undefined || options.only.includes(name);
 for (const [name, run] of Object.entries(SECTIONS)) {
-  if (options.only !== undefined && !options.only.includes(name)) continue;
+  if (!isWanted(name)) continue;
   for (const runtime of Object.keys(RUNTIMES)) {
     if (options.runtime === undefined || options.runtime === runtime) await run(runtime);
   }
 }
+if (isWanted("webgpu") && options.runtime === undefined) await runWebGpu();
 printFigures(figures);
 if (options.json !== undefined) {
   const text = JSON.stringify({ environment: environment(), figures }, null, 2);

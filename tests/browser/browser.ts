@@ -97,6 +97,9 @@ export async function serve(config: InlineConfig): Promise<Site> {
   return { url, close: () => server.close() };
 }
 
+/** WebGPU without a GPU: an adapter in software. */
+export const WEBGPU_ARGUMENTS = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
+
 /** A browser profile on disk. What its pages complain about is kept in `complaints`. */
 export class Browser {
   readonly complaints: string[] = [];

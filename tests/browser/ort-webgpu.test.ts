@@ -3,7 +3,7 @@
 import type { Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { FAMILIES, SEEDS } from "../support/decoder-families.js";
-import { Browser, buildAndServe, ORT_PAGE, type Site } from "./browser.js";
+import { Browser, buildAndServe, ORT_PAGE, type Site, WEBGPU_ARGUMENTS } from "./browser.js";
 import type {} from "./ort-page/main.js";
 
 let site: Site;
@@ -13,7 +13,7 @@ let hasAdapter = false;
 
 beforeAll(async () => {
   site = await buildAndServe(ORT_PAGE);
-  browser = await Browser.launch(["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]);
+  browser = await Browser.launch(WEBGPU_ARGUMENTS);
   page = await browser.open(site.url);
   hasAdapter = await page.evaluate(() => window.ortWeb.hasAdapter());
 });
@@ -58,14 +58,10 @@ it.each(CASES)("$name, seed $seed, answers as the bare runtime", async ({ index,
   expect(result.problems).toEqual([]);
 });
 
-describe.each(MODELS)("$name", ({ name, index }) => {
+describe.each(MODELS)("$name", ({ index }) => {
   it("makes no buffer in a decode step", async () => {
     const { own, plain } = await page.evaluate((f) => window.ortWeb.countCreated(f), index);
     expect(own.byTierheap).toBe(0);
-    console.log(
-      `buffers made in 12 steps, ${name}: by tierheap ${own.byTierheap}, by the runtime beside it ` +
-        `${own.byRuntime}; with the runtime's own KV ${plain.byRuntime}`,
-    );
     expect(own.byRuntime).toBeLessThan(plain.byRuntime);
   });
 
