@@ -62,8 +62,8 @@ export interface OrtDecoderOptions {
   /** Where ids, positions and mask of a step lie. Default: arrays of the engine, kept between steps. */
   readonly arrays?: StepArrays;
   /**
-   * Tokens by which a cache grows, at least 1. Higher copies less often and pads more. Default: 16, 32
-   * from 512 tokens on, 64 from 1,024 on.
+   * Tokens by which a cache grows, at least 1. Higher copies less often and pads more. Default: 8, and
+   * from 256 tokens on a sixteenth of the next lower power of two, at most 64.
    */
   readonly pageTokens?: number;
 }

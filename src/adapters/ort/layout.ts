@@ -82,7 +82,7 @@ export function copyRows(
   }
 }
 
-const PAGE_TOKENS_MIN = 16;
+const PAGE_TOKENS_MIN = 8;
 const PAGE_TOKENS_MAX = 64;
 /** A page is at most so small a part of what is before it. */
 const PAGES_MIN = 16;
