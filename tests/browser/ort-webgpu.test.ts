@@ -129,7 +129,7 @@ describe.each(MODELS)("$name", ({ index }) => {
     expect(found.stats.restoreCount).toBe(1);
     expect(found.problems).toEqual([]);
     await next.close();
-  });
+  }, 300_000);
 });
 
 it("a pool refuses what its budget or the device has no room for", async () => {

@@ -444,6 +444,13 @@ export class OrtGpuDecoder {
  *   device cannot copy, its runtime refuses it, or it computes otherwise.
  * @throws {MisuseError} `bad-option`. @throws {TierError} `device-lost`.
  * @throws {OutOfMemoryError} There is no room for the check.
+ * @example
+ * const device = await requestGpuDevice(await navigator.gpu.requestAdapter());
+ * const pool = new GpuBufferPool({ device, budget: "512MiB" });
+ * const decoder = await openOrtGpuDecoder({ ort, memory, pool, model });
+ * const cache = decoder.createCache({ id: "chat/42" });
+ * const { logits } = await decoder.step(cache, tokens);
+ * await decoder.suspend(cache);
  * @remarks After the loss of the device open another one, with a pool and a decoder of its own, and the
  *   caches by their ids; or go on with `openOrtDecoder` on the CPU, over the same ids.
  */
