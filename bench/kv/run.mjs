@@ -2,7 +2,7 @@
 // what caches in pages find of a trace of chats, and never find; what layouts keep and lose.
 //
 //   node bench/kv/run.mjs [--json FILE] [--quick]
-//                         [--only prefixes|names|restore|step|growing|layouts]…
+//                         [--only prefixes|names|restore|step|growing|layouts|webgpu]…
 //                         [--trace FILE] [--runtime node|wasm] [--threads N] [--cpu]
 //
 // Never fails on a target. Ratios are of medians from one run; the machine's noise is in both.
@@ -198,6 +198,20 @@ async function runGrowing(runtime) {
   console.table(rows);
 }
 
+/** What is made on a GPU, where there is a browser with one. */
+async function runWebGpu() {
+  const { countBuffers } = await import("./webgpu.mjs");
+  const rows = await countBuffers();
+  if (typeof rows === "string") return console.log(`\nwebgpu: skipped, ${rows}`);
+  for (const { style, steps, byTierheap, byRuntime, byRuntimeAlone } of rows) {
+    const beside = `in ${steps} steps; the runtime makes ${byRuntime}, and ${byRuntimeAlone} with KV of its own`;
+    const id = `kv/created-per-step-${style}-webgpu`;
+    figure(id, byTierheap, "GPU buffers", TARGETS.created, byTierheap === 0, beside);
+  }
+  console.log("\nwebgpu: buffers that are made in decode steps, in Chromium");
+  console.table(rows);
+}
+
 const PLAIN_SECTIONS = {
   prefixes: () => runPrefixes({ figure, isQuick, trace: options.trace }),
   layouts: () => runLayouts({ isQuick, figure }),
@@ -219,6 +233,7 @@ for (const [name, run] of Object.entries(SECTIONS)) {
     if (options.runtime === undefined || options.runtime === runtime) await run(runtime);
   }
 }
+if (isAsked("webgpu") && options.runtime === undefined) await runWebGpu();
 printFigures(figures);
 if (options.json !== undefined) {
   const text = JSON.stringify({ environment: environment(), figures }, null, 2);

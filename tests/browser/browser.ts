@@ -1,6 +1,8 @@
 // A real Chromium with its profile on disk, and built pages served as `vite preview` serves them.
 import { spawnSync } from "node:child_process";
+import { createReadStream } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -12,50 +14,91 @@ const path = (relative: string) => fileURLToPath(new URL(`../../${relative}`, im
 
 export const DEMO: InlineConfig = { configFile: path("examples/demo/vite.config.ts") };
 
+const SOURCES = [
+  { find: /^tierheap\/browser$/, replacement: path("src/browser.ts") },
+  { find: /^tierheap\/testing$/, replacement: path("src/testing/index.ts") },
+  { find: /^tierheap\/adapters\/(.*)$/, replacement: path("src/adapters/$1.ts") },
+];
+
 export const TEST_PAGE: InlineConfig = {
   configFile: false,
   root: path("tests/browser/page"),
-  resolve: {
-    alias: [
-      { find: /^tierheap\/browser$/, replacement: path("src/browser.ts") },
-      { find: /^tierheap\/testing$/, replacement: path("src/testing/index.ts") },
-    ],
-  },
+  resolve: { alias: SOURCES },
   build: { outDir: path("build/test-page"), emptyOutDir: true, target: "es2022" },
   worker: { format: "es" },
 };
 
-/** The same page, served with headers. */
-function withHeaders(folder: string, headers: Readonly<Record<string, string>>): InlineConfig {
-  return {
-    ...TEST_PAGE,
-    build: { ...TEST_PAGE.build, outDir: path(`build/${folder}`) },
-    plugins: [
-      {
-        name: "headers",
-        configurePreviewServer: ({ middlewares }) => {
-          middlewares.use((_request, response, next) => {
-            for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
-            next();
-          });
-        },
-      },
-    ],
+type Middleware = (
+  request: IncomingMessage,
+  response: ServerResponse,
+  next: () => unknown,
+) => unknown;
+
+/** Asks `middleware` first for whatever a built page wants. */
+function withMiddleware(config: InlineConfig, name: string, middleware: Middleware): InlineConfig {
+  const configurePreviewServer = ({ middlewares }: PreviewServer) => {
+    middlewares.use(middleware);
   };
+  return { ...config, plugins: [{ name, configurePreviewServer }, ...(config.plugins ?? [])] };
 }
 
-/** Isolated: what shared memory needs. */
-export const ISOLATED_PAGE = withHeaders("isolated-page", {
-  "Cross-Origin-Opener-Policy": "same-origin",
-  "Cross-Origin-Embedder-Policy": "require-corp",
-  "Cross-Origin-Resource-Policy": "same-origin",
-});
+/** The same page, served with headers. Built elsewhere if `outDir` says so. */
+function withHeaders(
+  config: InlineConfig,
+  headers: Readonly<Record<string, string>>,
+  outDir?: string,
+): InlineConfig {
+  const build = { ...config.build, ...(outDir !== undefined && { outDir }) };
+  return withMiddleware({ ...config, build }, "headers", (_request, response, next) => {
+    for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
+    next();
+  });
+}
+
+/** The same page, isolated: what shared memory needs. */
+export function withIsolation(config: InlineConfig, outDir?: string): InlineConfig {
+  return withHeaders(
+    config,
+    {
+      "Cross-Origin-Opener-Policy": "same-origin",
+      "Cross-Origin-Embedder-Policy": "require-corp",
+      "Cross-Origin-Resource-Policy": "same-origin",
+    },
+    outDir,
+  );
+}
+
+export const ISOLATED_PAGE = withIsolation(TEST_PAGE, path("build/isolated-page"));
 
 /** Nothing but its own files, and no code from texts. */
-export const STRICT_PAGE = withHeaders("strict-page", {
-  "Content-Security-Policy":
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'",
-});
+export const STRICT_PAGE = withHeaders(
+  TEST_PAGE,
+  {
+    "Content-Security-Policy":
+      "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'",
+  },
+  path("build/strict-page"),
+);
+
+const RUNTIME_FILES = /^\/onnxruntime-web\/([\w.-]+\.(mjs|wasm))$/;
+
+/** A page with onnxruntime-web; the runtime's own files come from the package, not over the network. */
+export const ORT_PAGE: InlineConfig = withMiddleware(
+  {
+    ...TEST_PAGE,
+    root: path("tests/browser/ort-page"),
+    resolve: { alias: SOURCES, conditions: ["onnxruntime-web-use-extern-wasm", "browser"] },
+    build: { ...TEST_PAGE.build, outDir: path("build/ort-page") },
+  },
+  "runtime-files",
+  (request, response, next) => {
+    const [, name, extension] = RUNTIME_FILES.exec(request.url?.split("?")[0] ?? "") ?? [];
+    if (name === undefined) return next();
+    const type = extension === "wasm" ? "application/wasm" : "text/javascript";
+    response.setHeader("Content-Type", type);
+    createReadStream(path(`node_modules/onnxruntime-web/dist/${name}`)).pipe(response);
+  },
+);
 
 export interface Site {
   readonly url: string;
@@ -79,6 +122,9 @@ export async function serve(config: InlineConfig): Promise<Site> {
   if (url === undefined) throw new Error("the preview server has no address");
   return { url, close: () => server.close() };
 }
+
+/** WebGPU without a GPU: an adapter in software. */
+export const WEBGPU_ARGUMENTS = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
 
 async function launchOn(directory: string, args: readonly string[]): Promise<BrowserContext> {
   const executablePath = findChromium();

@@ -19,31 +19,18 @@ import {
 } from "../../src/adapters/ort.js";
 import type { Pin, TensorMemory } from "../../src/index.js";
 import { memoryFileSystem, seededRandom } from "../../src/testing/index.js";
-import { BareChat, type BareStyle } from "../support/bare-decoder.js";
+import {
+  answersOf,
+  bareChat,
+  FAMILIES,
+  type Family,
+  promptsFor,
+  SEEDS,
+  SIZES,
+  TURNS,
+} from "../support/decoder-families.js";
 import { closeMemory, openMemory, openOn, SEED, withSeed } from "../support/oracle.js";
 
-const SIZES = { layers: 2, hidden: 64, heads: 4, vocabulary: 256 };
-const CAPACITY = 256;
-const SEEDS = [1, 2, 3, 4, 5];
-
-interface Family {
-  readonly name: string;
-  readonly style: BareStyle;
-  readonly kvHeads: number;
-  readonly build: (seed: number) => Uint8Array<ArrayBuffer>;
-}
-
-const concat = (kvHeads: number) => (seed: number) =>
-  buildDecoder({ ...SIZES, kvHeads, positions: 512, attentionSharpness: 6, seed });
-const grouped = (kvHeads: number, lengths: "inputs" | "mask") => (seed: number) =>
-  buildGroupedDecoder({ ...SIZES, kvHeads, lengths, seed });
-
-const FAMILIES: readonly Family[] = [
-  { name: "Concat", style: "concat", kvHeads: 4, build: concat(4) },
-  { name: "Concat, two KV heads", style: "concat", kvHeads: 2, build: concat(2) },
-  { name: "GQA", style: "grouped-inputs", kvHeads: 4, build: grouped(4, "inputs") },
-  { name: "GQA by mask", style: "grouped-mask", kvHeads: 2, build: grouped(2, "mask") },
-];
 const [CONCAT, , GROUPED] = FAMILIES as [Family, Family, Family];
 
 const RUNTIMES = [
@@ -78,34 +65,6 @@ class Chat {
   }
 }
 
-/** [prompt, answer length] of each turn: the first crosses pages, the second is short. */
-const TURNS = [
-  [37, 20],
-  [4, 9],
-  [1, 3],
-  [21, 14],
-] as const;
-
-function promptsFor(seed: number): number[][] {
-  const random = seededRandom(seed);
-  return TURNS.map(([length]) => Array.from({ length }, () => random.uint32() % 256));
-}
-
-async function bareChat(
-  family: Family,
-  model: Uint8Array,
-  runtime: (typeof RUNTIMES)[number],
-): Promise<{ chat: BareChat; release: () => Promise<void> }> {
-  const { ort, sessionOptions } = runtime;
-  const session = await ort.InferenceSession.create(model, sessionOptions);
-  const { style, kvHeads } = family;
-  const sizes = { layers: SIZES.layers, kvHeads, headDim: 16, capacityTokens: CAPACITY };
-  return {
-    chat: new BareChat({ ort, session, style, ...sizes }),
-    release: () => session.release(),
-  };
-}
-
 /** Bare answers to the prompts of a seed. */
 async function bareAnswers(
   family: Family,
@@ -114,21 +73,10 @@ async function bareAnswers(
   model = family.build(seed),
 ): Promise<number[][]> {
   const { chat, release } = await bareChat(family, model, runtime);
-  const answers: number[][] = [];
-  for (const [turn, prompt] of promptsFor(seed).entries()) {
-    answers.push(await chat.say(prompt, TURNS[turn]?.[1] ?? 0));
-  }
+  const answers = await answersOf(chat, seed);
   await release();
   // A family whose answers hardly depend on its KV would prove nothing.
   expect(new Set(answers.flat()).size).toBeGreaterThan(5);
-  return answers;
-}
-
-async function answersOf(chat: Chat, seed: number): Promise<number[][]> {
-  const answers: number[][] = [];
-  for (const [turn, prompt] of promptsFor(seed).entries()) {
-    answers.push(await chat.say(prompt, TURNS[turn]?.[1] ?? 0));
-  }
   return answers;
 }
 
@@ -402,6 +350,59 @@ describe("a cache that is opened again or forked", () => {
     await next.close();
   });
 
+  it.each(FAMILIES)("is sealed with its tokens and its model: $name", async (family) => {
+    const [first, second] = promptsFor(4) as [number[], number[]];
+    const bytes = family.build(4);
+    for (const mode of ["delta", "plain"] as const) {
+      const files = memoryFileSystem();
+      const before = await openOn(files);
+      const decoder = await open({ memory: before, model: bytes, mode });
+      const chat = new Chat(decoder, decoder.createCache({ id: "chat" }));
+      await chat.say(first, 6);
+      const step = decoder.step(chat.cache, chat.tokens);
+      const running = decoder.saveCache(chat.cache);
+      await expect(running).rejects.toMatchObject({ code: "re-entrant" });
+      await step;
+      expect(await decoder.saveCache(chat.cache)).toBe("stored");
+      const kept = chat.cache.tokens;
+      await expect(decoder.saveCache(decoder.createCache())).rejects.toMatchObject({
+        code: "bad-id",
+      });
+      await decoder.close();
+      await closeMemory(before);
+
+      const memory = await openOn(files);
+      const next = await open({ memory, model: bytes, mode });
+      const other = await open({ memory, model: family.build(5), mode });
+      await expect(other.openCache({ id: "chat" })).rejects.toMatchObject({
+        code: "foreign-cache",
+      });
+      for (const tokens of [kept.with(3, 0), kept.slice(0, -1), [...kept, 1], []]) {
+        await expect(next.openCache({ id: "chat", tokens })).rejects.toMatchObject({
+          code: "token-mismatch",
+        });
+      }
+      const again = new Chat(next, (await next.openCache({ id: "chat" })) as OrtKvCache);
+      expect(again.cache.tokens).toEqual(kept);
+      again.tokens.push(...kept);
+      const fresh = new Chat(next);
+      expect(await again.say(second, 9)).toEqual(await fresh.say([...kept, ...second], 9));
+
+      // What was edited since is no longer what was saved: not to another process either.
+      again.cache.truncate(20);
+      again.tokens.length = 20;
+      await again.say([7], 1);
+      for (const name of NAMES) await memory.swapOut(`chat/${name}`);
+      expect(await next.openCache({ id: "chat" })).toBeNull();
+      await Promise.all([next.close(), other.close()]);
+      await closeMemory(memory);
+      const last = await openOn(files);
+      const late = await open({ memory: last, model: bytes, mode });
+      expect(await late.openCache({ id: "chat" })).toBeNull();
+      await late.close();
+    }
+  });
+
   it("is none where the tensors do not fit the model or the tokens", async () => {
     const memory = await openMemory();
     const decoder = await open({ memory });
@@ -672,7 +673,7 @@ describe("opening", () => {
     const memory = await openMemory();
     const ort = wrapped({
       run: (names) => {
-        if (names.some((name) => name.startsWith("tierheap"))) throw new Error("no slices");
+        if (!names.some((name) => name.startsWith("present"))) throw new Error("no rows");
       },
     });
     const decoder = await open({ memory, ort });

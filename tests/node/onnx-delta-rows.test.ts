@@ -95,12 +95,25 @@ describe("planDeltaRows", () => {
       "past_key_values.1.value",
     ]);
     expect(decoder.entries[3]).toMatchObject({ layer: 1, part: "value", heads: 4, headDim: 8 });
-    expect(patch?.rowNames[0]).toBe("tierheap.rows.0.key");
-    expect(patch?.rowNames.every((name) => !name.startsWith("present"))).toBe(true);
-    const operators = nodesOf(patch?.fragment ?? new Uint8Array()).map(([operator]) => operator);
-    expect(operators.filter((operator) => operator === "Slice")).toHaveLength(4);
+    // What is concatenated is there already: outputs, and no node.
+    expect(patch?.rowNames).toEqual(["l0_kt", "l0_vt", "l1_kt", "l1_vt"]);
+    expect(nodesOf(patch?.fragment ?? new Uint8Array())).toEqual([]);
     // One fragment for any number of weights.
     expect(patch?.fragment.byteLength).toBeLessThan(1500);
+  });
+
+  it("slices the present where no node makes what is concatenated, or it serves twice", () => {
+    const model = concatModel();
+    const again = appendFragment(model, planDeltaRows(model).patch?.fragment ?? new Uint8Array());
+    for (const each of [sketch(), again]) {
+      const { patch } = planDeltaRows(each);
+      expect(patch?.rowNames[0]).toBe("tierheap.rows.0.key");
+      expect(patch?.rowNames.every((name) => !name.startsWith("present"))).toBe(true);
+      const operators = nodesOf(patch?.fragment ?? new Uint8Array()).map(([name]) => name);
+      expect(operators.filter((name) => name === "Slice")).toHaveLength(
+        patch?.rowNames.length ?? -1,
+      );
+    }
   });
 
   it.each(["inputs", "mask"] as const)(

@@ -273,7 +273,7 @@ function checkErrorCodes(tree: Tree): string[] {
     )
     .join("\n");
   // Reserved by the design for parts that are not built yet.
-  const reserved = ["timeout", "device-lost"];
+  const reserved = ["timeout"];
   return [...codeOf(errors).matchAll(/type (\w+Code) =([^;]*);/g)].flatMap(([, union, members]) =>
     [...(members ?? "").matchAll(/"([^"]+)"/g)]
       .map((match) => match[1] as string)
@@ -334,7 +334,7 @@ const RULES: readonly Rule[] = [
         tree,
         "src/",
         /^export (\*|(type )?\{.*\} from)|^\} from "[^"]*";? *\/\/ export/,
-        /^src\/(index|node|browser|codecs|kv|layout|policies|adapters\/(ort|safetensors(-node)?|transformers)|testing\/index)\.ts$/,
+        /^src\/(index|node|browser|codecs|kv|layout|policies|adapters\/(ort(-webgpu)?|safetensors(-node)?|transformers)|testing\/index)\.ts$/,
       ),
     canary: { "src/tier/index.ts": 'export * from "./tier.js";' },
   },

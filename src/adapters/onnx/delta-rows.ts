@@ -2,10 +2,11 @@
 //
 // Protocol buffers merge a message that occurs twice, so a second `graph` field adds its nodes and
 // outputs to the first, behind them and so in topological order. No byte of the model changes; nodes
-// that were there keep their inputs and outputs. Per KV tensor one `Slice` of the present becomes an
-// output: its last S tokens, or for GroupQueryAttention, whose present is as long as the capacity,
-// tokens T − S to T. S is the length of `input_ids`, T the node's own total length. Who fetches the
-// slices and not the present pays for the new rows alone.
+// that were there keep their inputs and outputs. Per KV tensor what is concatenated with the past becomes an
+// output, or where no node makes that, and for GroupQueryAttention, a `Slice` of the present: its last S
+// tokens, or where the present is as long as the capacity, tokens T − S to T. S is the length of
+// `input_ids`, T the node's own total length. Who fetches these and not the present pays for the new
+// rows alone.
 //
 // Sources:
 //   1. Protocol Buffers documentation, "Encoding", last one wins and merging.
@@ -91,6 +92,14 @@ function refusalOf({ graph, controls, style }: DecoderGraph): DeltaRefusal | nul
 }
 
 function makePatch(decoder: DecoderGraph, style: CacheStyle): DeltaPatch {
+  const given = style === "concat" ? namesOfNewRows(decoder) : null;
+  if (given !== null) {
+    const writer = new FragmentWriter("");
+    for (const [index, entry] of decoder.entries.entries()) {
+      writer.output(entry, given[index] as string);
+    }
+    return { style, fragment: writer.toFragment(), rowNames: given };
+  }
   const writer = new FragmentWriter(freePrefix(decoder));
   const tokens = decoder.controls.find(({ role }) => role === "tokens")?.name ?? "";
   writer.inputLength(tokens);
@@ -102,6 +111,20 @@ function makePatch(decoder: DecoderGraph, style: CacheStyle): DeltaPatch {
     return name;
   });
   return { style, fragment: writer.toFragment(), rowNames };
+}
+
+/**
+ * What is concatenated with the past, where nodes make that: it needs no node to be returned.
+ *
+ * @returns null where one of them is given to the graph, is an output already, or serves two entries.
+ */
+function namesOfNewRows({ graph, entries }: DecoderGraph): string[] | null {
+  const names = entries.map(({ presentName }) => graph.producers.get(presentName)?.inputs[1] ?? "");
+  const isFree = names.every(
+    // Callers take outputs for caches whose names begin so.
+    (name) => graph.producers.has(name) && !graph.outputs.has(name) && !name.startsWith("present"),
+  );
+  return isFree && new Set(names).size === names.length ? names : null;
 }
 
 /** A prefix that no name in the graph has. The loop ends: names are finite. */
@@ -140,8 +163,12 @@ class FragmentWriter {
   /** @param total Name of the total length, or null when the rows are the last of the present. */
   rows(entry: KvEntry, name: string, total: string | null): void {
     const [start, end] = this.#boundsOf(total);
-    const { presentName, dtype, heads, headDim } = entry;
-    this.#nodeTo("Slice", [presentName, start, end, this.name("token_axis")], name);
+    this.#nodeTo("Slice", [entry.presentName, start, end, this.name("token_axis")], name);
+    this.output(entry, name);
+  }
+
+  /** Declares a value with an entry's new rows as an output. */
+  output({ dtype, heads, headDim }: KvEntry, name: string): void {
     const shape = new WireWriter();
     // The batch and the new tokens are open.
     for (const length of [null, heads, null, headDim]) {

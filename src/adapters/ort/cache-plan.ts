@@ -4,6 +4,7 @@ import type { Tensor } from "../../memory/tensor.js";
 import type { TensorMemory } from "../../tensor-memory.js";
 import { describe } from "../../types.js";
 import type { KvEntry } from "../onnx/decoder-graph.js";
+import { pagedTokens } from "./layout.js";
 
 /** How a model's KV is kept; the same for all caches of one decoder. */
 export interface CachePlan {
@@ -12,8 +13,8 @@ export interface CachePlan {
   readonly entries: readonly KvEntry[];
   /** The stride is the number of tokens, not the capacity. */
   readonly isTight: boolean;
-  /** Tokens by which the capacity grows. */
-  readonly pageTokens: number;
+  /** Tokens by which the capacity grows; null: as many as suit its length. */
+  readonly pageTokens: number | null;
 }
 
 /** What a cache is made with. */
@@ -61,6 +62,15 @@ export function fits(tensor: Tensor, entry: KvEntry, capacityTokens: number): bo
     tensor.shape.length === shape.length &&
     tensor.shape.every((length, axis) => length === shape[axis]);
   return tensor.dtype === entry.dtype && hasShape;
+}
+
+/** Tokens for which tensors are made that have to hold so many; never fewer than asked for at first. */
+export function capacityFor(
+  { pageTokens }: CachePlan,
+  tokenCount: number,
+  firstTokens: number,
+): number {
+  return tokenCount <= firstTokens ? firstTokens : pagedTokens(tokenCount, pageTokens);
 }
 
 /** Bytes of the longest tensor. */

@@ -19,8 +19,9 @@ import {
 } from "../onnx/delta-rows.js";
 import { ModelError } from "../onnx/model-error.js";
 import type { CacheOptions, CachePlan } from "./cache-plan.js";
+import { digestOf } from "./fingerprint.js";
 import { OrtKvCache } from "./kv-cache.js";
-import { greedyToken, logitsAgree } from "./logits.js";
+import { greedyToken, lastRow, logitsAgree } from "./logits.js";
 import { appendToPages, fillFromPages, kvLayersOf } from "./paged.js";
 import {
   makeTensor,
@@ -65,7 +66,10 @@ export interface OrtDecoderOptions {
   readonly checkTokens?: number;
   /** Where ids, positions and mask of a step lie. Default: arrays of the engine, kept between steps. */
   readonly arrays?: StepArrays;
-  /** Tokens by which a cache grows, at least 1. Default: 64. Higher copies less often and pads more. */
+  /**
+   * Tokens by which a cache grows, at least 1. Higher copies less often and pads more. Default: 8, and
+   * from 256 tokens on a sixteenth of the next lower power of two, at most 64.
+   */
   readonly pageTokens?: number;
 }
 
@@ -91,11 +95,9 @@ export interface OrtDecoderStats {
   readonly madeCount: number;
 }
 
-const PAGE_TOKENS = 64;
 const CHECK_TOKENS = 8;
 /** In the check caches grow by so few tokens, so that growing is a part of it. */
 const CHECK_PAGE_TOKENS = 6;
-const FINGERPRINT_DIGITS = 32;
 
 /** What belongs to one cache but is the runtime's. */
 interface Feeding {
@@ -115,7 +117,7 @@ export class OrtDecoder {
   readonly #session: OrtSession;
   readonly #memory: TensorMemory;
   readonly #deltas: DeltaPlan;
-  readonly #pageTokens: number;
+  readonly #pageTokens: number | null;
   readonly #arrays: StepArrays | null;
   readonly #feedings = new WeakMap<OrtKvCache, Feeding>();
   readonly #running = new Set<Promise<unknown>>();
@@ -143,7 +145,7 @@ export class OrtDecoder {
     this.#session = opened.session;
     this.#memory = options.memory;
     this.#deltas = opened.deltas;
-    this.#pageTokens = options.pageTokens ?? PAGE_TOKENS;
+    this.#pageTokens = options.pageTokens ?? null;
     this.#arrays = options.arrays ?? null;
     this.#reason = opened.reason;
     this.#mode = opened.reason === null ? "delta" : "plain";
@@ -340,7 +342,7 @@ export class OrtDecoder {
     throw new MisuseError("foreign-cache", "the cache is of another model, mode or memory");
   }
 
-  #planFor(mode: DecoderMode, pageTokens: number): CachePlan {
+  #planFor(mode: DecoderMode, pageTokens: number | null): CachePlan {
     const { entries, style } = this.#deltas.decoder;
     return {
       memory: this.#memory,
@@ -509,18 +511,6 @@ export class OrtDecoder {
       }
     }
   }
-}
-
-function lastRow(logits: OrtTensor): Float32Array | Uint16Array {
-  const all = numbersOf(logits);
-  const words = logits.dims[logits.dims.length - 1] ?? 0;
-  return all.length === words ? all : all.subarray(all.length - words);
-}
-
-async function digestOf(model: Uint8Array<ArrayBuffer>): Promise<string> {
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", model));
-  const digits = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  return digits.slice(0, FINGERPRINT_DIGITS);
 }
 
 function checkCount(value: number | undefined, least: number, name: string): void {

@@ -8,23 +8,24 @@ import { MisuseError } from "../../errors.js";
 import type { Pin } from "../../memory/pin.js";
 import { Tensor } from "../../memory/tensor.js";
 import type { KvEntry } from "../onnx/decoder-graph.js";
+import { type Claims, findClaimed, type Held } from "./cache-adoption.js";
 import {
   type CacheOptions,
   type CachePlan,
+  capacityFor,
   checkCacheOptions,
-  fits,
   shapeOf,
   tensorBytesMax,
 } from "./cache-plan.js";
+import { sealId } from "./cache-seal.js";
+import { commonTokenCount, countNewTokens } from "./chat-tokens.js";
 import { copyRows, restride, writeRows } from "./layout.js";
 import {
   type CacheClaims,
-  commonTokenCount,
   readClaims,
-  type SavedClaims,
+  readSealedClaims,
   type SaveOptions,
   saveCache,
-  savedGenerationOf,
   withAdopted,
 } from "./saved-tokens.js";
 
@@ -35,13 +36,6 @@ const VERSIONS_PER_WRITE_PIN = 2;
 
 /** Whose rows the tensors of a memory hold, by the record of a cache's first one. */
 const OWNERS = new WeakMap<object, OrtKvCache>();
-
-/** A tensor of the cache, with what was known of it when a step last ended. */
-interface Held {
-  readonly tensor: Tensor<"f32" | "f16">;
-  readonly entry: KvEntry;
-  version: number;
-}
 
 /**
  * The KV of one chat on one model, and the tokens it belongs to. Made by `decoder.createCache()`.
@@ -60,6 +54,8 @@ export class OrtKvCache {
   #capacityTokens = 0;
   #isRunning = false;
   #isFreed = false;
+  /** What its rows do to a seal that a decoder on a GPU has left: broken, it must go before a step. */
+  #seal: "none" | "whole" | "broken" = "none";
   #growCount = 0;
 
   /** @internal */
@@ -85,7 +81,9 @@ export class OrtKvCache {
     const cache = new OrtKvCache(plan, options);
     const owner = cache.#ownerNow();
     const claims =
-      (owner === null ? null : owner.#claims()) ?? (await readClaims(plan.memory, options.id));
+      (owner === null ? null : owner.#claims()) ??
+      (await readSealedClaims(plan.memory, options.id, plan.isTight)) ??
+      (await readClaims(plan.memory, options.id));
     if (claims === null) return null;
     if (claims.fingerprint !== plan.fingerprint || claims.isTight !== plan.isTight) {
       throw new MisuseError("foreign-cache", "the cache is of another model or mode");
@@ -163,6 +161,7 @@ export class OrtKvCache {
       }
     }
     this.#tokens.length = tokenCount;
+    if (this.#seal === "whole" && tokenCount < before) this.#seal = "broken";
   }
 
   /**
@@ -181,7 +180,9 @@ export class OrtKvCache {
     this.#isRunning = true;
     try {
       const tensors = this.#held.map(({ tensor }) => tensor);
-      return await saveCache(memory, this.id, { tensors, ...claims }, options);
+      const outcome = await saveCache(memory, this.id, { tensors, ...claims }, options);
+      if (outcome === "stored") this.#seal = "none";
+      return outcome;
     } finally {
       this.#isRunning = false;
     }
@@ -215,13 +216,7 @@ export class OrtKvCache {
    */
   newTokenCount(tokens: ArrayLike<number>): number {
     this.#checkIdle();
-    const known = this.#tokens;
-    if (tokens.length <= known.length) {
-      const problem = `${tokens.length} tokens for a cache of ${known.length}`;
-      throw new MisuseError("token-mismatch", `${problem}: pass all of them and a new one`);
-    }
-    commonTokenCount(known, tokens);
-    return tokens.length - known.length;
+    return countNewTokens(this.#tokens, tokens);
   }
 
   /**
@@ -237,6 +232,10 @@ export class OrtKvCache {
   async begin(tokenCount: number, fresh: "zeros" | "anything" = "zeros"): Promise<void> {
     this.#isRunning = true;
     try {
+      if (this.#seal === "broken") {
+        await this.#plan.memory.delete(sealId(this.id as string));
+        this.#seal = "none";
+      }
       // What is resident is pinned in this turn of the event loop.
       const isResident = this.#held.every(({ tensor }) => tensor.isResident);
       const leases = isResident ? [] : await this.#leaseAll();
@@ -474,26 +473,14 @@ export class OrtKvCache {
    *
    * @returns Whether all of them fit, and are the owner's, or those that were saved with the claims.
    */
-  #adopt(claims: CacheClaims | SavedClaims, owner: OrtKvCache | null): boolean {
-    const { entries, memory } = this.#plan;
-    const tensors = this.ids.map((id) => memory.tensor(id));
-    const capacityTokens = tensors[0]?.shape[2] ?? 0;
-    const isOurs = (tensor: Tensor, index: number) => {
-      if ("generations" in claims) return savedGenerationOf(tensor) === claims.generations[index];
-      const held = owner === null ? undefined : owner.#held[index];
-      return held !== undefined && Tensor.recordOf(held.tensor) === Tensor.recordOf(tensor);
-    };
-    const isFitting = entries.every((entry, index) => {
-      const tensor = tensors[index] ?? null;
-      return tensor !== null && fits(tensor, entry, capacityTokens) && isOurs(tensor, index);
-    });
-    if (!isFitting || capacityTokens < claims.tokens.length) return false;
+  #adopt(claims: Claims, owner: OrtKvCache | null): boolean {
+    const held = owner === null ? null : owner.#held;
+    const found = findClaimed(this.#plan, this.ids, claims, held);
+    if (found === null) return false;
     if (owner !== null) owner.#claims();
-    this.#held = entries.map((entry, index) => {
-      const tensor = tensors[index] as Tensor<"f32" | "f16">;
-      return { tensor, entry, version: Tensor.recordOf(tensor).version };
-    });
-    this.#capacityTokens = capacityTokens;
+    this.#held = found.held;
+    this.#capacityTokens = found.capacityTokens;
+    this.#seal = "stride" in claims ? (this.#plan.isTight ? "broken" : "whole") : "none";
     this.commit(claims.tokens);
     return true;
   }
@@ -561,11 +548,8 @@ export class OrtKvCache {
     tensorCount: number,
     work: (capacityTokens: number) => void,
   ): Promise<void> {
-    const { entries, memory, pageTokens } = this.#plan;
-    const capacityTokens =
-      tokenCount <= this.#firstCapacityTokens
-        ? this.#firstCapacityTokens
-        : Math.ceil(tokenCount / pageTokens) * pageTokens;
+    const { entries, memory } = this.#plan;
+    const capacityTokens = capacityFor(this.#plan, tokenCount, this.#firstCapacityTokens);
     const bytes = tensorBytesMax(entries, capacityTokens);
     // Those it has must not be demoted for those it wants.
     const pins = this.#held.map(({ tensor }) => tensor.pin({ access: "read" }));

@@ -94,3 +94,18 @@ export function clearBehind(
   }
   target.fill(0, heads * stride * headDim);
 }
+
+const PAGE_TOKENS_MIN = 8;
+const PAGE_TOKENS_MAX = 64;
+/** A page is at most so small a part of what is before it. */
+const PAGES_MIN = 16;
+
+/**
+ * Capacity for so many tokens. Padding is computed at every step and a growth copies everything once, so
+ * pages are short where all is short.
+ */
+export function pagedTokens(tokenCount: number, pageTokens: number | null): number {
+  const part = 2 ** Math.floor(Math.log2(tokenCount / PAGES_MIN));
+  const page = pageTokens ?? Math.min(Math.max(part, PAGE_TOKENS_MIN), PAGE_TOKENS_MAX);
+  return Math.ceil(tokenCount / page) * page;
+}

@@ -1,4 +1,5 @@
-// What is read from logits: the best token, and whether two rows of them agree.
+// What is read from logits: the last row, the best token, and whether two rows of them agree.
+import { numbersOf, type OrtTensor } from "./runtime.js";
 
 /** Value of an IEEE 754 binary16 bit pattern. */
 function halfToNumber(bits: number): number {
@@ -52,4 +53,11 @@ export function logitsAgree(
     difference = Math.max(difference, Math.abs(value - otherValue));
   }
   return difference <= (isHalf ? TOLERANCE.f16 : TOLERANCE.f32) * Math.max(widest, 1e-6);
+}
+
+/** The logits of the last token. A view. */
+export function lastRow(logits: OrtTensor): Float32Array | Uint16Array {
+  const all = numbersOf(logits);
+  const words = logits.dims[logits.dims.length - 1] ?? 0;
+  return all.length === words ? all : all.subarray(all.length - words);
 }

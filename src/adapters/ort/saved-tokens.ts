@@ -4,6 +4,7 @@
 import { CorruptionError, MisuseError } from "../../errors.js";
 import { Tensor } from "../../memory/tensor.js";
 import type { TensorMemory } from "../../tensor-memory.js";
+import { readSeal } from "./cache-seal.js";
 
 /** What a cache holds, and for whom. */
 export interface CacheClaims {
@@ -16,6 +17,12 @@ export interface CacheClaims {
 export interface SavedClaims extends CacheClaims {
   /** Of the saved record of each tensor, in the order of the cache's tensors. */
   readonly generations: readonly number[];
+}
+
+/** Claims of a seal: a decoder on a GPU has left the tensors. */
+export interface SealedClaims extends CacheClaims {
+  /** Tokens from one head to the next. */
+  readonly stride: number;
 }
 
 export type SaveOptions = NonNullable<Parameters<TensorMemory["save"]>[1]>;
@@ -84,6 +91,26 @@ export async function readClaims(
     throw error;
   } finally {
     release(memory, id);
+  }
+}
+
+/**
+ * @param isTight Of the cache that is opened: a seal tells no mode, only the stride.
+ * @returns null when there is no seal, or a damaged one.
+ * @throws As `TensorMemory.acquire`.
+ */
+export async function readSealedClaims(
+  memory: TensorMemory,
+  cacheId: string,
+  isTight: boolean,
+): Promise<SealedClaims | null> {
+  try {
+    const seal = await readSeal(memory, cacheId);
+    return seal && { ...seal, isTight };
+  } catch (error) {
+    // The rows can be computed again.
+    if (error instanceof CorruptionError) return null;
+    throw error;
   }
 }
 
@@ -160,25 +187,6 @@ async function writeClaims(
   } finally {
     tensor[Symbol.dispose]();
   }
-}
-
-/**
- * How many tokens two sequences have in common, one of which must begin with the other.
- *
- * @param wanted null: whatever is held.
- * @throws {MisuseError} `token-mismatch`.
- */
-export function commonTokenCount(
-  held: readonly number[],
-  wanted: ArrayLike<number> | null,
-): number {
-  const count = Math.min(held.length, wanted?.length ?? held.length);
-  for (let index = 0; wanted !== null && index < count; index++) {
-    if (held[index] === wanted[index]) continue;
-    const problem = `token ${index} is not the one that the cache holds`;
-    throw new MisuseError("token-mismatch", `${problem}: truncate it to ${index}`);
-  }
-  return count;
 }
 
 /** Deletes a cache's records, the one without which the others are none first. @returns Whether any was there. */

@@ -1,0 +1,275 @@
+// Whole buffers of one device, by size class, inside a budget of bytes. Cuts nothing: runtimes bind buffers
+// from their beginning.
+//
+// Every byte is charged before a buffer is asked for, because devices over-commit in silence: what
+// the budget does not refuse may end the whole process of the GPU.
+import { OutOfMemoryError, TierError } from "../../errors.js";
+import { type ByteSize, checkBytes, parseByteSize } from "../../types.js";
+import { GPU_USAGE, type GpuBuffer, type GpuDevice } from "./gpu-device.js";
+
+export interface GpuBufferPoolOptions {
+  /** Shared with the runtime. Not destroyed by the pool. */
+  readonly device: GpuDevice;
+  /** Bytes of all buffers together, free ones included; or `"512MiB"`. */
+  readonly budget: ByteSize;
+}
+
+/** What a pool holds, and what it did. */
+export interface GpuBufferPoolStats {
+  readonly budgetBytes: number;
+  /** In buffers that are lent out. */
+  readonly usedBytes: number;
+  /** In buffers that wait for the next request of their class. */
+  readonly freeBytes: number;
+  readonly peakBytes: number;
+  readonly bufferCount: number;
+  /** Buffers asked of the device so far. */
+  readonly createdCount: number;
+  /** Requests that a free buffer served. */
+  readonly reusedCount: number;
+  readonly destroyedCount: number;
+  readonly isLost: boolean;
+}
+
+/** Classes per doubling: a buffer is at most an eighth longer than what was asked for. */
+const CLASSES_PER_DOUBLING = 8;
+const CLASS_BYTES_MIN = 256;
+const USAGE = GPU_USAGE.storage | GPU_USAGE.copySource | GPU_USAGE.copyTarget;
+
+/** The size class of a request: bytes of the buffer that serves it, a multiple of 32. */
+export function gpuClassBytes(byteLength: number): number {
+  if (byteLength <= CLASS_BYTES_MIN) return CLASS_BYTES_MIN;
+  const doubling = 2 ** Math.floor(Math.log2(byteLength - 1));
+  const step = doubling / CLASSES_PER_DOUBLING;
+  return Math.ceil(byteLength / step) * step;
+}
+
+/** Buffers of one device. */
+export class GpuBufferPool {
+  readonly device: GpuDevice;
+  readonly budgetBytes: number;
+  /** In the order in which they became free. */
+  readonly #free = new Set<GpuBuffer>();
+  readonly #used = new Set<GpuBuffer>();
+  #freeBytes = 0;
+  #usedBytes = 0;
+  #peakBytes = 0;
+  #createdCount = 0;
+  #reusedCount = 0;
+  #destroyedCount = 0;
+  #lostMessage: string | null = null;
+  /** Rejects once the device is lost. */
+  readonly #lost: Promise<never>;
+  /** Settles when the last work that was asked for has. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  /** @throws {MisuseError} `bad-size`. */
+  constructor({ device, budget }: GpuBufferPoolOptions) {
+    this.device = device;
+    this.budgetBytes = parseByteSize(budget, "budget");
+    this.#lost = device.lost.then(({ message }) => {
+      this.#lostMessage = message;
+      this.#forgetAll();
+      throw this.#lostError();
+    });
+    // Whoever waits on the device is told; nobody need be waiting.
+    this.#lost.catch(() => undefined);
+  }
+
+  get isLost(): boolean {
+    return this.#lostMessage !== null;
+  }
+
+  /** @throws {TierError} `device-lost`. */
+  checkAlive(): void {
+    if (this.isLost) throw this.#lostError();
+  }
+
+  /**
+   * A buffer of at least so many bytes, for storage and copies. Its content is anything.
+   *
+   * @throws {OutOfMemoryError} The budget, the device's longest buffer, or the device itself has no room;
+   *   free buffers were destroyed before that was said.
+   * @throws {TierError} `device-lost`.
+   * @remarks Makes none while a free one of the same size class is there.
+   */
+  async acquire(byteLength: number): Promise<GpuBuffer> {
+    this.checkAlive();
+    const size = gpuClassBytes(checkBytes(byteLength, "byteLength"));
+    for (const buffer of [...this.#free].reverse()) {
+      if (buffer.size !== size) continue;
+      this.#free.delete(buffer);
+      this.#freeBytes -= size;
+      this.#reusedCount += 1;
+      this.#lend(buffer);
+      return buffer;
+    }
+    const { maxBufferSize, maxStorageBufferBindingSize } = this.device.limits;
+    const longestBytes = Math.min(maxBufferSize, maxStorageBufferBindingSize);
+    if (size > longestBytes) {
+      throw this.#outOfMemory(size, [], `This device binds no more than ${longestBytes} bytes.`);
+    }
+    const remediesTried = this.#makeRoom(size) ? ["destroy free buffers"] : [];
+    if (this.#usedBytes + this.#freeBytes + size > this.budgetBytes) {
+      throw this.#outOfMemory(size, remediesTried, "Suspend a cache, or give the pool more.");
+    }
+    let buffer = await this.#tryCreate(size);
+    if (buffer === null && this.#freeBytes > 0) {
+      this.trim();
+      remediesTried.push("destroy all free buffers");
+      buffer = await this.#tryCreate(size);
+    }
+    if (buffer !== null) return buffer;
+    throw this.#outOfMemory(
+      size,
+      remediesTried,
+      "The device itself has no room: lower the budget.",
+    );
+  }
+
+  /** Takes a buffer back; the next request of its class gets it. Does nothing after the loss of the device. */
+  release(buffer: GpuBuffer): void {
+    if (!this.#used.delete(buffer)) return;
+    this.#usedBytes -= buffer.size;
+    this.#free.add(buffer);
+    this.#freeBytes += buffer.size;
+  }
+
+  /** Destroys free buffers, those that are free the longest first. @returns Bytes given back. */
+  trim(keepBytes = 0): number {
+    const before = this.#freeBytes;
+    for (const buffer of this.#free) {
+      if (this.#freeBytes <= keepBytes) break;
+      this.#destroy(buffer);
+    }
+    // Memory of destroyed buffers comes back with the work of a later submission.
+    if (before > this.#freeBytes) this.device.queue.submit([]);
+    return before - this.#freeBytes;
+  }
+
+  /**
+   * Does work on the device under the scopes of its errors, one after the other: scopes are a stack, and
+   * runs that overlap would get each other's errors.
+   *
+   * @throws {OutOfMemoryError} The device ran out of memory for it.
+   * @throws {TierError} `device-lost`; `io` — the device refused a part of it.
+   * @internal
+   */
+  guard<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(() => this.#guarded(work));
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+
+  stats(): GpuBufferPoolStats {
+    return {
+      budgetBytes: this.budgetBytes,
+      usedBytes: this.#usedBytes,
+      freeBytes: this.#freeBytes,
+      peakBytes: this.#peakBytes,
+      bufferCount: this.#used.size + this.#free.size,
+      createdCount: this.#createdCount,
+      reusedCount: this.#reusedCount,
+      destroyedCount: this.#destroyedCount,
+      isLost: this.isLost,
+    };
+  }
+
+  // --- Inside --------------------------------------------------------------------------------------
+
+  async #guarded<T>(work: () => Promise<T>): Promise<T> {
+    this.checkAlive();
+    const { device } = this;
+    device.pushErrorScope("validation");
+    device.pushErrorScope("out-of-memory");
+    let outcome: { value: T } | { error: unknown };
+    try {
+      outcome = { value: await Promise.race([work(), this.#lost]) };
+    } catch (error) {
+      outcome = { error };
+    }
+    this.checkAlive();
+    const shortage = device.popErrorScope();
+    const refusal = device.popErrorScope();
+    const [short, refused] = await this.#orLost(Promise.all([shortage, refusal]));
+    if (short !== null) throw this.#outOfMemory(0, [], short.message);
+    if (refused !== null) throw new TierError("io", "gpu", refused.message);
+    if ("error" in outcome) throw outcome.error;
+    return outcome.value;
+  }
+
+  #lend(buffer: GpuBuffer): void {
+    this.#used.add(buffer);
+    this.#usedBytes += buffer.size;
+    this.#peakBytes = Math.max(this.#peakBytes, this.#usedBytes + this.#freeBytes);
+  }
+
+  /** Destroys free buffers until `size` more bytes fit. @returns Whether it destroyed any. */
+  #makeRoom(size: number): boolean {
+    const excessBytes = this.#usedBytes + this.#freeBytes + size - this.budgetBytes;
+    return excessBytes > 0 && this.trim(Math.max(this.#freeBytes - excessBytes, 0)) > 0;
+  }
+
+  /** @returns null when the device has no memory. */
+  async #tryCreate(size: number): Promise<GpuBuffer | null> {
+    const { device } = this;
+    device.pushErrorScope("out-of-memory");
+    const buffer = device.createBuffer({ size, usage: USAGE, label: "tierheap" });
+    const answer = device.popErrorScope();
+    this.#createdCount += 1;
+    // Charged before anybody waits.
+    this.#lend(buffer);
+    if ((await this.#orLost(answer)) === null) return buffer;
+    this.release(buffer);
+    this.#destroy(buffer);
+    return null;
+  }
+
+  #destroy(buffer: GpuBuffer): void {
+    this.#free.delete(buffer);
+    this.#freeBytes -= buffer.size;
+    this.#destroyedCount += 1;
+    buffer.destroy();
+  }
+
+  /** A device that is lost rejects, or answers nothing. */
+  async #orLost<T>(answer: Promise<T>): Promise<T> {
+    try {
+      const value = await Promise.race([answer, this.#lost]);
+      this.checkAlive();
+      return value;
+    } catch (error) {
+      if (error instanceof TierError) throw error;
+      throw new TierError("device-lost", "gpu", "the device answers no more", { cause: error });
+    }
+  }
+
+  /** Nothing of a device that is lost can be used, or need be freed. */
+  #forgetAll(): void {
+    this.#free.clear();
+    this.#used.clear();
+    this.#freeBytes = 0;
+    this.#usedBytes = 0;
+  }
+
+  #lostError(): TierError {
+    return new TierError("device-lost", "gpu", `the device is lost: ${this.#lostMessage}`);
+  }
+
+  #outOfMemory(
+    requestedBytes: number,
+    remediesTried: readonly string[],
+    advice: string,
+  ): OutOfMemoryError {
+    const largestFreeBlockBytes = Math.max(0, ...[...this.#free].map(({ size }) => size));
+    return new OutOfMemoryError({
+      requestedBytes,
+      freeBytes: this.#freeBytes,
+      largestFreeBlockBytes,
+      pinnedBytes: this.#usedBytes,
+      budgetBytes: this.budgetBytes,
+      remediesTried,
+      advice,
+    });
+  }
+}

@@ -1,0 +1,124 @@
+// Moves the rows of a KV tensor [1, heads, tokens, headDim] between buffers, and between a buffer and the
+// heap. Heads lie `stride` tokens apart, on either side by its own measure.
+import { GPU_MAP_READ, GPU_USAGE, type GpuBuffer, type GpuDevice } from "./gpu-device.js";
+import type { RowShape } from "./layout.js";
+
+/** Rows of one tensor in a buffer. */
+export interface GpuRows {
+  readonly buffer: GpuBuffer;
+  readonly shape: RowShape;
+  /** Bytes of a head's row for one token. */
+  readonly rowBytes: number;
+  readonly stride: number;
+}
+
+/** So many bytes are on their way at a time, so that little memory is shared with the GPU's process. */
+const CHUNK_BYTES = 16 * 2 ** 20;
+
+/** Copies the first `tokens` rows of each head to another buffer of another stride. */
+export function copyOnDevice(
+  device: GpuDevice,
+  pairs: readonly (readonly [source: GpuRows, target: GpuRows])[],
+  tokens: number,
+): void {
+  if (tokens === 0) return;
+  const encoder = device.createCommandEncoder();
+  for (const [source, target] of pairs) {
+    for (let head = 0; head < source.shape.heads; head++) {
+      encoder.copyBufferToBuffer(
+        source.buffer,
+        head * source.stride * source.rowBytes,
+        target.buffer,
+        head * target.stride * target.rowBytes,
+        tokens * source.rowBytes,
+      );
+    }
+  }
+  device.queue.submit([encoder.finish()]);
+}
+
+/** Makes buffers zeros: what an earlier owner left may be no number, and would survive a mask. */
+export function clearOnDevice(device: GpuDevice, buffers: readonly GpuBuffer[]): void {
+  const encoder = device.createCommandEncoder();
+  for (const buffer of buffers) encoder.clearBuffer(buffer);
+  device.queue.submit([encoder.finish()]);
+}
+
+type Elements = Float32Array | Uint16Array;
+
+/** Rows in the heap, pinned. */
+export interface HeapRows {
+  readonly elements: Elements;
+  readonly stride: number;
+}
+
+/** Copies the first `tokens` rows of each head from the heap into buffers. */
+export async function uploadRows(
+  device: GpuDevice,
+  pairs: readonly (readonly [source: HeapRows, target: GpuRows])[],
+  tokens: number,
+): Promise<void> {
+  let pendingBytes = 0;
+  for (const [{ elements, stride }, target] of pairs) {
+    const { heads, headDim } = target.shape;
+    for (let head = 0; head < heads; head++) {
+      const from = head * stride * headDim;
+      const part = elements.subarray(from, from + tokens * headDim);
+      device.queue.writeBuffer(
+        target.buffer,
+        head * target.stride * target.rowBytes,
+        // Not every platform takes views of a shared memory.
+        (part.buffer instanceof ArrayBuffer ? part : part.slice()) as Float32Array<ArrayBuffer>,
+      );
+      pendingBytes += part.byteLength;
+      if (pendingBytes < CHUNK_BYTES) continue;
+      await device.queue.onSubmittedWorkDone();
+      pendingBytes = 0;
+    }
+  }
+}
+
+/**
+ * Copies the first `tokens` rows of each head out of buffers, chunk by chunk through one buffer that can be
+ * read.
+ *
+ * @param visit Gets the rows of one head, which are gone when it returns.
+ */
+export async function readBack(
+  device: GpuDevice,
+  sources: readonly GpuRows[],
+  tokens: number,
+  visit: (index: number, head: number, rows: Uint8Array<ArrayBuffer>) => void,
+): Promise<void> {
+  const parts = sources.flatMap(({ shape, rowBytes }, index) =>
+    Array.from({ length: shape.heads }, (_, head) => ({ index, head, bytes: tokens * rowBytes })),
+  );
+  const allBytes = parts.reduce((sum, { bytes }) => sum + bytes, 0);
+  const longestBytes = parts.reduce((longest, { bytes }) => Math.max(longest, bytes), 0);
+  const chunkBytes = Math.max(longestBytes, Math.min(CHUNK_BYTES, allBytes));
+  const usage = GPU_USAGE.mapRead | GPU_USAGE.copyTarget;
+  const staging = device.createBuffer({ size: chunkBytes, usage, label: "tierheap staging" });
+  try {
+    for (let first = 0; first < parts.length; ) {
+      const chunk: ((bytes: ArrayBuffer) => void)[] = [];
+      const encoder = device.createCommandEncoder();
+      let usedBytes = 0;
+      for (; first < parts.length; first++) {
+        const { index, head, bytes } = parts[first] as (typeof parts)[number];
+        if (usedBytes + bytes > chunkBytes) break;
+        const { buffer, rowBytes, stride } = sources[index] as GpuRows;
+        const at = usedBytes;
+        encoder.copyBufferToBuffer(buffer, head * stride * rowBytes, staging, at, bytes);
+        chunk.push((mapped) => visit(index, head, new Uint8Array(mapped, at, bytes)));
+        usedBytes += bytes;
+      }
+      device.queue.submit([encoder.finish()]);
+      await staging.mapAsync(GPU_MAP_READ, 0, usedBytes);
+      const mapped = staging.getMappedRange(0, usedBytes);
+      for (const place of chunk) place(mapped);
+      staging.unmap();
+    }
+  } finally {
+    staging.destroy();
+  }
+}

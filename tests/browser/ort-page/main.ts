@@ -1,0 +1,33 @@
+// Decoding with onnxruntime-web inside a page, put on `window` for the tests.
+import { hasAdapter, runGpu } from "./gpu.js";
+import {
+  countCreated,
+  crowd,
+  goOnAfterLoss,
+  loseDevice,
+  misuses,
+  poolRefusals,
+  suspendBetweenTurns,
+} from "./gpu-scenarios.js";
+import { runWasm } from "./wasm.js";
+
+const api = {
+  runWasm,
+  hasAdapter,
+  runGpu,
+  countCreated,
+  suspendBetweenTurns,
+  crowd,
+  poolRefusals,
+  misuses,
+  loseDevice,
+  goOnAfterLoss,
+};
+
+declare global {
+  interface Window {
+    ortWeb: typeof api;
+  }
+}
+
+window.ortWeb = api;
