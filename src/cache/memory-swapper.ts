@@ -19,29 +19,12 @@ import type { Guards } from "./guards.js";
 import { Generations, headerOf } from "./record-headers.js";
 import { expectedRestoreMs } from "./restore-cost.js";
 import type { BytesAt } from "./staging.js";
+import type { MemorySwapperOptions } from "./swapper-options.js";
 import { type SwapperStats, swapperCounters } from "./swapper-stats.js";
 import { type ColdCopy, nameOf, type TensorRecord } from "./tensor-record.js";
 import type { TransferEngine, WriteOutcome } from "./transfer-engine.js";
 import { TransferSpeed } from "./transfer-speed.js";
 import { Transfers } from "./transfers.js";
-
-export interface MemorySwapperOptions {
-  readonly core: ControlPlane;
-  readonly shelf: ArenaShelf;
-  readonly engine: TransferEngine;
-  readonly directory: Directory;
-  readonly policy: EvictionPolicy;
-  readonly events: EventHub;
-  readonly clock: Clock;
-  readonly sink: StatsSink;
-  readonly codecRules: CodecRules;
-  /** null: no kind has a byte target. */
-  readonly shares: ByteShares | null;
-  /** Only in debug mode. */
-  readonly guards: Guards | null;
-  /** Called when a named tensor leaves the heap: evicted, demoted or freed. */
-  readonly onLeaving: (record: TensorRecord) => void;
-}
 
 export type DemoteOutcome = "demoted" | "vetoed" | "no-space";
 

@@ -68,6 +68,14 @@ export interface LevelStats {
   readonly failureCount: number;
 }
 
+/** How the lookups of a stack ended; see INV-STACK-4. */
+export interface StackLookups {
+  readonly lookups: number;
+  readonly hits: number;
+  readonly absent: number;
+  readonly failed: number;
+}
+
 export interface LevelOptions {
   readonly tier: Tier;
   readonly priority: number;

@@ -19,38 +19,21 @@ import type {
   TierStats,
   TierWriter,
 } from "../tier/tier.js";
-import type { BreakerOptions } from "./circuit-breaker.js";
 import type { CodecStats } from "./codec-meter.js";
 import { DeletionLog } from "./deletion-log.js";
 import { LevelOpening } from "./level-opening.js";
 import type { ObjectMover } from "./object-mover.js";
 import { isThere, keepsPromise, ObjectTable } from "./object-table.js";
 import { StackMoves } from "./stack-moves.js";
-import { isTierFailure, type LevelStats, type StackObject, TierLevel } from "./tier-level.js";
+import {
+  isTierFailure,
+  type LevelStats,
+  type StackLookups,
+  type StackObject,
+  TierLevel,
+} from "./tier-level.js";
 import type { TierManager } from "./tier-manager.js";
-
-export interface TierStackOptions {
-  /** Fastest first; at most 8. */
-  readonly tiers: readonly Tier[];
-  /** Names of tiers that need not answer when the stack is opened. Default: none. */
-  readonly mayBeAbsent?: readonly string[];
-  readonly manager: TierManager;
-  readonly mover: ObjectMover;
-  readonly clock: Clock;
-  readonly breaker?: BreakerOptions;
-  /** Objects are records, so that a copy can be checked by itself. Default: false. */
-  readonly checksRecords?: boolean;
-  /** Told about every failure of a level. Default: nobody. */
-  readonly onFailure?: (tier: string, error: Error) => void;
-}
-
-/** How the lookups of a stack ended; see INV-STACK-4. */
-export interface StackLookups {
-  readonly lookups: number;
-  readonly hits: number;
-  readonly absent: number;
-  readonly failed: number;
-}
+import type { TierStackOptions } from "./tier-stack-options.js";
 
 /** Without hints an object is given every promise. */
 const NO_HINTS: ObjectHints = { kind: "", isDurable: true, isSaved: true, expiresMs: 0 };
@@ -373,11 +356,10 @@ export class TierStack implements Tier {
     );
     if (eligible.length === 0) throw this.#unavailable();
     const { kind } = hints;
-    const nowMs = this.#clock.monotonicMs();
     const asked = { kind, byteLength, intervalMs: object.intervalMs };
     let failure: unknown = null;
     let isFull = false;
-    for (const level of this.#manager.order(asked, eligible, nowMs)) {
+    for (const level of this.#manager.order(asked, eligible, this.#clock.monotonicMs())) {
       try {
         // Something older must not stay above it: INV-STACK-2.
         if (!(await this.#moves.clearAbove(object, level))) continue;

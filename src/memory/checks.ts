@@ -5,7 +5,7 @@ import type { Clock } from "../clock.js";
 import { canShareMemory } from "../core/linear-memory.js";
 import { MisuseError } from "../errors.js";
 import type { ChainHints } from "../policy/eviction-policy.js";
-import { ID_BYTES_MAX } from "../record/record.js";
+import { ID_BYTES_MAX, NAMESPACE_BYTES_MAX } from "../record/record.js";
 import { checkBytes, describe } from "../types.js";
 import type { PinAccess } from "./pin.js";
 
@@ -167,4 +167,16 @@ export function checkSaveOptions(
   const expiresMs =
     ttlMs === undefined ? 0 : Math.ceil(clock.wallMs()) + checkBytes(ttlMs, "ttlMs", TTL_MS_MAX);
   return { durable: mode === "durable", expiresMs };
+}
+
+/** @throws {MisuseError} `bad-option`. */
+export function checkNamespacePart(text: unknown, name: string): string {
+  if (
+    typeof text !== "string" ||
+    !text.isWellFormed() ||
+    utf8.encode(text).byteLength > NAMESPACE_BYTES_MAX
+  ) {
+    throw new MisuseError("bad-option", `namespace.${name} is a well-formed string`);
+  }
+  return text;
 }

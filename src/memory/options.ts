@@ -12,7 +12,6 @@ import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import type { Predictor } from "../predictor/predictor.js";
 import type { TierPredictor } from "../predictor/tier-predictor.js";
 import type { Random } from "../random.js";
-import { NAMESPACE_BYTES_MAX } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
 import type { FileSystem } from "../tier/file-system.js";
 import type { Tier, TierFactory } from "../tier/tier.js";
@@ -37,7 +36,16 @@ import {
   type CompactionPolicy,
   checkCompaction,
 } from "./auto-compaction.js";
-import { checkAlignment, checkFlag, checkId, checkMs, checkObject, checkSignal } from "./checks.js";
+import { type BrowserStoreOptions, checkBrowserStore } from "./browser-store-options.js";
+import {
+  checkAlignment,
+  checkFlag,
+  checkId,
+  checkMs,
+  checkNamespacePart,
+  checkObject,
+  checkSignal,
+} from "./checks.js";
 import {
   type CodecOptions,
   type CodecRules,
@@ -234,8 +242,6 @@ export interface CheckedTensor {
 /** A block's length is 32 bits wide in the core. */
 export const TENSOR_BYTES_MAX = 2 ** 32 - 1;
 
-const utf8 = new TextEncoder();
-
 /** @throws {MisuseError} `bad-*` — whatever is wrong first. */
 export function checkTensorOptions(options: TensorOptions): CheckedTensor {
   const given = checkObject(options, "allocate", TENSOR_OPTION_NAMES);
@@ -336,23 +342,6 @@ function isEqual(left: readonly number[], right: readonly number[]): boolean {
 }
 
 /** The memory's options, checked; sizes in bytes. */
-/** What a browser keeps the SSD tier in. */
-export interface BrowserStoreOptions {
-  /**
-   * `"opfs"`: files of the origin, opened by a worker. `"indexeddb"`: a database named as the directory.
-   * Default: `"auto"`, the database if there is one of that name; else files where they work, else the
-   * database, else nothing. What does not work is told by a `tier-unavailable` event.
-   */
-  readonly store?: "auto" | "opfs" | "indexeddb" | undefined;
-  /**
-   * Starts the worker for `"opfs"`, whose module is `tierheap/opfs-worker`: for pages whose security policy
-   * forbids `blob:`. Default: the worker is started from a text in the package.
-   */
-  readonly createWorker?: (() => Worker) | undefined;
-  /** Asks the browser not to evict the origin's data by itself. Default: false. */
-  readonly persist?: boolean | undefined;
-}
-
 export interface CheckedOptions {
   /** null: from the profile. */
   readonly ramBytes: number | null;
@@ -533,28 +522,4 @@ function checkDirectory(path: unknown, tier: string): string {
     throw new MisuseError("bad-option", `${tier}.directory is a path`);
   }
   return path;
-}
-
-function checkBrowserStore(options: unknown): BrowserStoreOptions {
-  const known = ["store", "createWorker", "persist"];
-  const { store, createWorker, persist } = checkObject(options, "ssd.browser", known);
-  if (store !== undefined && !["auto", "opfs", "indexeddb"].includes(store as string)) {
-    throw new MisuseError("bad-option", 'ssd.browser.store is "auto", "opfs" or "indexeddb"');
-  }
-  if (createWorker !== undefined && typeof createWorker !== "function") {
-    throw new MisuseError("bad-option", "ssd.browser.createWorker is a function");
-  }
-  checkFlag(persist, "ssd.browser.persist");
-  return options as BrowserStoreOptions;
-}
-
-function checkNamespacePart(text: unknown, name: string): string {
-  if (
-    typeof text !== "string" ||
-    !text.isWellFormed() ||
-    utf8.encode(text).byteLength > NAMESPACE_BYTES_MAX
-  ) {
-    throw new MisuseError("bad-option", `namespace.${name} is a well-formed string`);
-  }
-  return text;
 }

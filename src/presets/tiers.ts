@@ -4,13 +4,9 @@ import type { Clock } from "../clock.js";
 import type { Codec } from "../codec/codec.js";
 import type { Hasher } from "../core/hash-stream.js";
 import { MisuseError } from "../errors.js";
+import type { BrowserStoreOptions } from "../memory/browser-store-options.js";
 import type { EventHub } from "../memory/events.js";
-import type {
-  BrowserStoreOptions,
-  CheckedOptions,
-  Seams,
-  TensorMemoryOptions,
-} from "../memory/options.js";
+import type { CheckedOptions, Seams, TensorMemoryOptions } from "../memory/options.js";
 import { nullTier } from "../tier/null.js";
 import type { Tier } from "../tier/tier.js";
 

@@ -434,11 +434,8 @@ class RedisTier implements Tier {
   }
 
   async #sweep(chunks: ReadonlyMap<TierKey, ReadonlyMap<string, readonly string[]>>) {
-    for (const generations of chunks.values()) {
-      for (const names of generations.values()) {
-        await this.#operate((call) => call("UNLINK", ...names));
-      }
-    }
+    const stray = [...chunks.values()].flatMap((generations) => [...generations.values()]);
+    for (const names of stray) await this.#operate((call) => call("UNLINK", ...names));
   }
 
   #note(key: TierKey, record: CommitRecord): void {

@@ -350,59 +350,6 @@ describe("a cache that is opened again or forked", () => {
     await next.close();
   });
 
-  it.each(FAMILIES)("is sealed with its tokens and its model: $name", async (family) => {
-    const [first, second] = promptsFor(4) as [number[], number[]];
-    const bytes = family.build(4);
-    for (const mode of ["delta", "plain"] as const) {
-      const files = memoryFileSystem();
-      const before = await openOn(files);
-      const decoder = await open({ memory: before, model: bytes, mode });
-      const chat = new Chat(decoder, decoder.createCache({ id: "chat" }));
-      await chat.say(first, 6);
-      const step = decoder.step(chat.cache, chat.tokens);
-      const running = decoder.saveCache(chat.cache);
-      await expect(running).rejects.toMatchObject({ code: "re-entrant" });
-      await step;
-      expect(await decoder.saveCache(chat.cache)).toBe("stored");
-      const kept = chat.cache.tokens;
-      await expect(decoder.saveCache(decoder.createCache())).rejects.toMatchObject({
-        code: "bad-id",
-      });
-      await decoder.close();
-      await closeMemory(before);
-
-      const memory = await openOn(files);
-      const next = await open({ memory, model: bytes, mode });
-      const other = await open({ memory, model: family.build(5), mode });
-      await expect(other.openCache({ id: "chat" })).rejects.toMatchObject({
-        code: "foreign-cache",
-      });
-      for (const tokens of [kept.with(3, 0), kept.slice(0, -1), [...kept, 1], []]) {
-        await expect(next.openCache({ id: "chat", tokens })).rejects.toMatchObject({
-          code: "token-mismatch",
-        });
-      }
-      const again = new Chat(next, (await next.openCache({ id: "chat" })) as OrtKvCache);
-      expect(again.cache.tokens).toEqual(kept);
-      again.tokens.push(...kept);
-      const fresh = new Chat(next);
-      expect(await again.say(second, 9)).toEqual(await fresh.say([...kept, ...second], 9));
-
-      // What was edited since is no longer what was saved: not to another process either.
-      again.cache.truncate(20);
-      again.tokens.length = 20;
-      await again.say([7], 1);
-      for (const name of NAMES) await memory.swapOut(`chat/${name}`);
-      expect(await next.openCache({ id: "chat" })).toBeNull();
-      await Promise.all([next.close(), other.close()]);
-      await closeMemory(memory);
-      const last = await openOn(files);
-      const late = await open({ memory: last, model: bytes, mode });
-      expect(await late.openCache({ id: "chat" })).toBeNull();
-      await late.close();
-    }
-  });
-
   it("is none where the tensors do not fit the model or the tokens", async () => {
     const memory = await openMemory();
     const decoder = await open({ memory });

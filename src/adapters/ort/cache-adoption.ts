@@ -2,6 +2,7 @@
 import { Tensor } from "../../memory/tensor.js";
 import type { KvEntry } from "../onnx/decoder-graph.js";
 import { type CachePlan, fits } from "./cache-plan.js";
+import { restride } from "./layout.js";
 import {
   type CacheClaims,
   type SavedClaims,
@@ -14,6 +15,19 @@ export interface Held {
   readonly tensor: Tensor<"f32" | "f16">;
   readonly entry: KvEntry;
   version: number;
+}
+
+/** Moves the rows of a tensor to another stride; none of them with null. */
+export function restrideHeld(
+  { tensor, entry }: Held,
+  from: number,
+  to: number,
+  usedTokens: number | null,
+): void {
+  if (usedTokens === null) return;
+  const pin = tensor.pin();
+  restride(pin.view, entry, from, to, usedTokens);
+  pin[Symbol.dispose]();
 }
 
 export type Claims = CacheClaims | SavedClaims | SealedClaims;

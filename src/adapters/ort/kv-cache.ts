@@ -8,7 +8,7 @@ import { MisuseError } from "../../errors.js";
 import type { Pin } from "../../memory/pin.js";
 import { Tensor } from "../../memory/tensor.js";
 import type { KvEntry } from "../onnx/decoder-graph.js";
-import { type Claims, findClaimed, type Held } from "./cache-adoption.js";
+import { type Claims, findClaimed, type Held, restrideHeld } from "./cache-adoption.js";
 import {
   type CacheOptions,
   type CachePlan,
@@ -287,9 +287,8 @@ export class OrtKvCache {
             source.#checkUntouched(0);
             this.#allocateOne(index, capacityTokens);
             this.#pinOne(index);
-            const isTight = this.#plan.isTight;
-            const stride = isTight ? tokens.length : capacityTokens;
-            const sourceStride = isTight ? tokens.length : source.#capacityTokens;
+            const stride = this.#plan.isTight ? tokens.length : capacityTokens;
+            const sourceStride = source.strideFor(tokens.length);
             const [target, from] = [this.view(index), lease.view as Elements];
             copyRows(target, stride, from, sourceStride, entry, tokens.length);
             this.#capacityTokens = capacityTokens;
@@ -511,16 +510,18 @@ export class OrtKvCache {
   /** Gives all of its tensors another capacity and pins them, or leaves them as they were. */
   #tryGrow(capacityTokens: number): void {
     this.#checkUntouched(0);
+    // Without padding the rows move when they are written.
+    const usedTokens = this.#plan.isTight ? null : this.#tokens.length;
     let grownCount = 0;
     try {
       for (const held of this.#held) {
         held.tensor.resize({ shape: shapeOf(held.entry, capacityTokens) });
-        this.#restride(held, this.#capacityTokens, capacityTokens);
+        restrideHeld(held, this.#capacityTokens, capacityTokens, usedTokens);
         grownCount += 1;
       }
     } catch (error) {
       for (const held of this.#held.slice(0, grownCount)) {
-        this.#restride(held, capacityTokens, this.#capacityTokens);
+        restrideHeld(held, capacityTokens, this.#capacityTokens, usedTokens);
         held.tensor.resize({ shape: shapeOf(held.entry, this.#capacityTokens) });
       }
       this.#remember();
@@ -530,13 +531,6 @@ export class OrtKvCache {
     this.#growCount += 1;
     this.#remember();
     this.#pin();
-  }
-
-  #restride({ tensor, entry }: Held, from: number, to: number): void {
-    if (this.#plan.isTight) return;
-    const pin = tensor.pin();
-    restride(pin.view, entry, from, to, this.#tokens.length);
-    pin[Symbol.dispose]();
   }
 
   /**

@@ -1,0 +1,22 @@
+// What a stack of tiers is made of.
+
+import type { Clock } from "../clock.js";
+import type { Tier } from "../tier/tier.js";
+import type { BreakerOptions } from "./circuit-breaker.js";
+import type { ObjectMover } from "./object-mover.js";
+import type { TierManager } from "./tier-manager.js";
+
+export interface TierStackOptions {
+  /** Fastest first; at most 8. */
+  readonly tiers: readonly Tier[];
+  /** Names of tiers that need not answer when the stack is opened. Default: none. */
+  readonly mayBeAbsent?: readonly string[];
+  readonly manager: TierManager;
+  readonly mover: ObjectMover;
+  readonly clock: Clock;
+  readonly breaker?: BreakerOptions;
+  /** Objects are records, so that a copy can be checked by itself. Default: false. */
+  readonly checksRecords?: boolean;
+  /** Told about every failure of a level. Default: nobody. */
+  readonly onFailure?: (tier: string, error: Error) => void;
+}
