@@ -8,6 +8,7 @@ import {
 } from "tierheap/testing";
 import { indexedDbTier } from "../../../src/tier/indexed-db.js";
 import { OpfsFileSystem, opfsTier } from "../../../src/tier/opfs.js";
+import type { OpfsRequest } from "../../../src/tier/opfs-messages.js";
 
 export type Store = "opfs" | "indexeddb";
 
@@ -58,18 +59,44 @@ async function removeFolder(name: string): Promise<void> {
   await root.removeEntry(name, { recursive: true });
 }
 
+const createOpfsWorker = () =>
+  new Worker(new URL("../../../src/tier/opfs-worker.ts", import.meta.url), { type: "module" });
+
+/** Workers that refuse to change any file while they are told to. */
+function stoppableWorkers() {
+  let isStopped = false;
+  const createWorker = () => {
+    const worker = createOpfsWorker();
+    const post = worker.postMessage.bind(worker);
+    worker.postMessage = (request: OpfsRequest, transfer: unknown) => {
+      if (!isStopped || !["create", "write", "rename", "remove"].includes(request.call)) {
+        return post(request, transfer as Transferable[]);
+      }
+      const data = { id: request.id, code: "EIO", message: "injected" };
+      queueMicrotask(() => worker.onmessage?.(new MessageEvent("message", { data })));
+    };
+    return worker;
+  };
+  const failDeletions = (isFailing: boolean) => {
+    isStopped = isFailing;
+  };
+  return { createWorker, failDeletions };
+}
+
 async function opfsFixture(options: { readonly capacityBytes: number }): Promise<TierFixture> {
   databaseCount += 1;
   const directory = `conformance-${databaseCount}`;
   const tiers: ReturnType<typeof opfsTier>[] = [];
+  const { createWorker, failDeletions } = stoppableWorkers();
   const open = () => {
-    const tier = opfsTier({ directory, ...options });
+    const tier = opfsTier({ directory, createWorker, ...options });
     tiers.push(tier);
     return tier;
   };
   return {
     tier: open(),
     reopened: async () => open(),
+    failDeletions,
     dispose: async () => {
       for (const tier of tiers) await tier.close();
       await removeFolder(directory);
@@ -242,9 +269,7 @@ async function saveSomewhere({ directory, isBroken, hasOwnWorker, persist }: Aut
       }
     };
   }
-  const createWorker = () =>
-    new Worker(new URL("../../../src/tier/opfs-worker.ts", import.meta.url), { type: "module" });
-  const browser = { persist, ...(hasOwnWorker === true && { createWorker }) };
+  const browser = { persist, ...(hasOwnWorker === true && { createWorker: createOpfsWorker }) };
   const memory = await createTensorMemory({
     budgets: { ram: "16MiB", ssd: "64MiB" },
     ssd: { directory, browser },
