@@ -1,5 +1,6 @@
 // What users hold: every public operation, checked, over the parts that presets/ has composed. Start
 // reading here; it names no implementation.
+import { leaseAll } from "./cache/chain-leases.js";
 import { hasSaved } from "./cache/cold-copies.js";
 import type { Directory } from "./cache/directory.js";
 import type { FixedShapePool } from "./cache/fixed-shape-pool.js";
@@ -303,18 +304,15 @@ export class TensorMemory {
     const { access, stream, signal } = checkPinOptions(options, "acquireChain", known);
     let predicted: readonly string[] = [];
     for (const id of ids) predicted = this.#prefetcher.observe(stream, id);
-    const leasing = Promise.allSettled(ids.map((id) => this.#lease<D>(id, access, signal)));
+    const leasing = leaseAll(
+      ids,
+      (id) => this.#lease<D>(id, access, signal),
+      (id) => this.#cache.promote(id, signal, () => null, { isLookup: false }),
+    );
     this.#prefetcher.guess(predicted);
-    const results = await leasing;
-    const leases = results.map((result) => (result.status === "fulfilled" ? result.value : null));
-    if (leases.every((lease) => lease !== null)) {
-      this.#cache.touchChain(ids);
-      return leases;
-    }
-    for (const lease of leases) lease?.[Symbol.dispose]();
-    const failed = results.find((result) => result.status === "rejected");
-    if (failed !== undefined) throw failed.reason;
-    return null;
+    const leases = await leasing;
+    if (leases !== null) this.#cache.touchChain(ids);
+    return leases;
   }
 
   /** A pin if the tensor is resident, else null. Synchronous; counts as a lookup. */

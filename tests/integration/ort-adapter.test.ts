@@ -33,6 +33,8 @@ import { closeMemory, openMemory, openOn, SEED, withSeed } from "../support/orac
 
 const [CONCAT, , GROUPED] = FAMILIES as [Family, Family, Family];
 
+const retiredBytesOf = (memory: TensorMemory) => memory.stats().budget.byCategory.retired;
+
 const RUNTIMES = [
   { name: "onnxruntime-node", ort: native, sessionOptions: { logSeverityLevel: 4 } },
   {
@@ -348,6 +350,26 @@ describe("a cache that is opened again or forked", () => {
     }
     cache.free();
     await next.close();
+  });
+
+  it("keeps no memory of an arena that its tensors have left", async () => {
+    const memory = await openOn(memoryFileSystem());
+    const decoder = await open({ memory });
+    const cache = decoder.createCache({ id: "chat" });
+    await decoder.step(cache, [1, 2, 3]);
+    await decoder.step(cache, [1, 2, 3, 4]);
+    for (const id of cache.ids) expect(await memory.swapOut(id)).toBe("stored");
+    expect(memory.trim()).toBeGreaterThan(0);
+    for (let round = 0; round < 50 && retiredBytesOf(memory) > 0; round++) {
+      globalThis.gc?.();
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    expect(retiredBytesOf(memory)).toBe(0);
+    expect(cache.tokenCount).toBe(4);
+    await decoder.step(cache, [1, 2, 3, 4, 5]);
+    cache.free();
+    await decoder.close();
+    await closeMemory(memory);
   });
 
   it("is none where the tensors do not fit the model or the tokens", async () => {

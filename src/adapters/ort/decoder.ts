@@ -99,12 +99,6 @@ const CHECK_TOKENS = 8;
 /** In the check caches grow by so few tokens, so that growing is a part of it. */
 const CHECK_PAGE_TOKENS = 6;
 
-/** What belongs to one cache but is the runtime's. */
-interface Feeding {
-  readonly inputs: StepInputs;
-  readonly pastTensors: { view: ArrayBufferView; tensor: OrtTensor }[];
-}
-
 /**
  * A model on a runtime, with caches in a heap. Made by {@link openOrtDecoder}.
  *
@@ -119,7 +113,12 @@ export class OrtDecoder {
   readonly #deltas: DeltaPlan;
   readonly #pageTokens: number | null;
   readonly #arrays: StepArrays | null;
-  readonly #feedings = new WeakMap<OrtKvCache, Feeding>();
+  readonly #inputs = new WeakMap<OrtKvCache, StepInputs>();
+  /**
+   * The runtime's tensors over views of the heap. Nothing but the heap keeps those: an arena that was
+   * dropped gives its memory back only when nobody has a view on it.
+   */
+  readonly #pastTensors = new WeakMap<ArrayBufferView, OrtTensor>();
   readonly #running = new Set<Promise<unknown>>();
   #mode: DecoderMode;
   #reason: PlainReason | null;
@@ -451,13 +450,8 @@ export class OrtDecoder {
     const { style, entries, controls } = this.#deltas.decoder;
     const isGrouped = style === "grouped";
     const fedPastTokens = this.#fedPastTokens(cache, pastTokens, mode);
-    let feeding = this.#feedings.get(cache);
-    if (feeding === undefined) {
-      const inputs = new StepInputs(this.#ort, controls, this.#arrays);
-      feeding = { inputs, pastTensors: [] };
-      this.#feedings.set(cache, feeding);
-    }
-    const { inputs, pastTensors } = feeding;
+    const inputs = this.#inputs.get(cache) ?? new StepInputs(this.#ort, controls, this.#arrays);
+    this.#inputs.set(cache, inputs);
     const feeds: Record<string, OrtTensor> = {};
     const madeBefore = inputs.madeCount;
     const newTokens = tokens.length - pastTokens;
@@ -468,15 +462,15 @@ export class OrtDecoder {
       const whole = cache.view(index);
       const elementCount = heads * fedPastTokens * headDim;
       const isWhole = elementCount === whole.length;
-      const known = pastTensors[index];
-      if (isWhole && known?.view === whole) {
-        feeds[pastName] = known.tensor;
+      const known = isWhole ? this.#pastTensors.get(whole) : undefined;
+      if (known !== undefined && known.dims[1] === heads && known.dims[2] === fedPastTokens) {
+        feeds[pastName] = known;
         continue;
       }
       const view = isWhole ? whole : whole.subarray(0, elementCount);
       const elementType = dtype === "f32" ? "float32" : "float16";
       const tensor = makeTensor(this.#ort, elementType, view, [1, heads, fedPastTokens, headDim]);
-      if (isWhole) pastTensors[index] = { view: whole, tensor };
+      if (isWhole) this.#pastTensors.set(whole, tensor);
       this.#madeCount += isWhole ? 1 : 2;
       feeds[pastName] = tensor;
     }

@@ -89,10 +89,8 @@ export class OrtKvCache {
       throw new MisuseError("foreign-cache", "the cache is of another model or mode");
     }
     const tokenCount = commonTokenCount(claims.tokens, tokens);
-    const isHeld = await withAdopted(plan.memory, cache.ids, () => {
-      return cache.#ownerNow() === owner && cache.#adopt(claims, owner);
-    });
-    if (!isHeld) return null;
+    const take = () => cache.#ownerNow() === owner && cache.#adopt(claims, owner);
+    if (!(await withAdopted(plan.memory, cache.ids, take))) return null;
     cache.truncate(tokenCount);
     return cache;
   }
@@ -192,8 +190,7 @@ export class OrtKvCache {
   free(): void {
     this.#checkIdle();
     this.#isFreed = true;
-    for (const { tensor } of this.#held) tensor[Symbol.dispose]();
-    this.#held = [];
+    for (const { tensor } of this.#held.splice(0)) tensor[Symbol.dispose]();
   }
 
   /** {@link free}, unless that was done before. */
@@ -241,7 +238,7 @@ export class OrtKvCache {
       const leases = isResident ? [] : await this.#leaseAll();
       if (leases === null) this.#forgetAll();
       if (leases === null || this.#held.length === 0) {
-        await this.#withRoom(tokenCount, this.#plan.entries.length, (capacityTokens) =>
+        await this.#withRoom(tokenCount, this.#plan.entries.length, this.#held, (capacityTokens) =>
           this.#tryAllocate(capacityTokens, fresh === "zeros"),
         );
         return;
@@ -254,7 +251,7 @@ export class OrtKvCache {
         }
         // What is resized must not be pinned.
         for (const lease of leases.splice(0)) lease[Symbol.dispose]();
-        await this.#withRoom(tokenCount, this.#plan.entries.length, (capacityTokens) =>
+        await this.#withRoom(tokenCount, this.#plan.entries.length, this.#held, (capacityTokens) =>
           this.#tryGrow(capacityTokens),
         );
       } finally {
@@ -268,7 +265,7 @@ export class OrtKvCache {
 
   /**
    * Copies the tokens and rows of another cache of the same plan into this one, which is empty. Tensor by
-   * tensor, so that besides this cache only one tensor of the other must be resident.
+   * tensor, so that only one of each must stay where it is.
    *
    * @internal
    * @throws {OutOfMemoryError} There is no room; this cache is empty as before.
@@ -283,26 +280,29 @@ export class OrtKvCache {
       for (const [index, entry] of this.#plan.entries.entries()) {
         const lease = await source.#lease(index);
         try {
-          await this.#withRoom(tokens.length, 1, (capacityTokens) => {
+          await this.#withRoom(tokens.length, 1, [], (capacityTokens) => {
             source.#checkUntouched(0);
             this.#allocateOne(index, capacityTokens);
-            this.#pinOne(index);
-            const stride = this.#plan.isTight ? tokens.length : capacityTokens;
-            const sourceStride = source.strideFor(tokens.length);
-            const [target, from] = [this.view(index), lease.view as Elements];
-            copyRows(target, stride, from, sourceStride, entry, tokens.length);
             this.#capacityTokens = capacityTokens;
+            const held = this.#held[index] as Held;
+            const pin = held.tensor.pin();
+            const stride = this.strideFor(tokens.length);
+            const sourceStride = source.strideFor(tokens.length);
+            copyRows(pin.view, stride, lease.view as Elements, sourceStride, entry, tokens.length);
+            pin[Symbol.dispose]();
+            held.version += VERSIONS_PER_WRITE_PIN;
           });
         } finally {
           lease[Symbol.dispose]();
         }
       }
+      this.#checkUntouched(0);
       this.commit(tokens);
     } catch (error) {
       this.#discard();
       throw error;
     } finally {
-      this.end();
+      this.#isRunning = false;
       source.#isRunning = false;
     }
   }
@@ -536,17 +536,19 @@ export class OrtKvCache {
   /**
    * Does `work`, in one go, once there is room for it: a request that cannot wait would evict what is clean,
    * and that is what was brought in for whoever is next.
+   *
+   * @param keep Must not be demoted for it.
    */
   async #withRoom(
     tokenCount: number,
     tensorCount: number,
+    keep: readonly Held[],
     work: (capacityTokens: number) => void,
   ): Promise<void> {
     const { entries, memory } = this.#plan;
     const capacityTokens = capacityFor(this.#plan, tokenCount, this.#firstCapacityTokens);
     const bytes = tensorBytesMax(entries, capacityTokens);
-    // Those it has must not be demoted for those it wants.
-    const pins = this.#held.map(({ tensor }) => tensor.pin({ access: "read" }));
+    const pins = keep.map(({ tensor }) => tensor.pin({ access: "read" }));
     try {
       await memory.reserve({ kind: "KV_CACHE", bytes, count: tensorCount });
     } finally {
