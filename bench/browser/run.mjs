@@ -26,10 +26,7 @@ const LENGTHS = [
 ];
 
 const executablePath = ensureChromium();
-if (executablePath === undefined) {
-  console.error("no Chromium was found, and none could be installed");
-  process.exit(1);
-}
+if (executablePath === undefined) throw new Error("no Chromium is here, and none can be had");
 const root = fileURLToPath(new URL("page", import.meta.url));
 const config = {
   configFile: false,

@@ -3,7 +3,6 @@
 import { linearArenas } from "../arena/linear-arena.js";
 import { Directory } from "../cache/directory.js";
 import { Disposables } from "../cache/disposables.js";
-import { CANARY_BYTES, Guards } from "../cache/guards.js";
 import { HeldBlocks } from "../cache/held-blocks.js";
 import { HierarchicalCache } from "../cache/hierarchical-cache.js";
 import { MemorySwapper } from "../cache/memory-swapper.js";
@@ -11,7 +10,6 @@ import { PrefetchWindow } from "../cache/prefetch-window.js";
 import { Prefetcher } from "../cache/prefetcher.js";
 import { PressureWatch } from "../cache/pressure-watch.js";
 import { Reclaimer } from "../cache/reclaimer.js";
-import { RecordCoder } from "../cache/record-coder.js";
 import { RepeatedTensors } from "../cache/repeated-tensors.js";
 import { VictimChoice } from "../cache/restore-cost.js";
 import { SharedTensors } from "../cache/shared-tensors.js";
@@ -203,7 +201,13 @@ export async function composeTensorMemory(
     const directory = new Directory();
     const staging = new Staging(profile.queueDepth, chunkBytes, unitBytes);
     const namespace = { tenant, fingerprint };
-    const coder = codec === null ? null : new RecordCoder({ codec, clock, aheadBytes: chunkBytes });
+    // Only who has a tier, or debugs, loads these.
+    const coding = codec === null ? null : await import("../cache/record-coder.js");
+    const guarding = isDebug ? await import("../cache/guards.js") : null;
+    const coder =
+      codec === null || coding === null
+        ? null
+        : new coding.RecordCoder({ codec, clock, aheadBytes: chunkBytes });
     const engine = new TransferEngine({ tier, coder, hasher, staging, clock, namespace });
     const createArena = linearArenas(createMemory);
     const onDrop = (anchor: object) => directory.forgetViews(anchor);
@@ -212,7 +216,7 @@ export async function composeTensorMemory(
     for (const [index, kind] of TENSOR_KINDS.entries()) {
       const budgetBytes = checked.poolBytes.get(kind) ?? Number.POSITIVE_INFINITY;
       const arenaBytes = sizes.poolArenaBytes(kind);
-      const lengths = { budgetBytes, arenaBytes, canaryBytes: isDebug ? CANARY_BYTES : 0 };
+      const lengths = { budgetBytes, arenaBytes, canaryBytes: guarding?.CANARY_BYTES ?? 0 };
       pools.set(kind, new MemoryPool({ kind, index, ...lengths, core, shelf }));
     }
     const sink = seams.statsSink ?? nullSink;
@@ -221,7 +225,7 @@ export async function composeTensorMemory(
     const autoCompaction =
       checked.compaction && new AutoCompaction({ ...compacting, policy: checked.compaction });
     const held = new HeldBlocks(core, shelf);
-    const guards = isDebug ? new Guards({ core, shelf, held, events }) : null;
+    const guards = guarding && new guarding.Guards({ core, shelf, held, events });
     const parts = {
       compactor,
       autoCompaction,

@@ -1,5 +1,6 @@
 // The first of several tiers that opens on this machine stands for all of them.
 import { TierError } from "../errors.js";
+import { nullTier } from "./null.js";
 import type { Tier } from "./tier.js";
 
 /**
@@ -13,9 +14,11 @@ export function firstWorkingTier(
   candidates: () => Promise<readonly (() => Tier)[]>,
   onRefused: (error: TierError) => void,
 ): Tier {
+  /** Stays when it is closed: it still says what it did. */
   let chosen: Tier | null = null;
+  let isOpen = false;
   const opened = (): Tier => {
-    if (chosen === null) throw new TierError("closed", name, "the tier is closed");
+    if (chosen === null || !isOpen) throw new TierError("closed", name, "the tier is closed");
     return chosen;
   };
   return {
@@ -25,13 +28,14 @@ export function firstWorkingTier(
       return chosen?.capabilities ?? SAFE;
     },
     open: async () => {
-      if (chosen !== null) return;
+      if (isOpen) return;
       let last: TierError | null = null;
       for (const create of await candidates()) {
         const tier = create();
         try {
           await tier.open();
           chosen = tier;
+          isOpen = true;
           return;
         } catch (error) {
           if (!(error instanceof TierError) || error.code === "busy") throw error;
@@ -46,10 +50,10 @@ export function firstWorkingTier(
     delete: async (key) => opened().delete(key),
     quarantine: async (key) => opened().quarantine(key),
     list: () => opened().list(),
-    stats: () => opened().stats(),
+    stats: () => (chosen ?? nullTier(name)).stats(),
     close: async () => {
+      isOpen = false;
       await chosen?.close();
-      chosen = null;
     },
   };
 }

@@ -3,6 +3,7 @@
 import * as ort from "onnxruntime-node";
 import { afterEach, describe, expect, it } from "vitest";
 import { buildDecoder } from "../../examples/chat/model/decoder.js";
+import { readSeal, saveSealed } from "../../src/adapters/ort/cache-seal.js";
 import {
   greedyToken,
   type OrtDecoder,
@@ -103,6 +104,42 @@ describe("a saved cache", () => {
       expect(await decoder.openCache({ id: "other" })).toBeNull();
     },
   );
+
+  it.each(["delta", "plain"] as const)("that a GPU has sealed goes on, %s", async (mode) => {
+    const files = memoryFileSystem();
+    const before = await process(files);
+    const writer = await open(before, { mode });
+    const cache = writer.createCache({ id: "chat" });
+    const tokens = [...PROMPT];
+    await answer(writer, cache, tokens, 9);
+    const held = cache.tokens;
+    const stride = mode === "delta" ? cache.capacityTokens : held.length;
+    const { fingerprint } = writer;
+    const seal = { fingerprint, tokens: held, stride };
+    expect(await saveSealed(before, "chat", cache.ids, seal, { mode: "durable" })).toBe("stored");
+    await closeMemory(before);
+
+    const memory = await process(files);
+    const decoder = await open(memory, { mode });
+    const other = await open(memory, { mode, fingerprint: "another" });
+    await expect(other.openCache({ id: "chat" })).rejects.toMatchObject({ code: "foreign-cache" });
+    await expect(decoder.openCache({ id: "chat", tokens: [1, 2] })).rejects.toMatchObject({
+      code: "token-mismatch",
+    });
+    const again = (await decoder.openCache({ id: "chat" })) as OrtKvCache;
+    expect(again.tokens).toEqual(held);
+    expect(await readSeal(memory, "chat")).toEqual(seal);
+    expect(await answer(decoder, again, tokens, 3)).toEqual(
+      (await bareAnswer(PROMPT, 12)).slice(9),
+    );
+    // Rows behind those that the seal names leave it true, where rows stay where they are.
+    expect((await readSeal(memory, "chat")) !== null).toBe(mode === "delta");
+    again.truncate(5);
+    await answer(decoder, again, [...held.slice(0, 5), 7], 1);
+    expect(await readSeal(memory, "chat")).toBeNull();
+    again.free();
+    expect(await decoder.openCache({ id: "chat" })).toBeNull();
+  });
 
   it("is refused for other tokens, and for another model or mode", async () => {
     const { files, held } = await savedChat();

@@ -2,7 +2,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { bufferArenas } from "../../src/arena/buffer-arena.js";
 import { linearArenas } from "../../src/arena/linear-arena.js";
 import { systemClock } from "../../src/clock.js";
@@ -12,6 +12,7 @@ import { createUnsharedMemory } from "../../src/core/linear-memory.js";
 import { detectHardware } from "../../src/hardware/detect-node.js";
 import { HARDWARE_PROFILES, type HardwareProfile } from "../../src/hardware/hardware-profile.js";
 import { unknownLifetime } from "../../src/lifetime/unknown-lifetime.js";
+import { createTensorMemory } from "../../src/node.js";
 import { admitAll } from "../../src/policy/admit-all.js";
 import { admitReused } from "../../src/policy/admit-reused.js";
 import { noPredictor } from "../../src/predictor/none.js";
@@ -43,6 +44,7 @@ import {
 } from "../../src/testing/index.js";
 import type { FileSystem } from "../../src/tier/file-system.js";
 import { nodeFileSystem } from "../../src/tier/file-system-node.js";
+import { firstWorkingTier } from "../../src/tier/first-working.js";
 import { FsTier } from "../../src/tier/fs.js";
 import { memoryTier } from "../../src/tier/memory.js";
 import { nullTier } from "../../src/tier/null.js";
@@ -172,6 +174,43 @@ suite(
     failures: "nothing in it can fail",
   }),
 );
+suite(
+  "Tier: the first that works",
+  tierConformance(async ({ capacityBytes }) => {
+    const { files, failDeletions } = stoppable(memoryFileSystem());
+    const broken = faultyFileSystem(memoryFileSystem(), { at: 1, code: "EIO", lasts: "for-ever" });
+    const make = () => {
+      const candidates = [broken, files].map((each) => () => fsTier(each, "/store", capacityBytes));
+      return firstWorkingTier(
+        "ssd",
+        async () => candidates,
+        () => {},
+      );
+    };
+    return { tier: make(), reopened: async () => make(), failDeletions, dispose: async () => {} };
+  }),
+);
+
+it("a memory tells of its tier after it was closed, and of the stores that did not work", async () => {
+  const broken = faultyFileSystem(memoryFileSystem(), { at: 1, code: "EIO", lasts: "for-ever" });
+  const refused: string[] = [];
+  const tier = firstWorkingTier(
+    "ssd",
+    async () => [
+      () => fsTier(broken, "/store", 1 << 20),
+      () => fsTier(memoryFileSystem(), "/store", 1 << 20),
+    ],
+    ({ code }) => refused.push(code),
+  );
+  expect(tier.stats()).toMatchObject({ capacityBytes: 0, objectCount: 0 });
+  const memory = await createTensorMemory({ budgets: { ram: "8MiB" }, seams: { tier } });
+  memory.allocate({ kind: "KV_CACHE", id: "a", byteLength: 1000 });
+  expect(await memory.swapOut("a")).toBe("stored");
+  await memory.close();
+  expect(memory.stats().tier).toMatchObject({ capacityBytes: 1 << 20, commitCount: 1 });
+  expect(refused).toEqual(["io"]);
+});
+
 suite(
   "Tier: null",
   tierConformance(async () => ({ tier: nullTier(), ...noStorage }), {

@@ -191,6 +191,7 @@ export class OrtKvCache {
     this.#checkIdle();
     this.#isFreed = true;
     for (const { tensor } of this.#held.splice(0)) tensor[Symbol.dispose]();
+    if (this.#seal !== "none") this.#plan.memory.tensor(sealId(this.id as string))?.free();
   }
 
   /** {@link free}, unless that was done before. */
