@@ -46,9 +46,9 @@ function slowTier() {
     },
     openRead: async (key) => {
       const reader = await inner.openRead(key);
-      const read = async (offset, target) => {
-        await pass(target);
-        return reader.read(offset, target);
+      const read = async (offset, ...targets) => {
+        for (const target of targets) await pass(target);
+        return reader.read(offset, ...targets);
       };
       return reader && { ...reader, read };
     },
