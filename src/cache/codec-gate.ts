@@ -2,7 +2,7 @@
 // apart by kind and by size, since a record costs something whatever its length.
 //
 // Of the last durations the least counts: whatever else a machine does makes them longer, never shorter.
-// The dearer way is tried again now and then, so seldom that it costs at most a fiftieth of the time.
+// The dearer way is tried again now and then, so seldom that it costs at most a hundredth of the time.
 import type { TensorKind } from "../types.js";
 
 /** Below this, a record's own cost hides that of its bytes. */
@@ -13,7 +13,7 @@ const HYSTERESIS = 0.9;
 const RECENT = 8;
 const TRIAL_INTERVAL_MIN = 32;
 /** Part of the time that trials may cost. */
-const TRIAL_SHARE = 1 / 50;
+const TRIAL_SHARE = 1 / 100;
 /** Writes of each way before one is preferred, unless coding costs this many times as much. */
 const FIRST_COUNT = 3;
 const HOPELESS = 2;

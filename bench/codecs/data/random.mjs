@@ -17,6 +17,16 @@ export class Draws {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
   }
 
+  /** A copy in random order. */
+  shuffled(values) {
+    const result = [...values];
+    for (let last = result.length - 1; last > 0; last--) {
+      const other = Math.floor(this.u() * (last + 1));
+      [result[last], result[other]] = [result[other], result[last]];
+    }
+    return result;
+  }
+
   /** Normal, variance 1. */
   g() {
     if (this.#spare !== null) {

@@ -8,6 +8,7 @@ import { systemClock } from "../../../dist/src/clock.js";
 import { createTensorMemory } from "../../../dist/src/node.js";
 import { memoryTier } from "../../../dist/src/tier/memory.js";
 import { makeHead } from "../data/heads.mjs";
+import { Draws } from "../data/random.mjs";
 import { atMost, median, plain } from "../timing.mjs";
 
 const TENSOR_BYTES = 2 ** 20;
@@ -115,16 +116,15 @@ export async function run({ isQuick }) {
         const all = {};
         for (const name of NAMES) all[name] = await open(folder, name, mode, dtype, count);
         const samples = Object.fromEntries(NAMES.map((name) => [name, []]));
+        const draws = new Draws(1);
         // The first round is not counted: gates learn in it.
         for (let round = -1; round < rounds; round++) {
           const sums = Object.fromEntries(
             NAMES.map((name) => [name, { out: 0, back: 0, user: 0 }]),
           );
           for (let index = 0; index < count; index++) {
-            // Whoever follows finds disk and caches as another one left them: nobody always follows the same.
-            const order = NAMES.map((_, at) => NAMES[(at + index + round + 1) % NAMES.length]);
-            if (index % 2 === 1) order.reverse();
-            for (const name of order) {
+            // Whoever follows finds disk and caches as another one left them: everybody follows each as often.
+            for (const name of draws.shuffled(NAMES)) {
               const sample = await all[name].step(index);
               for (const part of Object.keys(sample)) sums[name][part] += sample[part];
             }
