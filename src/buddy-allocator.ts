@@ -5,8 +5,8 @@ import { invariantName } from "./core/invariants.js";
 import { type LaneToken, type LockCounters, requireLanes } from "./core/lanes.js";
 import { createSharedMemory, createUnsharedMemory } from "./core/linear-memory.js";
 import { MisuseError, TierError } from "./errors.js";
+import { TENSOR_BYTES_MAX } from "./limits.js";
 import { checkAlignment, checkObject, checkShared } from "./memory/checks.js";
-import { TENSOR_BYTES_MAX } from "./memory/options.js";
 import {
   openSingleArena,
   SINGLE_ARENA_OPTION_NAMES,

@@ -1,5 +1,5 @@
 // The public surface that is the same on every platform. Where to start reading: tensor-memory.ts.
-import { AttachedMemory } from "./memory/attached-memory.js";
+import type { AttachedMemory } from "./memory/attached-memory.js";
 import type { MemoryToken } from "./memory/tokens.js";
 
 export {
@@ -13,12 +13,12 @@ export {
 } from "./buddy-allocator.js";
 export type { CodecStats } from "./cache/codec-meter.js";
 export type { DisposableStats } from "./cache/disposables.js";
-export {
-  FIXED_SHAPES,
-  type FixedShapePool,
-  type FixedShapeStats,
-  type FixedShapeTensor,
+export type {
+  FixedShapePool,
+  FixedShapeStats,
+  FixedShapeTensor,
 } from "./cache/fixed-shape-pool.js";
+export { FIXED_SHAPES } from "./cache/fixed-shapes.js";
 export type { GuardStats } from "./cache/guards.js";
 export type { LookupStats } from "./cache/hierarchical-cache.js";
 export type { ListedTensor, VerifyResult } from "./cache/inventory.js";
@@ -74,8 +74,8 @@ export type { MemoryToken, TensorMessage } from "./memory/tokens.js";
 export type { Predictor } from "./predictor/predictor.js";
 export type { StoredObject, TierPredictor } from "./predictor/tier-predictor.js";
 export type { Random } from "./random.js";
+export { formatBytes, formatPercent, formatTable } from "./stats/format.js";
 export type { MemoryStats } from "./stats/memory-stats.js";
-export { formatBytes, formatPercent, formatTable } from "./stats/report.js";
 export type { TensorMemory } from "./tensor-memory.js";
 export type {
   ObjectHints,
@@ -103,6 +103,7 @@ export { ViewAllocator, type ViewAllocatorOptions, type ViewBlock } from "./view
  *
  * @throws {MisuseError} `bad-option` — not a token, or used before.
  */
-export function attachTensorMemory(token: MemoryToken): Promise<AttachedMemory> {
-  return AttachedMemory.attach(token);
+export async function attachTensorMemory(token: MemoryToken): Promise<AttachedMemory> {
+  const attached = await import("./memory/attached-memory.js");
+  return attached.AttachedMemory.attach(token);
 }

@@ -27,6 +27,7 @@ import type { Workers } from "./cache/workers.js";
 import type { EndingWorker } from "./core/lane-watch.js";
 import { CorruptionError, MisuseError, TierError } from "./errors.js";
 import type { HardwareProfile } from "./hardware/hardware-profile.js";
+import { TENSOR_BYTES_MAX } from "./limits.js";
 import type { ArenaShelf } from "./memory/arena-shelf.js";
 import {
   checkAlignment,
@@ -43,7 +44,7 @@ import {
 import type { CompactionResult } from "./memory/compactor.js";
 import type { EventHub, MemoryEvent } from "./memory/events.js";
 import type { MemoryPool } from "./memory/memory-pool.js";
-import { TENSOR_BYTES_MAX, type TensorOptions } from "./memory/options.js";
+import type { TensorOptions } from "./memory/options.js";
 import type { Pin, PinAccess } from "./memory/pin.js";
 import { Scope } from "./memory/scope.js";
 import { Tensor } from "./memory/tensor.js";

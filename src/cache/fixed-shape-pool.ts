@@ -10,18 +10,6 @@ import type { Guards } from "./guards.js";
 import type { BlockHolder, HeldBlock, HeldBlocks } from "./held-blocks.js";
 import type { Reclaimer } from "./reclaimer.js";
 
-/** Shapes of the models that tierheap was made for, in elements. */
-export const FIXED_SHAPES = {
-  /** Scores of [heads, queries, keys]. */
-  attention: [8, 1024, 1024],
-  /** Keys or values of [batch, heads, tokens, headDim]. */
-  kv: [1, 32, 2048, 128],
-  /** Embeddings of [batch, patches, features]. */
-  vision: [1, 576, 1152],
-  /** Activations of [batch, tokens, features]. */
-  activations: [1, 1024, 4096],
-} as const;
-
 /** The tensors of a pool, and where their blocks come from. */
 export interface FixedShapeParts {
   readonly kind: TensorKind;

@@ -2,13 +2,14 @@
 import type { Clock } from "../clock.js";
 import type { ControlPlane } from "../core/control-plane.js";
 import { invariantName } from "../core/invariants.js";
+import { CONTENT_PREFIX } from "../limits.js";
 import type { Budget } from "../memory/budget.js";
 import type { Dtype, Layout, TensorKind } from "../types.js";
 import { hasExpired } from "./cold-copies.js";
 import type { Directory } from "./directory.js";
 import type { Guards } from "./guards.js";
 import type { MemorySwapper } from "./memory-swapper.js";
-import { CONTENT_PREFIX, type TensorRecord } from "./tensor-record.js";
+import type { TensorRecord } from "./tensor-record.js";
 import type { TransferEngine } from "./transfer-engine.js";
 
 /** A tensor of this memory, or a record of its namespace in the tier. */

@@ -1,6 +1,7 @@
 // What a memory does after its core was interrupted in the middle of a change.
 import type { ControlPlane } from "../core/control-plane.js";
 import { MisuseError } from "../errors.js";
+import { CONTENT_PREFIX } from "../limits.js";
 import type { ArenaShelf } from "../memory/arena-shelf.js";
 import type { Compactor } from "../memory/compactor.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
@@ -10,7 +11,7 @@ import type { HeldBlocks } from "./held-blocks.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { Reclaimer } from "./reclaimer.js";
 import type { SharedTensors } from "./shared-tensors.js";
-import { CONTENT_PREFIX, type TensorRecord } from "./tensor-record.js";
+import type { TensorRecord } from "./tensor-record.js";
 
 /**
  * Rebuilds the core's books and brings the host's in step with them.

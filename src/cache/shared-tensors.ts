@@ -4,6 +4,7 @@
 import type { Clock } from "../clock.js";
 import type { ControlPlane } from "../core/control-plane.js";
 import { MisuseError } from "../errors.js";
+import { CONTENT_PREFIX } from "../limits.js";
 import type { ArenaShelf } from "../memory/arena-shelf.js";
 import { checkObject, checkSignal } from "../memory/checks.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
@@ -19,7 +20,7 @@ import { privateBytes, privateCopy } from "../util/private-bytes.js";
 import type { Directory } from "./directory.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { Reclaimer } from "./reclaimer.js";
-import { CONTENT_PREFIX, type TensorRecord } from "./tensor-record.js";
+import type { TensorRecord } from "./tensor-record.js";
 
 export type InternOptions<D extends Dtype = Dtype> = TensorOptions<D> & {
   readonly id: string;

@@ -43,9 +43,6 @@ export interface TensorRecordOptions {
   readonly recomputeMs: number | null;
 }
 
-/** Ids of contents begin with it, and no id of a caller's does. */
-export const CONTENT_PREFIX = "tierheap/content/";
-
 export class TensorRecord {
   /** Dense number for policies; used again after the tensor is gone. */
   readonly index: number;

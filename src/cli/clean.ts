@@ -1,6 +1,6 @@
 // `tierheap clean`: gives back what a store does not need, and says what.
 import { TierError } from "../errors.js";
-import { formatBytes } from "../stats/report.js";
+import { formatBytes } from "../stats/format.js";
 import { nodeFileSystem } from "../tier/file-system-node.js";
 import { FsTier } from "../tier/fs.js";
 import { frameBytesOf } from "../tier/segment-format.js";

@@ -4,7 +4,7 @@ import { systemClock } from "../clock.js";
 import { CODEC_UNITS } from "../codec/codec.js";
 import { deletionPageIndex } from "../record/deletion-page.js";
 import { CODEC_RAW, type RecordHeader } from "../record/record.js";
-import { formatBytes, formatTable } from "../stats/report.js";
+import { formatBytes, formatTable } from "../stats/format.js";
 import type { Command, CommandIo, CommandOptions } from "./command.js";
 import { AGE_BOUNDS, countOf, formatAge, printable } from "./output.js";
 import { forEachKey, READ_COUNT, readHeader, type StoreView, viewStore } from "./store-view.js";

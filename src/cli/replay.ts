@@ -3,7 +3,7 @@ import { writeFile } from "node:fs/promises";
 import { systemClock } from "../clock.js";
 import { admitAll } from "../policy/admit-all.js";
 import { admitReused } from "../policy/admit-reused.js";
-import { formatTable } from "../stats/report.js";
+import { formatTable } from "../stats/format.js";
 import type { Command, CommandIo, CommandOptions } from "./command.js";
 import { CommandError, EXIT_USAGE } from "./command.js";
 import { linePlot, type PlotLine } from "./line-plot.js";

@@ -2,7 +2,7 @@
 import { Hasher } from "../core/hash-stream.js";
 import { createUnsharedMemory } from "../core/linear-memory.js";
 import { deletionPageIndex } from "../record/deletion-page.js";
-import { formatBytes } from "../stats/report.js";
+import { formatBytes } from "../stats/format.js";
 import type { TierKey } from "../tier/tier.js";
 import { type Command, type CommandIo, type CommandOptions, EXIT_DAMAGED } from "./command.js";
 import { countOf, printable } from "./output.js";

@@ -8,17 +8,17 @@ const SIMD_PROBE = Uint8Array.of(
   ...[65, 0, 253, 15, 253, 98, 11],
 );
 
-/** The kernels' bytes, loaded when they are first used; without SIMD where the engine has none. */
-async function kernelsBase64(): Promise<string> {
-  const { KERNELS_WASM_BASE64 } = WebAssembly.validate(SIMD_PROBE)
+/** The packed kernels, loaded when they are first used; without SIMD where the engine has none. */
+async function kernelsGzipBase64(): Promise<string> {
+  const { KERNELS_WASM_GZIP_BASE64 } = WebAssembly.validate(SIMD_PROBE)
     ? await import("./kernels-wasm-bytes.generated.js")
     : await import("./kernels-scalar-wasm-bytes.generated.js");
-  return KERNELS_WASM_BASE64;
+  return KERNELS_WASM_GZIP_BASE64;
 }
 
 /** Compiles the kernels once, for several instances. @throws {MisuseError} `bad-option`. */
 export async function compileKernels(source?: WasmSource): Promise<WebAssembly.Module> {
-  return source === undefined ? compile(await kernelsBase64()) : compile("", source);
+  return source === undefined ? compile(await kernelsGzipBase64()) : compile("", source);
 }
 
 export async function instantiateKernels(

@@ -12,11 +12,11 @@ export type WasmSource = WebAssembly.Module | BufferSource | Response | URL;
 
 const compiled = new Map<string, Promise<WebAssembly.Module>>();
 
-function decodeBase64(text: string): Uint8Array<ArrayBuffer> {
-  const binary = atob(text);
-  const bytes = new Uint8Array(binary.length);
-  for (let index = 0; index < binary.length; index++) bytes[index] = binary.charCodeAt(index);
-  return bytes;
+/** Packed bytes take less in a bundle, before and after what a server does to it. */
+function unpack(gzipBase64: string): Promise<ArrayBuffer> {
+  const packed = Uint8Array.from(atob(gzipBase64), (unit) => unit.charCodeAt(0));
+  const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(unpacked).arrayBuffer();
 }
 
 async function compileSource(source: WasmSource): Promise<WebAssembly.Module> {
@@ -31,19 +31,22 @@ async function compileSource(source: WasmSource): Promise<WebAssembly.Module> {
 /**
  * Compiles once, for several instances.
  *
- * @param base64 Bytes of the module, unless there is another source.
+ * @param gzipBase64 The module, packed, unless there is another source.
  * @throws {MisuseError} `bad-option`.
  */
-export async function compile(base64: string, source?: WasmSource): Promise<WebAssembly.Module> {
+export async function compile(
+  gzipBase64: string,
+  source?: WasmSource,
+): Promise<WebAssembly.Module> {
   if (source !== undefined) {
     return compileSource(source).catch((cause: unknown) => {
       throw new MisuseError("bad-option", "wasm: the source is not a module", { cause });
     });
   }
-  let module = compiled.get(base64);
+  let module = compiled.get(gzipBase64);
   if (module === undefined) {
-    module = WebAssembly.compile(decodeBase64(base64));
-    compiled.set(base64, module);
+    module = unpack(gzipBase64).then((bytes) => WebAssembly.compile(bytes));
+    compiled.set(gzipBase64, module);
   }
   return module;
 }
@@ -51,12 +54,12 @@ export async function compile(base64: string, source?: WasmSource): Promise<WebA
 /** @throws {MisuseError} `bad-option` — the source is not the module that has this export. */
 export async function instantiateWith(
   memory: WebAssembly.Memory,
-  base64: string,
+  gzipBase64: string,
   source: WasmSource | undefined,
   mark: string,
   lane = LANE_FIRST,
 ): Promise<unknown> {
-  const module = await compile(base64, source);
+  const module = await compile(gzipBase64, source);
   try {
     // The loader's own exports wrap every function, which costs a call each.
     const { instance } = await instantiate(module, { env: { memory }, lock: { LANE: lane } });

@@ -1,6 +1,6 @@
 // The module core.wasm: its exports, and where its bytes come from. Layer: core.
 import { compile, instantiateWith, type WasmSource } from "./module-instance.js";
-import { CORE_WASM_BASE64 } from "./wasm-bytes.generated.js";
+import { CORE_WASM_GZIP_BASE64 } from "./wasm-bytes.generated.js";
 
 /** Raw exports of core.wasm. Every u32 result arrives signed; {@link ControlPlane} repairs that. */
 export interface CoreExports {
@@ -55,22 +55,22 @@ export interface CoreExports {
 
 /** Compiles the core once, for several instances. @throws {MisuseError} `bad-option`. */
 export function compileCore(source?: WasmSource): Promise<WebAssembly.Module> {
-  return compile(CORE_WASM_BASE64, source);
+  return compile(CORE_WASM_GZIP_BASE64, source);
 }
 
 export async function instantiateCore(
   memory: WebAssembly.Memory,
   source?: WasmSource,
 ): Promise<CoreExports> {
-  const exports = await instantiateWith(memory, CORE_WASM_BASE64, source, "controlHeapBase");
+  const exports = await instantiateWith(memory, CORE_WASM_GZIP_BASE64, source, "controlHeapBase");
   return exports as CoreExports;
 }
 
 /** Compiles the core's shared build. Its bytes are loaded only when somebody asks for it. */
 export async function compileSharedCore(source?: WasmSource): Promise<WebAssembly.Module> {
   if (source !== undefined) return compile("", source);
-  const { CORE_SHARED_WASM_BASE64 } = await import("./wasm-bytes-shared.generated.js");
-  return compile(CORE_SHARED_WASM_BASE64);
+  const { CORE_SHARED_WASM_GZIP_BASE64 } = await import("./wasm-bytes-shared.generated.js");
+  return compile(CORE_SHARED_WASM_GZIP_BASE64);
 }
 
 /** An instance of the shared build for one lane. */

@@ -1,11 +1,10 @@
 // Checks of what callers pass, shared by all public calls. Everything wrong is a MisuseError before
 // anything changes.
-import { CONTENT_PREFIX } from "../cache/tensor-record.js";
 import type { Clock } from "../clock.js";
 import { canShareMemory } from "../core/linear-memory.js";
 import { MisuseError } from "../errors.js";
+import { CONTENT_PREFIX, ID_BYTES_MAX, NAMESPACE_BYTES_MAX } from "../limits.js";
 import type { ChainHints } from "../policy/eviction-policy.js";
-import { ID_BYTES_MAX, NAMESPACE_BYTES_MAX } from "../record/record.js";
 import { checkBytes, describe } from "../types.js";
 import type { PinAccess } from "./pin.js";
 

@@ -7,6 +7,7 @@ import type { WasmSource } from "../core/module-instance.js";
 import { MisuseError } from "../errors.js";
 import type { HardwareProfile } from "../hardware/hardware-profile.js";
 import type { LifetimePredictor } from "../lifetime/lifetime-predictor.js";
+import { TENSOR_BYTES_MAX } from "../limits.js";
 import type { AdmissionPolicy } from "../policy/admission-policy.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import type { Predictor } from "../predictor/predictor.js";
@@ -238,9 +239,6 @@ export interface CheckedTensor {
   readonly errorBudget: TensorErrorBudget | null;
   readonly recomputeMs: number | null;
 }
-
-/** A block's length is 32 bits wide in the core. */
-export const TENSOR_BYTES_MAX = 2 ** 32 - 1;
 
 /** @throws {MisuseError} `bad-*` — whatever is wrong first. */
 export function checkTensorOptions(options: TensorOptions): CheckedTensor {

@@ -47,13 +47,7 @@ const browserPlatform: Platform = {
   createSsdTier: createStore,
 };
 
-/**
- * Builds a heap for tensors over RAM and, if `budgets.ssd` is given, the origin's private file system or an
- * IndexedDB database.
- *
- * @throws {MisuseError} `bad-option`, `bad-size`, `unsupported`.
- * @throws {TierError} `busy` — another page holds the store; `io`, `aborted`.
- */
+/** What the package exports under this name loads it. */
 export function createTensorMemory(options?: TensorMemoryOptions): Promise<TensorMemory> {
   return composeTensorMemory(browserPlatform, options);
 }

@@ -206,10 +206,6 @@ export function decodeHeader(bytes: Uint8Array): HeaderVerdict {
   return { verdict: "valid", header, headerBytes };
 }
 
-/** Longest id in UTF-8 bytes; tenant and fingerprint together take at most a quarter of that. */
-export const ID_BYTES_MAX = 49152;
-export const NAMESPACE_BYTES_MAX = 4096;
-
 /**
  * The key of a record: SHA-256 over its name, each part with its length before it, so that no two
  * names give the same input. A saved record and a swapped-out copy of one tensor have two keys, so

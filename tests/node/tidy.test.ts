@@ -84,7 +84,7 @@ interface Layer {
 const SOURCE_LAYERS: readonly Layer[] = [
   {
     name: "base",
-    files: /^src\/(types|errors|clock|random)\.ts$|^src\/util\//,
+    files: /^src\/(types|errors|limits|clock|random)\.ts$|^src\/util\//,
     sees: ["base"],
   },
   { name: "core", files: /^src\/core\//, sees: ["abi", "base", "core"] },
@@ -98,7 +98,7 @@ const SOURCE_LAYERS: readonly Layer[] = [
   // Plain data about the whole, and its rendering.
   {
     name: "figures",
-    files: /^src\/stats\/(memory-stats|report)\.ts$/,
+    files: /^src\/stats\/(memory-stats|report|format)\.ts$/,
     sees: ["base", "core", "seam", "memory", "residency", "cache", "figures"],
   },
   {

@@ -3,8 +3,6 @@ import { readFileSync } from "node:fs";
 import { createContext, runInContext } from "node:vm";
 import { build } from "vite";
 import { describe, expect, it } from "vitest";
-import { KERNELS_WASM_BASE64 } from "../../src/core/kernels-wasm-bytes.generated.js";
-import { CORE_WASM_BASE64 } from "../../src/core/wasm-bytes.generated.js";
 import type { TensorMemory } from "../../src/tensor-memory.js";
 import { memoryFileSystem, memoryTier } from "../../src/testing/index.js";
 import { allocateFilled, expectFilled } from "../support/filled.js";
@@ -53,7 +51,8 @@ describe("in a realm without Symbol.dispose", () => {
     const { crypto, performance, setTimeout, clearTimeout, atob, URL: Url } = globalThis;
     const timers = { setTimeout, clearTimeout };
     const platform = { WebAssembly, crypto, performance, ...timers, atob, URL: Url };
-    const text = { TextEncoder, TextDecoder, navigator: {} };
+    const { Blob, Response, DecompressionStream } = globalThis;
+    const text = { TextEncoder, TextDecoder, navigator: {}, Blob, Response, DecompressionStream };
     const context = createContext({ ...platform, ...text });
     runInContext(`${RUN_WITHOUT_DISPOSE}\n${code}\nglobalThis.tierheap = tierheap;`, context);
     const outcome = await runInContext(
@@ -77,9 +76,11 @@ describe("in a realm without Symbol.dispose", () => {
 
 describe("a module given as a Response", () => {
   it.each(["application/wasm", "application/wasm; charset=utf-8"])("of type %s", async (type) => {
-    const response = (base64: string) =>
-      new Response(Buffer.from(base64, "base64"), { headers: { "content-type": type } });
-    const wasm = { core: response(CORE_WASM_BASE64), kernels: response(KERNELS_WASM_BASE64) };
+    const response = (name: string) =>
+      new Response(readFileSync(new URL(`../../build/${name}.wasm`, import.meta.url)), {
+        headers: { "content-type": type },
+      });
+    const wasm = { core: response("core"), kernels: response("kernels") };
     if (type === "application/wasm") {
       const memory = await openMemory({ wasm, seams: { tier: memoryTier() } });
       allocateFilled(memory, "a", 1000, 1);

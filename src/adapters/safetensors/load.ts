@@ -1,8 +1,8 @@
 // Puts the tensors of safetensors files into the heap: everything is judged first, then each tensor gets
 // its block, and the bytes are read into it. No copy is made on the way, and no file is held in memory.
 import { MisuseError } from "../../errors.js";
+import { TENSOR_BYTES_MAX } from "../../limits.js";
 import { checkFlag, checkId, checkObject, checkSignal } from "../../memory/checks.js";
-import { TENSOR_BYTES_MAX } from "../../memory/options.js";
 import type { Tensor } from "../../memory/tensor.js";
 import type { TensorMemory } from "../../tensor-memory.js";
 import {
