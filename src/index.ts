@@ -49,7 +49,12 @@ export {
   type TierErrorCode,
   TierheapError,
 } from "./errors.js";
-export { HARDWARE_PROFILES, type HardwareProfile } from "./hardware/hardware-profile.js";
+export {
+  HARDWARE_PROFILES,
+  type HardwareProfile,
+  type MachineFacts,
+  type TierFigures,
+} from "./hardware/hardware-profile.js";
 export type { ArenaShelfStats } from "./memory/arena-shelf.js";
 export type {
   AttachedMemory,

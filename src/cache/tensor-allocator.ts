@@ -227,7 +227,8 @@ export class TensorAllocator implements TensorOwner {
     this.#swapper.earlyCopies.giveUp(record);
     const { slot, generation, alignment, pool } = record;
     const { byteLength } = checked;
-    if (!this.#core.tryResize(slot, generation, pool.blockBytes(byteLength), alignment)) {
+    const coarsest = pool.alignmentFor(byteLength, alignment);
+    if (!this.#core.tryResize(slot, generation, pool.blockBytes(byteLength), coarsest)) {
       const other = this.#reclaimer.placeBeside(record, byteLength);
       const otherGeneration = this.#core.generationOf(other);
       const keptBytes = Math.min(record.byteLength, byteLength);

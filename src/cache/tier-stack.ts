@@ -73,6 +73,7 @@ export class TierStack implements Tier {
           onFailure: options.onFailure ?? (() => {}),
         }),
     );
+    for (const { tier, speed } of this.#levels) speed.expect(options.figures?.[tier.name]);
     const capabilities = options.tiers.map((tier) => tier.capabilities);
     this.#checksRecords = options.checksRecords ?? false;
     this.capabilities = {

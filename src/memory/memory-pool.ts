@@ -70,6 +70,8 @@ export interface MemoryPoolOptions {
   readonly arenaBytes: number;
   /** Bytes behind every tensor. Default: 0. */
   readonly canaryBytes?: number;
+  /** Blocks of at least this length start at a multiple of it; a power of two up to 65,536. Default: 1. */
+  readonly alignmentBytes?: number;
   readonly core: ControlPlane;
   readonly shelf: ArenaShelf;
 }
@@ -90,6 +92,7 @@ export class MemoryPool {
   onFreed: () => void = () => {};
   readonly #index: number;
   readonly #canaryBytes: number;
+  readonly #alignmentBytes: number;
   readonly #core: ControlPlane;
   readonly #shelf: ArenaShelf;
   readonly #arenas: PoolArena[] = [];
@@ -103,6 +106,7 @@ export class MemoryPool {
     this.arenaBytes = options.arenaBytes;
     this.#index = options.index;
     this.#canaryBytes = options.canaryBytes ?? 0;
+    this.#alignmentBytes = options.alignmentBytes ?? 1;
     this.#core = options.core;
     this.#shelf = options.shelf;
   }
@@ -122,6 +126,12 @@ export class MemoryPool {
     return bytes + this.#canaryBytes;
   }
 
+  /** Where a tensor of `bytes` starts that asks for this alignment: as it asks, or at a coarser step of the pool's. */
+  alignmentFor(bytes: number, alignment: number): number {
+    const isCoarser = this.#alignmentBytes > alignment && bytes >= this.#alignmentBytes;
+    return isCoarser ? this.#alignmentBytes : alignment;
+  }
+
   /** Length of the arena that a tensor of `bytes` needs. */
   arenaBytesFor(bytes: number): number {
     const blockBytes = this.blockBytes(bytes);
@@ -137,8 +147,9 @@ export class MemoryPool {
   tryAllocate(bytes: number, alignment: number): number {
     const blockBytes = this.blockBytes(bytes);
     if (blockBytes > this.arenaBytes) return this.#tryAllocateWhole(blockBytes);
+    const coarsest = this.alignmentFor(bytes, alignment);
     for (const { id } of this.#arenas) {
-      const slot = this.#core.allocate(id, blockBytes, alignment);
+      const slot = this.#core.allocate(id, blockBytes, coarsest);
       if (slot !== 0) return slot;
     }
     return 0;

@@ -454,7 +454,7 @@ const HIGH_WATERMARK = 0.8;
 const WATERMARK_DISTANCE = 0.1;
 
 /** @throws {MisuseError} `bad-option`. */
-function checkWatermarks(given: unknown): { readonly high: number; readonly low: number } {
+export function checkWatermarks(given: unknown): { readonly high: number; readonly low: number } {
   const { high = HIGH_WATERMARK, low } = checkObject(given ?? {}, "watermarks", ["high", "low"]);
   // A share of what is there, where `high` is low itself.
   const least = low ?? Math.max((high as number) - WATERMARK_DISTANCE, (high as number) / 2);
@@ -495,24 +495,19 @@ function checkSeams(seams: unknown): void {
   }
 }
 
-/** @throws {MisuseError} `bad-option` — a figure is missing or out of range. */
-export function checkProfile(profile: HardwareProfile): HardwareProfile {
-  const { name, granuleBytes, arenaBytesMax, chunkBytes, queueDepth, ramBudgetBytes } = profile;
-  const { codecWorkerCount = 0 } = profile;
-  const isWithin = (value: unknown, least: number, most: number) =>
-    Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most;
-  const isUsable =
-    typeof name === "string" &&
-    isWithin(granuleBytes, 16, 2 ** 20) &&
-    Number.isInteger(Math.log2(granuleBytes)) &&
-    isWithin(arenaBytesMax, 2 ** 20, 2 ** 32) &&
-    Number.isInteger(Math.log2(arenaBytesMax)) &&
-    isWithin(chunkBytes, 1, 2 ** 32) &&
-    isWithin(queueDepth, 1, 64) &&
-    isWithin(ramBudgetBytes, 1, Number.MAX_SAFE_INTEGER) &&
-    isWithin(codecWorkerCount, 0, 16);
-  if (!isUsable) throw new MisuseError("bad-option", "a figure of the profile is out of range");
-  return profile;
+/** What callers have left to the profile, as it says. @throws {MisuseError} `bad-option`. */
+export function withProfile(
+  checked: CheckedOptions,
+  { watermarks, codecs }: TensorMemoryOptions,
+  profile: HardwareProfile,
+): CheckedOptions {
+  const { codecRules } = checked;
+  const otherwise = codecRules.hasWarm || codecs?.default !== undefined ? undefined : profile.codec;
+  return {
+    ...checked,
+    watermarks: checkWatermarks(watermarks ?? profile.watermarks),
+    codecRules: otherwise === undefined ? codecRules : { ...codecRules, otherwise },
+  };
 }
 
 function checkDirectory(path: unknown, tier: string): string {

@@ -40,8 +40,8 @@ import { MemoryPool } from "../memory/memory-pool.js";
 import {
   type CheckedOptions,
   checkMemoryOptions,
-  checkProfile,
   type TensorMemoryOptions,
+  withProfile,
 } from "../memory/options.js";
 import { admitReused } from "../policy/admit-reused.js";
 import { learntPolicy } from "../policy/learnt.js";
@@ -73,9 +73,14 @@ function floorPowerOfTwo(value: number): number {
   return 2 ** Math.floor(Math.log2(value));
 }
 
-function chooseProfile(asked: TensorMemoryOptions["profile"], platform: Platform): HardwareProfile {
+async function chooseProfile(
+  { profile: asked }: TensorMemoryOptions,
+  platform: Platform,
+): Promise<HardwareProfile> {
   if (asked === undefined || asked === "auto") return platform.detectHardware();
-  if (typeof asked === "object" && asked !== null) return checkProfile(asked);
+  if (typeof asked === "object" && asked !== null) {
+    return (await import("../memory/profile-check.js")).checkProfile(asked);
+  }
   const preset = HARDWARE_PROFILES.get(asked);
   if (preset === undefined) {
     throw new MisuseError("bad-option", `unknown profile ${describe(asked)}`);
@@ -132,7 +137,7 @@ export async function composeTensorMemory(
   platform: Platform,
   options: TensorMemoryOptions = {},
 ): Promise<TensorMemory> {
-  const checked = checkMemoryOptions(options);
+  const asked = checkMemoryOptions(options);
   const seams = options.seams ?? {};
   throwIfAborted(options.signal, "memory");
   if (globalThis.crypto?.subtle === undefined) {
@@ -141,7 +146,8 @@ export async function composeTensorMemory(
       "pages need HTTPS or localhost: WebCrypto names the records",
     );
   }
-  const profile = chooseProfile(options.profile, platform);
+  const profile = await chooseProfile(options, platform);
+  const checked = withProfile(asked, options, profile);
   const sizes = planSizes(profile, checked, hasStack(checked, options));
   const { granuleShift, chunkBytes } = sizes;
   const plan = planTiers(checked, options, chunkBytes);
@@ -159,9 +165,9 @@ export async function composeTensorMemory(
   const hasTier = seams.tier !== undefined || checked.ssdBytes > 0 || plan.isStacked;
   const clock = seams.clock ?? systemClock;
   const hasCodec = hasTier && sizes.ramBytes >= CODEC_RAM_BYTES_MIN;
-  const { workers: asked } = checked.codecRules;
+  const { workers: wanted } = checked.codecRules;
   const mayStart = sizes.ramBytes >= WORKERS_RAM_BYTES_MIN;
-  const workerCount = asked !== "auto" ? asked : mayStart ? (profile.codecWorkerCount ?? 0) : 0;
+  const workerCount = wanted !== "auto" ? wanted : mayStart ? (profile.codecWorkerCount ?? 0) : 0;
   const start = seams.startCodecWorker ?? platform.startCodecWorker;
   const codec: Codec | null = hasCodec
     ? unitCodec({
@@ -187,8 +193,8 @@ export async function composeTensorMemory(
     throw new MisuseError("bad-size", "budgets.ram is too small for its own bookkeeping");
   }
   const events = new EventHub();
-  const made = { platform, checked, options, plan, chunkBytes, clock, hasher, events, codec };
-  const { tier, stack } = await createTiers(made);
+  const made = { platform, profile, checked, options, plan, chunkBytes, clock, hasher, events };
+  const { tier, stack } = await createTiers({ ...made, codec });
   if (checked.isDurable && !tier.capabilities.hasDurableCommit) {
     throw new MisuseError("unsupported", "ssd.mode durable on a tier that cannot promise it");
   }
@@ -216,7 +222,9 @@ export async function composeTensorMemory(
     for (const [index, kind] of TENSOR_KINDS.entries()) {
       const budgetBytes = checked.poolBytes.get(kind) ?? Number.POSITIVE_INFINITY;
       const arenaBytes = sizes.poolArenaBytes(kind);
-      const lengths = { budgetBytes, arenaBytes, canaryBytes: guarding?.CANARY_BYTES ?? 0 };
+      const canaryBytes = guarding?.CANARY_BYTES ?? 0;
+      const { alignmentBytes = 1 } = profile;
+      const lengths = { budgetBytes, arenaBytes, canaryBytes, alignmentBytes };
       pools.set(kind, new MemoryPool({ kind, index, ...lengths, core, shelf }));
     }
     const sink = seams.statsSink ?? nullSink;
@@ -263,6 +271,7 @@ export async function composeTensorMemory(
       codecRules: checked.codecRules,
       onLeaving,
     });
+    if (stack === null) swapper.speed.expect(profile.tiers?.ssd);
     const { capacityBytes } = tier.stats();
     const admission = seams.admissionPolicy ?? admitReused({ capacityBytes });
     const disposables = new Disposables({
@@ -292,7 +301,7 @@ export async function composeTensorMemory(
       reclaimer,
       cache,
       predictor,
-      window: new PrefetchWindow(),
+      window: new PrefetchWindow({ depthMax: profile.prefetchDepthMax ?? 8 }),
       guessBytesMax: budget.arenaLimitBytes * GUESS_SHARE,
     });
     const residentBytes = seams.residentBytes ?? platform.residentBytes;

@@ -8,6 +8,7 @@ import { TierStack } from "../cache/tier-stack.js";
 import type { Clock } from "../clock.js";
 import type { Codec } from "../codec/codec.js";
 import type { Hasher } from "../core/hash-stream.js";
+import type { HardwareProfile } from "../hardware/hardware-profile.js";
 import type { EventHub } from "../memory/events.js";
 import type { CheckedOptions, TensorMemoryOptions } from "../memory/options.js";
 import { reuseIntervals } from "../predictor/reuse-intervals.js";
@@ -22,6 +23,7 @@ export function createStack(parts: {
   readonly moveCount: number;
   readonly chunkBytes: number;
   readonly clock: Clock;
+  readonly profile: HardwareProfile;
   readonly hasher: Hasher;
   readonly events: EventHub;
   /** null: off. */
@@ -57,6 +59,7 @@ export function createStack(parts: {
     manager: new TierManager(seams.tierPredictor ?? reuseIntervals()),
     mover: new ObjectMover(new Staging(moveCount, chunkBytes), recordInspector(hasher), transcoder),
     clock,
+    ...(parts.profile.tiers && { figures: parts.profile.tiers }),
     checksRecords: true,
     onFailure: (tier, error) => events.emit({ type: "tier-error", tier, error }),
   });

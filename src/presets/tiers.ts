@@ -4,6 +4,7 @@ import type { Clock } from "../clock.js";
 import type { Codec } from "../codec/codec.js";
 import type { Hasher } from "../core/hash-stream.js";
 import { MisuseError } from "../errors.js";
+import type { HardwareProfile } from "../hardware/hardware-profile.js";
 import type { BrowserStoreOptions } from "../memory/browser-store-options.js";
 import type { EventHub } from "../memory/events.js";
 import type { CheckedOptions, Seams, TensorMemoryOptions } from "../memory/options.js";
@@ -72,6 +73,7 @@ export async function createTiers(parts: {
   readonly plan: TierPlan;
   readonly chunkBytes: number;
   readonly clock: Clock;
+  readonly profile: HardwareProfile;
   readonly hasher: Hasher;
   readonly events: EventHub;
   /** null: records stay as they are written. */
