@@ -123,6 +123,15 @@ export async function serve(config: InlineConfig): Promise<Site> {
   return { url, close: () => server.close() };
 }
 
+/** One that has ended by itself is what was wanted. */
+function kill(processId: number): void {
+  try {
+    process.kill(processId, "SIGKILL");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+}
+
 /** WebGPU without a GPU: an adapter in software. */
 export const WEBGPU_ARGUMENTS = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
 
@@ -187,7 +196,8 @@ export class Browser {
   /** Kills every process of the browser at once, and starts it again on the same profile. */
   async killAndRelaunch(): Promise<void> {
     const closed = new Promise((resolve) => this.#context.once("close", resolve));
-    spawnSync("pkill", ["-KILL", "-f", this.#directory]);
+    const { stdout } = spawnSync("pgrep", ["-f", this.#directory], { encoding: "utf8" });
+    for (const id of stdout.match(/\d+/g) ?? []) kill(Number(id));
     await closed;
     this.#context = await launchOn(this.#directory, this.#args);
   }
