@@ -40,7 +40,7 @@ async function checkMap(memory: TensorMemory, named: ReadonlyMap<string, Tensor>
   const resident = [...named].filter(([, tensor]) => tensor.isResident);
   // An arena's memory begins where its offsets begin.
   const places = resident.map(([id, tensor]) => {
-    using pin = tensor.pin("read");
+    using pin = tensor.pin({ access: "read" });
     return [id, [pin.bytes.byteOffset, tensor.byteLength]] as const;
   });
   expect(found).toEqual(new Map(places));
