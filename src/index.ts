@@ -80,6 +80,7 @@ export type { Predictor } from "./predictor/predictor.js";
 export type { StoredObject, TierPredictor } from "./predictor/tier-predictor.js";
 export type { Random } from "./random.js";
 export { formatBytes, formatPercent, formatTable } from "./stats/format.js";
+export type { MappedArena, MappedBlock, MemoryMap } from "./stats/memory-map.js";
 export type { MemoryStats } from "./stats/memory-stats.js";
 export type { TensorMemory } from "./tensor-memory.js";
 export type {

@@ -28,7 +28,6 @@ import type { EndingWorker } from "./core/lane-watch.js";
 import { CorruptionError, MisuseError, TierError } from "./errors.js";
 import type { HardwareProfile } from "./hardware/hardware-profile.js";
 import { TENSOR_BYTES_MAX } from "./limits.js";
-import type { ArenaShelf } from "./memory/arena-shelf.js";
 import {
   checkAlignment,
   checkHints,
@@ -50,6 +49,7 @@ import { Scope } from "./memory/scope.js";
 import { Tensor } from "./memory/tensor.js";
 import type { MemoryToken, TensorMessage } from "./memory/tokens.js";
 import type { ChainHints } from "./policy/eviction-policy.js";
+import type { MemoryMap } from "./stats/memory-map.js";
 import { collectStats, type MemoryStats } from "./stats/memory-stats.js";
 import { formatReport } from "./stats/report.js";
 import type { TensorMemoryParts } from "./tensor-memory-parts.js";
@@ -63,7 +63,6 @@ import { checkBytes, checkKind, type Dtype, describe, type TensorKind } from "./
 export class TensorMemory {
   readonly profile: HardwareProfile;
   readonly #parts: TensorMemoryParts;
-  readonly #shelf: ArenaShelf;
   readonly #pools: ReadonlyMap<TensorKind, MemoryPool>;
   readonly #directory: Directory;
   readonly #engine: TransferEngine;
@@ -81,7 +80,6 @@ export class TensorMemory {
   constructor(parts: TensorMemoryParts) {
     this.profile = parts.profile;
     this.#parts = parts;
-    this.#shelf = parts.shelf;
     this.#pools = parts.pools;
     this.#directory = parts.directory;
     this.#engine = parts.engine;
@@ -555,7 +553,8 @@ export class TensorMemory {
       // Ends: each time there is one arena less.
       while (this.#parts.compactor.evacuate(pool));
     }
-    return this.#shelf.dropSpares(this.#shelf.stats().spareBytes);
+    const { shelf } = this.#parts;
+    return shelf.dropSpares(shelf.stats().spareBytes);
   }
 
   /**
@@ -591,6 +590,18 @@ export class TensorMemory {
   /** {@link stats} as text for people. */
   report(): string {
     return formatReport(this.stats());
+  }
+
+  /**
+   * Where every block lies, for maps that people look at.
+   *
+   * @returns Plain data of one moment: that in which this resolves.
+   * @throws {MisuseError} `closed`.
+   * @remarks Cost: a look at every tensor and every slot ever used, and a sort. Loads its code at the first call.
+   */
+  async map(): Promise<MemoryMap> {
+    this.#allocator.checkOpen();
+    return (await import("./stats/memory-map.js")).collectMap(this.#parts);
   }
 
   /** Walks every invariant of the core and of the residency records. Slow: for tests and doubts. */

@@ -98,7 +98,7 @@ const SOURCE_LAYERS: readonly Layer[] = [
   // Plain data about the whole, and its rendering.
   {
     name: "figures",
-    files: /^src\/stats\/(memory-stats|report|format)\.ts$/,
+    files: /^src\/stats\/(memory-(map|stats)|report|format)\.ts$/,
     sees: ["base", "core", "seam", "memory", "residency", "cache", "figures"],
   },
   {
