@@ -43,11 +43,10 @@ import {
   checkProfile,
   type TensorMemoryOptions,
 } from "../memory/options.js";
+import { admitAll } from "../policy/admit-all.js";
 import { admitReused } from "../policy/admit-reused.js";
-import { learntPolicy } from "../policy/learnt.js";
 import { successorPredictor } from "../predictor/successor.js";
 import { systemRandom } from "../random.js";
-import { nullSink } from "../stats/null-sink.js";
 import { TensorMemory } from "../tensor-memory.js";
 import { describe, TENSOR_KINDS, type TensorKind } from "../types.js";
 import { createTiers, hasStack, planTiers, type TierPlatform } from "./tiers.js";
@@ -134,6 +133,10 @@ export async function composeTensorMemory(
 ): Promise<TensorMemory> {
   const checked = checkMemoryOptions(options);
   const seams = options.seams ?? {};
+  const clock = seams.clock ?? systemClock;
+  const events = new EventHub();
+  const { Observer } = await import("./observe.js");
+  const observer = new Observer({ options, checked, clock, events });
   throwIfAborted(options.signal, "memory");
   if (globalThis.crypto?.subtle === undefined) {
     throw new MisuseError(
@@ -157,7 +160,6 @@ export async function composeTensorMemory(
     kernels,
   );
   const hasTier = seams.tier !== undefined || checked.ssdBytes > 0 || plan.isStacked;
-  const clock = seams.clock ?? systemClock;
   const hasCodec = hasTier && sizes.ramBytes >= CODEC_RAM_BYTES_MIN;
   const { workers: asked } = checked.codecRules;
   const mayStart = sizes.ramBytes >= WORKERS_RAM_BYTES_MIN;
@@ -167,6 +169,7 @@ export async function composeTensorMemory(
     ? unitCodec({
         createMemory: createPrivateMemory,
         wasm: kernels,
+        without: observer.codecsOff,
         workers: workerCount === 0 ? null : { workerCount, start, kernels, clock },
       })
     : null;
@@ -186,9 +189,8 @@ export async function composeTensorMemory(
   ) {
     throw new MisuseError("bad-size", "budgets.ram is too small for its own bookkeeping");
   }
-  const events = new EventHub();
   const made = { platform, checked, options, plan, chunkBytes, clock, hasher, events, codec };
-  const { tier, stack } = await createTiers(made);
+  const { tier, stack } = await createTiers({ ...made, observer });
   if (checked.isDurable && !tier.capabilities.hasDurableCommit) {
     throw new MisuseError("unsupported", "ssd.mode durable on a tier that cannot promise it");
   }
@@ -196,7 +198,12 @@ export async function composeTensorMemory(
   try {
     throwIfAborted(options.signal, tier.name);
     const { tenant, fingerprint, isDurable } = checked;
-    const policy = seams.evictionPolicy ?? learntPolicy({ clock });
+    const { sink, timedOneIn } = observer;
+    const learnt =
+      seams.evictionPolicy === undefined && !observer.isOff("learntPolicy")
+        ? (await import("../policy/learnt.js")).learntPolicy({ clock })
+        : null;
+    const policy = seams.evictionPolicy ?? learnt ?? (await import("../policy/lru.js")).lruPolicy();
     const isDebug = options.debug === true;
     const directory = new Directory();
     const staging = new Staging(profile.queueDepth, chunkBytes, unitBytes);
@@ -219,11 +226,20 @@ export async function composeTensorMemory(
       const lengths = { budgetBytes, arenaBytes, canaryBytes: guarding?.CANARY_BYTES ?? 0 };
       pools.set(kind, new MemoryPool({ kind, index, ...lengths, core, shelf }));
     }
-    const sink = seams.statsSink ?? nullSink;
     const compactor = new Compactor({ core, pools, clock });
-    const compacting = { compactor, shelf, budget, pools, events, clock };
+    const compacting = {
+      ...{ compactor, shelf, budget, pools, events, clock, sink },
+      feature: observer.feature("compaction"),
+      // Out to a tier, and back.
+      roomMs: (bytes: number) => {
+        const loadMs = bytes === 0 ? 0 : swapper.speed.estimateMs(bytes);
+        return loadMs === null ? null : 2 * loadMs;
+      },
+    };
     const autoCompaction =
-      checked.compaction && new AutoCompaction({ ...compacting, policy: checked.compaction });
+      checked.compaction !== null && !observer.isOff("compaction")
+        ? new AutoCompaction({ ...compacting, policy: checked.compaction })
+        : null;
     const held = new HeldBlocks(core, shelf);
     const guards = guarding && new guarding.Guards({ core, shelf, held, events });
     const parts = {
@@ -239,6 +255,8 @@ export async function composeTensorMemory(
       policy,
       events,
       clock,
+      sink,
+      observer,
     };
     const onLeaving = (record: TensorRecord) => {
       prefetcher.left(record);
@@ -255,16 +273,17 @@ export async function composeTensorMemory(
               shelf.arenaOf(slot).bytes(core.offsetOf(slot), byteLength),
             tierFreeBytes: () => tier.stats().capacityBytes - tier.stats().physicalBytes,
           });
-    const swapper = new MemorySwapper({
+    const swapper: MemorySwapper = new MemorySwapper({
       ...parts,
       shares,
-      sink,
       guards,
-      codecRules: checked.codecRules,
+      codecRules: { ...checked.codecRules, isOff: observer.isOff("coding") },
       onLeaving,
     });
     const { capacityBytes } = tier.stats();
-    const admission = seams.admissionPolicy ?? admitReused({ capacityBytes });
+    const admission =
+      seams.admissionPolicy ??
+      (observer.isOff("admission") ? admitAll : admitReused({ capacityBytes }));
     const disposables = new Disposables({
       ...parts,
       swapper,
@@ -292,6 +311,7 @@ export async function composeTensorMemory(
       reclaimer,
       cache,
       predictor,
+      feature: observer.feature("prefetch"),
       window: new PrefetchWindow(),
       guessBytesMax: budget.arenaLimitBytes * GUESS_SHARE,
     });
@@ -322,10 +342,12 @@ export async function composeTensorMemory(
       lifetimes,
       sharing,
       guards,
+      timedOneIn,
     });
     const repeated = new RepeatedTensors(pools, { reclaimer, allocator, held, events, guards });
     const random = seams.random ?? systemRandom;
     const workers = new Workers({ ...parts, reclaimer, random });
+    observer.watch({ ...parts, swapper, cache, stack, disposables, learnt });
     return new TensorMemory({
       ...parts,
       stack,
