@@ -32,6 +32,7 @@ const WARM_BANDWIDTH = 3e9;
  *   kept exactly: its error is spent.
  */
 export function codingOf(rules: CodecRules, record: TensorRecord, isSaved: boolean): Coding | null {
+  if (rules.isOff) return null;
   const rule = rules.tags.get(record.tag) ?? rules.kinds.get(record.kind) ?? rules.otherwise;
   const own = record.errorBudget;
   const isSpent = record.inexactVersion === record.version;

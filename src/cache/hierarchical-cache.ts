@@ -6,6 +6,7 @@ import type { EventHub } from "../memory/events.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
 import type { ChainHints, EvictionPolicy } from "../policy/eviction-policy.js";
 import type { RecordHeader } from "../record/record.js";
+import type { StatsSink } from "../stats/stats-sink.js";
 import type { TensorKind } from "../types.js";
 import { hasExpired } from "./cold-copies.js";
 import type { Directory } from "./directory.js";
@@ -26,6 +27,7 @@ export interface HierarchicalCacheOptions {
   readonly policy: EvictionPolicy;
   readonly events: EventHub;
   readonly clock: Clock;
+  readonly sink: StatsSink;
 }
 
 /** Every lookup is exactly one of hit, join and miss. */
@@ -51,6 +53,7 @@ export class HierarchicalCache {
   readonly #policy: EvictionPolicy;
   readonly #events: EventHub;
   readonly #clock: Clock;
+  readonly #sink: StatsSink;
   readonly #adoptions = new Map<string, Promise<TensorRecord | null>>();
   #hits = 0;
   #joins = 0;
@@ -67,6 +70,7 @@ export class HierarchicalCache {
     this.#policy = options.policy;
     this.#events = options.events;
     this.#clock = options.clock;
+    this.#sink = options.sink;
   }
 
   /**
@@ -144,6 +148,7 @@ export class HierarchicalCache {
     };
     record.waiters ??= new Set();
     record.waiters.add(wake);
+    const startMs = this.#clock.monotonicMs();
     const { pool, byteLength, alignment } = record;
     const work =
       record.transfer?.settled ??
@@ -158,6 +163,7 @@ export class HierarchicalCache {
     } finally {
       record.waiters?.delete(wake);
     }
+    this.#sink.time("cache.wait", this.#clock.monotonicMs() - startMs);
     if (failures.length > 0) throw failures[0];
     return arrivals[0] ?? null;
   }

@@ -105,6 +105,10 @@ export class TransferEngine {
     this.#staging = options.staging;
   }
 
+  get codingSwitchedOffCount(): number {
+    return this.#gate.switchedOffCount;
+  }
+
   codecStats(): CodecStats[] {
     return this.#coder?.stats() ?? [];
   }

@@ -58,6 +58,8 @@ export interface CodecRules {
   readonly isColderSmaller: boolean;
   /** What is swapped out goes to a warm tier first, and down from there. */
   readonly hasWarm: boolean;
+  /** Nothing is coded, whatever the rules allow. Default: false. */
+  readonly isOff?: boolean;
 }
 
 /** @throws {MisuseError} `bad-option`, `bad-kind`. */

@@ -1,7 +1,7 @@
 // The arenas of one tensor kind, with one budget. Grows by arenas, never by bytes.
 import { type BlockCount, type BlockCounts, sortedBlockCounts } from "../core/block-counts.js";
 import type { ControlPlane } from "../core/control-plane.js";
-import type { PoolCounters } from "../core/counters.js";
+import type { ArenaCounters, PoolCounters } from "../core/counters.js";
 import { WASM_PAGE_BYTES } from "../core/linear-memory.js";
 import type { TensorKind } from "../types.js";
 import type { ArenaShelf, PoolArena } from "./arena-shelf.js";
@@ -22,6 +22,8 @@ export interface CompactionTotals {
 
 export interface PoolStats extends PoolCounters {
   readonly kind: TensorKind;
+  /** One row for each open arena, in the order in which they are asked for room. */
+  readonly arenas: readonly ArenaCounters[];
   /** Infinity when the pool draws from the common budget alone. */
   readonly budgetBytes: number;
   /** Length of an ordinary arena. */
@@ -251,8 +253,9 @@ export class MemoryPool {
     let pinnedCount = 0;
     const free: BlockCounts = new Map();
     const cached: BlockCounts = new Map();
+    const arenas = this.#arenas.map(({ id }) => this.#core.arenaCounters(id));
+    for (const { pinnedCount: count } of arenas) pinnedCount += count;
     for (const { id } of this.#arenas) {
-      pinnedCount += this.#core.arenaCounters(id).pinnedCount;
       this.#core.countBlocks(id, free, cached);
     }
     const counters = this.#core.poolCounters(this.#index);
@@ -261,6 +264,7 @@ export class MemoryPool {
     return {
       ...counters,
       kind: this.kind,
+      arenas,
       budgetBytes: this.budgetBytes,
       arenaBytes: this.arenaBytes,
       arenaCount: this.#arenas.length,

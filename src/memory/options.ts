@@ -1,21 +1,10 @@
 // What callers may ask for, and its validation. Everything wrong is a MisuseError before anything
 // changes.
-import type { Clock } from "../clock.js";
-import type { StartCodecWorker } from "../codec/codec.js";
-import type { MemoryFactory } from "../core/linear-memory.js";
 import type { WasmSource } from "../core/module-instance.js";
 import { MisuseError } from "../errors.js";
 import type { HardwareProfile } from "../hardware/hardware-profile.js";
-import type { LifetimePredictor } from "../lifetime/lifetime-predictor.js";
 import { TENSOR_BYTES_MAX } from "../limits.js";
-import type { AdmissionPolicy } from "../policy/admission-policy.js";
-import type { EvictionPolicy } from "../policy/eviction-policy.js";
-import type { Predictor } from "../predictor/predictor.js";
-import type { TierPredictor } from "../predictor/tier-predictor.js";
-import type { Random } from "../random.js";
-import type { StatsSink } from "../stats/stats-sink.js";
-import type { FileSystem } from "../tier/file-system.js";
-import type { Tier, TierFactory } from "../tier/tier.js";
+import type { TierFactory } from "../tier/tier.js";
 import {
   type ByteSize,
   checkBytes,
@@ -53,6 +42,8 @@ import {
   checkCodecOptions,
   checkErrorBudget,
 } from "./codec-options.js";
+import type { FeatureOptions } from "./feature-options.js";
+import { checkSeams, type Seams } from "./seams.js";
 
 /** The size of a tensor: its shape, or a plain number of bytes. */
 export type TensorExtent<D extends Dtype> =
@@ -191,6 +182,16 @@ export interface TensorMemoryOptions {
    * Default: `"auto"`.
    */
   readonly compaction?: "auto" | "on-demand" | CompactionOptions | undefined;
+  /**
+   * Optimisations by themselves: `"auto"`, on, and off for a while whenever one costs more than it gives; `true`,
+   * on whatever it costs; `false`, off. Default: `"auto"` for each.
+   */
+  readonly features?: FeatureOptions | undefined;
+  /**
+   * `"full"`: `stats()` also has latency histograms and samples over time. `"counters"`: it has counters alone.
+   * Default: `"full"`.
+   */
+  readonly statistics?: "full" | "counters" | undefined;
   /** Aborts the opening. */
   readonly signal?: AbortSignal | undefined;
   /** Where the modules come from, for pages whose policy forbids the inline ones. */
@@ -199,29 +200,6 @@ export interface TensorMemoryOptions {
     | undefined;
   /** Replaceable parts; each has a documented seam. For tests and for experiments. */
   readonly seams?: Partial<Seams> | undefined;
-}
-
-/** Everything that is injected. */
-export interface Seams {
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly createMemory: MemoryFactory;
-  readonly fileSystem: FileSystem;
-  /** Stands in for the platform's SSD tier; opened and closed by the memory. */
-  readonly tier: Tier;
-  readonly evictionPolicy: EvictionPolicy;
-  readonly admissionPolicy: AdmissionPolicy;
-  readonly predictor: Predictor;
-  readonly tierPredictor: TierPredictor;
-  readonly lifetimePredictor: LifetimePredictor;
-  readonly statsSink: StatsSink;
-  /** Resident bytes of the process. */
-  readonly residentBytes: () => number;
-  /**
-   * Starts a coding worker: in a page whose bundler leaves `new Worker(new URL(…))` in packages alone, a script of its
-   * own that imports `tierheap/codec-worker`.
-   */
-  readonly startCodecWorker: StartCodecWorker;
 }
 
 /** A tensor's options, checked. */
@@ -385,8 +363,13 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     "seams",
     "hdd",
     "remote",
+    "features",
+    "statistics",
   ]);
   checkFlag(options.debug, "debug");
+  if (!["full", "counters", undefined].includes(options.statistics)) {
+    throw new MisuseError("bad-option", "statistics is full or counters");
+  }
   checkSignal(options.signal);
   checkObject(options.wasm ?? {}, "wasm", ["core", "kernels"]);
   checkSeams(options.seams ?? {});
@@ -463,36 +446,6 @@ export function checkWatermarks(given: unknown): { readonly high: number; readon
     throw new MisuseError("bad-option", "0 < watermarks.low <= watermarks.high <= 1");
   }
   return { high: high as number, low: least as number };
-}
-
-/** What each seam must answer to; empty: it is a function itself. */
-const SEAM_METHODS: Readonly<Record<keyof Seams, readonly string[]>> = {
-  clock: ["monotonicMs", "wallMs", "sleep", "defer"],
-  random: ["uint32"],
-  createMemory: [],
-  fileSystem: ["join", "list", "create", "openRead", "rename", "remove", "tryLock"],
-  tier: ["open", "begin", "openRead", "delete", "quarantine", "list", "stats", "close"],
-  evictionPolicy: ["track", "touch", "untrack", "candidates"],
-  admissionPolicy: ["admit"],
-  predictor: ["observe"],
-  tierPredictor: ["observe", "expectedReuseMs"],
-  lifetimePredictor: ["expectedMs", "observe"],
-  statsSink: ["count", "time"],
-  residentBytes: [],
-  startCodecWorker: [],
-};
-
-function checkSeams(seams: unknown): void {
-  const given = checkObject(seams, "seams", Object.keys(SEAM_METHODS));
-  for (const [name, methods] of Object.entries(SEAM_METHODS)) {
-    const seam = given[name] as Record<string, unknown> | null | undefined;
-    if (seam === undefined) continue;
-    const isWhole =
-      methods.length === 0
-        ? typeof seam === "function"
-        : methods.every((method) => typeof seam?.[method] === "function");
-    if (!isWhole) throw new MisuseError("bad-option", `seams.${name} lacks methods of its seam`);
-  }
 }
 
 /** What callers have left to the profile, as it says. @throws {MisuseError} `bad-option`. */

@@ -43,11 +43,10 @@ import {
   type TensorMemoryOptions,
   withProfile,
 } from "../memory/options.js";
+import { admitAll } from "../policy/admit-all.js";
 import { admitReused } from "../policy/admit-reused.js";
-import { learntPolicy } from "../policy/learnt.js";
 import { successorPredictor } from "../predictor/successor.js";
 import { systemRandom } from "../random.js";
-import { nullSink } from "../stats/null-sink.js";
 import { TensorMemory } from "../tensor-memory.js";
 import { describe, TENSOR_KINDS, type TensorKind } from "../types.js";
 import { createTiers, hasStack, planTiers, type TierPlatform } from "./tiers.js";
@@ -139,6 +138,10 @@ export async function composeTensorMemory(
 ): Promise<TensorMemory> {
   const asked = checkMemoryOptions(options);
   const seams = options.seams ?? {};
+  const clock = seams.clock ?? systemClock;
+  const events = new EventHub();
+  const { Observer } = await import("./observe.js");
+  const observer = new Observer({ options, checked: asked, clock, events });
   throwIfAborted(options.signal, "memory");
   if (globalThis.crypto?.subtle === undefined) {
     throw new MisuseError(
@@ -163,7 +166,6 @@ export async function composeTensorMemory(
     kernels,
   );
   const hasTier = seams.tier !== undefined || checked.ssdBytes > 0 || plan.isStacked;
-  const clock = seams.clock ?? systemClock;
   const hasCodec = hasTier && sizes.ramBytes >= CODEC_RAM_BYTES_MIN;
   const { workers: wanted } = checked.codecRules;
   const mayStart = sizes.ramBytes >= WORKERS_RAM_BYTES_MIN;
@@ -173,6 +175,7 @@ export async function composeTensorMemory(
     ? unitCodec({
         createMemory: createPrivateMemory,
         wasm: kernels,
+        without: observer.codecsOff,
         workers: workerCount === 0 ? null : { workerCount, start, kernels, clock },
       })
     : null;
@@ -192,9 +195,8 @@ export async function composeTensorMemory(
   ) {
     throw new MisuseError("bad-size", "budgets.ram is too small for its own bookkeeping");
   }
-  const events = new EventHub();
-  const made = { platform, profile, checked, options, plan, chunkBytes, clock, hasher, events };
-  const { tier, stack } = await createTiers({ ...made, codec });
+  const kept = { platform, profile, checked, options, plan, chunkBytes, clock, hasher, events };
+  const { tier, stack } = await createTiers({ ...kept, codec, observer });
   if (checked.isDurable && !tier.capabilities.hasDurableCommit) {
     throw new MisuseError("unsupported", "ssd.mode durable on a tier that cannot promise it");
   }
@@ -202,7 +204,12 @@ export async function composeTensorMemory(
   try {
     throwIfAborted(options.signal, tier.name);
     const { tenant, fingerprint, isDurable } = checked;
-    const policy = seams.evictionPolicy ?? learntPolicy({ clock });
+    const { sink, timedOneIn } = observer;
+    const learnt =
+      seams.evictionPolicy === undefined && !observer.isOff("learntPolicy")
+        ? (await import("../policy/learnt.js")).learntPolicy({ clock })
+        : null;
+    const policy = seams.evictionPolicy ?? learnt ?? (await import("../policy/lru.js")).lruPolicy();
     const isDebug = options.debug === true;
     const directory = new Directory();
     const staging = new Staging(profile.queueDepth, chunkBytes, unitBytes);
@@ -227,11 +234,20 @@ export async function composeTensorMemory(
       const lengths = { budgetBytes, arenaBytes, canaryBytes, alignmentBytes };
       pools.set(kind, new MemoryPool({ kind, index, ...lengths, core, shelf }));
     }
-    const sink = seams.statsSink ?? nullSink;
     const compactor = new Compactor({ core, pools, clock });
-    const compacting = { compactor, shelf, budget, pools, events, clock };
+    const compacting = {
+      ...{ compactor, shelf, budget, pools, events, clock, sink },
+      feature: observer.feature("compaction"),
+      // Out to a tier, and back.
+      roomMs: (bytes: number) => {
+        const loadMs = bytes === 0 ? 0 : swapper.speed.estimateMs(bytes);
+        return loadMs === null ? null : 2 * loadMs;
+      },
+    };
     const autoCompaction =
-      checked.compaction && new AutoCompaction({ ...compacting, policy: checked.compaction });
+      checked.compaction !== null && !observer.isOff("compaction")
+        ? new AutoCompaction({ ...compacting, policy: checked.compaction })
+        : null;
     const held = new HeldBlocks(core, shelf);
     const guards = guarding && new guarding.Guards({ core, shelf, held, events });
     const parts = {
@@ -247,6 +263,8 @@ export async function composeTensorMemory(
       policy,
       events,
       clock,
+      sink,
+      observer,
     };
     const onLeaving = (record: TensorRecord) => {
       prefetcher.left(record);
@@ -263,17 +281,18 @@ export async function composeTensorMemory(
               shelf.arenaOf(slot).bytes(core.offsetOf(slot), byteLength),
             tierFreeBytes: () => tier.stats().capacityBytes - tier.stats().physicalBytes,
           });
-    const swapper = new MemorySwapper({
+    const swapper: MemorySwapper = new MemorySwapper({
       ...parts,
       shares,
-      sink,
       guards,
-      codecRules: checked.codecRules,
+      codecRules: { ...checked.codecRules, isOff: observer.isOff("coding") },
       onLeaving,
     });
     if (stack === null) swapper.speed.expect(profile.tiers?.ssd);
     const { capacityBytes } = tier.stats();
-    const admission = seams.admissionPolicy ?? admitReused({ capacityBytes });
+    const admission =
+      seams.admissionPolicy ??
+      (observer.isOff("admission") ? admitAll : admitReused({ capacityBytes }));
     const disposables = new Disposables({
       ...parts,
       swapper,
@@ -301,6 +320,7 @@ export async function composeTensorMemory(
       reclaimer,
       cache,
       predictor,
+      feature: observer.feature("prefetch"),
       window: new PrefetchWindow({ depthMax: profile.prefetchDepthMax ?? 8 }),
       guessBytesMax: budget.arenaLimitBytes * GUESS_SHARE,
     });
@@ -331,10 +351,12 @@ export async function composeTensorMemory(
       lifetimes,
       sharing,
       guards,
+      timedOneIn,
     });
     const repeated = new RepeatedTensors(pools, { reclaimer, allocator, held, events, guards });
     const random = seams.random ?? systemRandom;
     const workers = new Workers({ ...parts, reclaimer, random });
+    observer.watch({ ...parts, swapper, cache, stack, disposables, learnt });
     return new TensorMemory({
       ...parts,
       stack,

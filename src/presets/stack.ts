@@ -12,9 +12,11 @@ import type { HardwareProfile } from "../hardware/hardware-profile.js";
 import type { EventHub } from "../memory/events.js";
 import type { CheckedOptions, TensorMemoryOptions } from "../memory/options.js";
 import { reuseIntervals } from "../predictor/reuse-intervals.js";
+import { unknownReuse } from "../predictor/unknown-reuse.js";
 import { systemRandom } from "../random.js";
 import { memoryTier } from "../tier/memory.js";
 import type { Tier } from "../tier/tier.js";
+import type { Observer } from "./observe.js";
 
 export function createStack(parts: {
   readonly checked: CheckedOptions;
@@ -31,10 +33,23 @@ export function createStack(parts: {
   readonly hdd: Tier | null;
   /** null: records stay as they are written. */
   readonly codec: Codec | null;
+  readonly observer: Observer;
 }): TierStack {
-  const { checked, options, moveCount, chunkBytes, clock, hasher, events, ssd, hdd, codec } = parts;
+  const {
+    checked,
+    options,
+    moveCount,
+    chunkBytes,
+    clock,
+    hasher,
+    events,
+    ssd,
+    hdd,
+    codec,
+    observer,
+  } = parts;
   const transcoder =
-    codec !== null && checked.codecRules.isColderSmaller
+    codec !== null && checked.codecRules.isColderSmaller && !observer.isOff("transcoding")
       ? new RecordTranscoder({ codec, hasher, clock, roomCount: moveCount })
       : null;
   const seams = options.seams ?? {};
@@ -53,10 +68,13 @@ export function createStack(parts: {
     tiers.push(remote);
     mayBeAbsent.push(remote.name);
   }
+  const predictor = observer.isOff("placement") ? unknownReuse : reuseIntervals();
   return new TierStack({
     tiers,
     mayBeAbsent,
-    manager: new TierManager(seams.tierPredictor ?? reuseIntervals()),
+    manager: new TierManager(seams.tierPredictor ?? predictor),
+    placement: observer.feature("placement"),
+    sink: observer.sink,
     mover: new ObjectMover(new Staging(moveCount, chunkBytes), recordInspector(hasher), transcoder),
     clock,
     ...(parts.profile.tiers && { figures: parts.profile.tiers }),

@@ -7,9 +7,11 @@ import { MisuseError } from "../errors.js";
 import type { HardwareProfile } from "../hardware/hardware-profile.js";
 import type { BrowserStoreOptions } from "../memory/browser-store-options.js";
 import type { EventHub } from "../memory/events.js";
-import type { CheckedOptions, Seams, TensorMemoryOptions } from "../memory/options.js";
+import type { CheckedOptions, TensorMemoryOptions } from "../memory/options.js";
+import type { Seams } from "../memory/seams.js";
 import { nullTier } from "../tier/null.js";
 import type { Tier } from "../tier/tier.js";
+import type { Observer } from "./observe.js";
 
 /** What a platform gives a tier in a directory. */
 export interface StorePlace {
@@ -78,6 +80,7 @@ export async function createTiers(parts: {
   readonly events: EventHub;
   /** null: records stay as they are written. */
   readonly codec: Codec | null;
+  readonly observer: Observer;
 }): Promise<{ readonly tier: Tier; readonly stack: TierStack | null }> {
   const { platform, checked, options, plan, chunkBytes, clock, events } = parts;
   const seams = options.seams ?? {};

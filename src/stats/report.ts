@@ -1,4 +1,5 @@
 // Statistics as text for people.
+import type { FeatureStats } from "./feature.js";
 import { formatBytes, formatPercent, formatTable } from "./format.js";
 import type { MemoryStats } from "./memory-stats.js";
 
@@ -29,6 +30,23 @@ function blockRows({ kind, freeBlocks, cachedBlocks }: MemoryStats["pools"][numb
   if (freeBlocks.length > 0) rows.push([kind, "free", text(freeBlocks)]);
   if (cachedBlocks.length > 0) rows.push([kind, "cached", text(cachedBlocks)]);
   return rows;
+}
+
+/** A row for each feature that did something, or was switched off; under a head. */
+export function featureRows(features: readonly FeatureStats[]): string[][] {
+  const text = ({ ns, bytes, count }: FeatureStats["cost"]) =>
+    `${count} × ${(ns / 1e6).toFixed(1)} ms, ${formatBytes(bytes)}`;
+  const rows = features
+    .filter(({ isOn, cost, gain }) => !isOn || cost.count > 0 || gain.count > 0)
+    .map(({ name, isOn, governedBy, cost, gain, switchedOffCount }) => [
+      name,
+      `${isOn ? "on" : "off"}, by ${governedBy}`,
+      text(cost),
+      text(gain),
+      `${switchedOffCount}`,
+    ]);
+  if (rows.length === 0) return rows;
+  return [["feature", "now", "cost", "gain", "switched off"], ...rows];
 }
 
 export function formatReport(stats: MemoryStats): string {
@@ -146,5 +164,7 @@ export function formatReport(stats: MemoryStats): string {
       formatTable([["coding workers", `${workerCount}: ${jobCount} jobs, ${failureCount} ended`]]),
     );
   }
+  const features = featureRows(stats.features);
+  if (features.length > 0) sections.push(formatTable(features));
   return sections.join("\n\n");
 }

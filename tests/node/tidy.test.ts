@@ -92,7 +92,7 @@ const SOURCE_LAYERS: readonly Layer[] = [
   {
     name: "seam",
     files:
-      /^src\/(arena\/arena|tier\/(tier|file-system)|codec\/codec|policy\/(eviction|admission)-policy|predictor\/(tier-)?predictor|lifetime\/lifetime-predictor|hardware\/hardware-profile|stats\/stats-sink|kv\/(page-form|forms\/(exact|section)))\.ts$/,
+      /^src\/(arena\/arena|tier\/(tier|file-system)|codec\/codec|policy\/((eviction|admission)-policy|learnt-stats)|predictor\/(tier-)?predictor|lifetime\/lifetime-predictor|hardware\/hardware-profile|stats\/(stats-sink|feature|recording)|kv\/(page-form|forms\/(exact|section)))\.ts$/,
     sees: ["base", "core", "seam"],
   },
   // Plain data about the whole, and its rendering.
