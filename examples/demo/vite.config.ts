@@ -34,7 +34,16 @@ export default defineConfig({
   root: path("."),
   base: "./",
   plugins: [isolation],
-  resolve: { alias: [{ find: /^tierheap$/, replacement: path("../../src/browser.ts") }] },
+  resolve: {
+    alias: [
+      { find: /^tierheap$/, replacement: path("../../src/browser.ts") },
+      { find: /^tierheap\/adapters\/(.*)$/, replacement: path("../../src/adapters/$1.ts") },
+    ],
+    // The runtime without its files inline: they are served beside the page, and loaded on demand.
+    conditions: ["onnxruntime-web-use-extern-wasm", "module", "browser", "development|production"],
+  },
+  worker: { format: "es" },
+  optimizeDeps: { exclude: ["onnxruntime-web"] },
   server: { host: "127.0.0.1", headers, fs: { allow: [path("../..")] } },
   preview: { host: "127.0.0.1", headers },
   build: { outDir: path("../../build/demo"), emptyOutDir: true, target: "es2022" },
