@@ -11,7 +11,7 @@ import { between, type Workload } from "./workload.js";
 
 const KINDS: readonly TensorKind[] = ["ACTIVATIONS", "GRADIENTS"];
 /** Share of the RAM budget that it fills. */
-const SHARE = 0.45;
+const SHARE = 0.35;
 const STEP_COUNT = 12;
 const LENGTHS_LOG2 = { least: 11, most: 18 };
 

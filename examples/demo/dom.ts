@@ -1,4 +1,5 @@
 // Small helpers over the document.
+import { formatBytes, OutOfMemoryError } from "tierheap";
 
 /** @throws {Error} The page has no such element. */
 export function element<T extends HTMLElement>(id: string): T {
@@ -31,7 +32,22 @@ export function say(text: string, tone: "plain" | "problem" = "plain"): void {
 }
 
 export function sayProblem(error: unknown): void {
-  say(error instanceof Error ? error.message : String(error), "problem");
+  say(describeProblem(error), "problem");
+}
+
+/** A refusal with its numbers in units that people read; of other errors what they say. */
+export function describeProblem(error: unknown): string {
+  if (!(error instanceof OutOfMemoryError)) {
+    return error instanceof Error ? error.message : String(error);
+  }
+  const [requested, free, largest, pinned] = [
+    error.requestedBytes,
+    error.freeBytes,
+    error.largestFreeBlockBytes,
+    error.pinnedBytes,
+  ].map(formatBytes);
+  const numbers = `${free} free, ${largest} in one block, ${pinned} pinned`;
+  return `Refused: ${requested} do not fit beside what may not leave RAM (${numbers}).`;
 }
 
 export function nextFrame(): Promise<number> {

@@ -3,7 +3,7 @@ import { formatBytes, type MappedArena, type MappedBlock, type TensorKind } from
 import { styleValue } from "./dom.js";
 import { type Grid, TITLE_HEIGHT, tileOrigin, type Viewport } from "./map-layout.js";
 
-export const KINDS: readonly TensorKind[] = [
+const KINDS: readonly TensorKind[] = [
   "KV_CACHE",
   "IMAGE_FEATURES",
   "TEXT_EMBEDDINGS",
@@ -16,6 +16,9 @@ export const KINDS: readonly TensorKind[] = [
 const LINE_WIDTH_MIN = 3;
 const LABEL_WIDTH_MIN = 56;
 const LABEL_HEIGHT_MIN = 15;
+
+/** Blocks of one request, chat or file have one shade of their kind's colour. */
+const SHADES = [1, 0.86, 0.74, 0.93, 0.8] as const;
 
 interface Palette {
   readonly kinds: ReadonlyMap<TensorKind, string>;
@@ -147,7 +150,9 @@ export class MapPainter {
       if (to < from || to < 0 || from > this.#width) continue;
       const hasLine = wide >= LINE_WIDTH_MIN && blockEnd <= end;
       context.fillStyle = palette.kinds.get(block.kind) ?? palette.text;
+      context.globalAlpha = shadeOf(block.id);
       context.fillRect(from, top, hasLine ? wide - 1 : wide, height);
+      context.globalAlpha = 1;
       if (block.isPinned) {
         context.fillStyle = palette.pinned;
         context.fillRect(from, top + height - 2, hasLine ? wide - 1 : wide, 2);
@@ -204,6 +209,16 @@ interface Strip {
   /** Bytes from the arena's base that lie in the row. */
   readonly start: number;
   readonly end: number;
+}
+
+/** By what the id says before its last stroke. */
+function shadeOf(id: string | null): number {
+  let digest = 0;
+  const end = id === null ? 0 : id.lastIndexOf("/");
+  for (let at = end - 1; at >= Math.max(0, end - 6); at--) {
+    digest = digest * 31 + (id as string).charCodeAt(at);
+  }
+  return SHADES[digest % SHADES.length] ?? 1;
 }
 
 function endOf(block: MappedBlock | undefined): number {

@@ -1,16 +1,16 @@
 // The page as a whole: one heap, what runs on it, what shows it, and what the visitor may do to it.
-import { formatBytes, formatPercent, OutOfMemoryError } from "tierheap";
+import { formatBytes, formatPercent, type MemoryStats, OutOfMemoryError } from "tierheap";
 import { ChatView } from "./chat-view.js";
 import { Chats } from "./chats.js";
 import { Churn } from "./churn.js";
-import { element, nextFrame, say, sayProblem, setText } from "./dom.js";
+import { describeProblem, element, nextFrame, say, sayProblem, setText } from "./dom.js";
 import { Heap, type HeapSettings } from "./heap.js";
+import { LazyTimelines } from "./lazy-timelines.js";
 import { type Observed, observePage } from "./main-thread.js";
 import { MapView } from "./map-view.js";
 import { fragmentationOf, Sampler } from "./sampler.js";
 import { keepSettings } from "./settings.js";
 import { TiersView } from "./tiers-view.js";
-import { Timelines } from "./timelines.js";
 import { VisionTrace } from "./vision-trace.js";
 import { WeightsView } from "./weights-view.js";
 import { WorkloadRunner } from "./workload.js";
@@ -24,18 +24,19 @@ const PRESSURE_MS = 1500;
 const CRASH_AFTER_MS = 60;
 const MIB = 2 ** 20;
 
-/** How many arenas of ordinary length the budget allows. */
-function arenaCountOf({ ram, warm }: HeapSettings): number {
-  const room = ram * (15 / 16) - warm;
-  const arena = Math.max(1, 2 ** Math.floor(Math.log2(room / 4)));
-  return Math.floor(room / arena);
+/** How many arenas the budget has room for, beside what else is in it. */
+function arenaCountOf({ budget, pools }: MemoryStats, { ram, warm }: HeapSettings): number {
+  const share = (ram * (15 / 16) - warm) / 4;
+  const arenaBytes = pools[0]?.arenaBytes ?? 2 ** Math.floor(Math.log2(share)) * MIB;
+  const { limitBytes, usedBytes, byCategory } = budget;
+  return Math.floor((limitBytes - usedBytes + byCategory.arenas) / arenaBytes);
 }
 
 export class Page {
   readonly #observed: Observed = observePage();
   readonly #map = new MapView();
   readonly #tiers = new TiersView();
-  readonly #timelines = new Timelines();
+  readonly #timelines = new LazyTimelines();
   readonly #chats = new ChatView();
   readonly #weights = new WeightsView();
   readonly #trace = new WorkloadRunner(
@@ -57,7 +58,7 @@ export class Page {
     const heap = await Heap.open(settings);
     this.#heap = heap;
     this.#sampler = new Sampler();
-    this.#map.begin(arenaCountOf(settings));
+    this.#map.begin(arenaCountOf(heap.memory.stats(), settings));
     this.#chats.open(heap.memory, await Chats.restore(heap.memory, this.#canKeep(heap)));
     this.#weights.open(heap.memory);
     const isEnded = () => this.#heap !== heap;
@@ -158,7 +159,7 @@ export class Page {
       await new Promise((resolve) => setTimeout(resolve, PRESSURE_MS));
     } catch (error) {
       if (!(error instanceof OutOfMemoryError)) throw error;
-      return `Pressure: refused, with the numbers. ${error.message}`;
+      return `Pressure: refused. ${describeProblem(error)}`;
     } finally {
       for (const tensor of held) tensor.free();
     }

@@ -17,6 +17,7 @@ interface Line {
 
 interface Chart {
   readonly id: string;
+  /** Behind the figures of this moment. */
   readonly unit: string;
   readonly format: (value: number) => string;
   /** Upper end of the axis; null: as the data needs. */
@@ -29,8 +30,8 @@ const percent = (value: number) => `${Math.round(value * 100)} %`;
 const CHARTS: readonly Chart[] = [
   {
     id: "chart-bytes",
-    unit: "MiB",
-    format: (value) => `${Math.round(value)} MiB`,
+    unit: " MiB",
+    format: (value) => `${Math.round(value)}`,
     top: null,
     lines: [
       { label: "RAM", colour: "--accent", of: ({ stats }) => stats.tensors.hotBytes / MIB },
@@ -48,14 +49,14 @@ const CHARTS: readonly Chart[] = [
   },
   {
     id: "chart-hits",
-    unit: "share",
+    unit: "",
     format: percent,
     top: 1,
     lines: [{ label: "hits", colour: "--accent", of: ({ hitRatio }) => hitRatio }],
   },
   {
     id: "chart-fragmentation",
-    unit: "share",
+    unit: "",
     format: percent,
     top: 1,
     lines: [
@@ -102,7 +103,7 @@ class Timeline {
     this.#plot.setScale("x", { min: seconds - WINDOW_S, max: seconds });
     const last = this.#values.map((values) => values.findLast((value) => value !== null) ?? null);
     const texts = last.map((value) => (value === null ? "–" : this.#chart.format(value)));
-    setText(element(`${this.#chart.id}-now`), texts.join(" · "));
+    setText(element(`${this.#chart.id}-now`), `${texts.join(" · ")}${this.#chart.unit}`);
   }
 
   #data(): uPlot.AlignedData {
@@ -137,8 +138,9 @@ class Timeline {
             size: 22,
             space: 70,
             grid: { show: false },
-            values: (plot, splits) =>
-              splits.map((at) => `${Math.round(at - (plot.scales["x"]?.max ?? at))} s`),
+            splits: (_plot, _axis, _low, high) => [high - 40, high - 20, high],
+            values: (_plot, splits) =>
+              splits.map((at) => `${Math.round(at - (splits[2] ?? at))} s`),
           },
           {
             ...axis,

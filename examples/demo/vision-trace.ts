@@ -4,13 +4,7 @@
 // Shapes are those of Qwen3-VL-2B; the KV of four of its 28 layers stands for all, so that a tab has room.
 // Source: Qwen3-VL-2B-Instruct, config.json — hidden 2048, intermediate 6144, 8 KV heads of 128, patches
 // of 16 merged two by two, three DeepStack levels.
-import {
-  formatBytes,
-  type Random,
-  type Tensor,
-  type TensorKind,
-  type TensorMemory,
-} from "tierheap";
+import type { Random, Tensor, TensorKind, TensorMemory } from "tierheap";
 import { between, type Workload } from "./workload.js";
 
 const HIDDEN = 2048;
@@ -28,17 +22,17 @@ const SESSION_TOKENS_MAX = 900;
 /** Words of every page that are compared when it comes back. */
 const CHECKED_WORDS = 64;
 
-const PAGE_SHAPE = [LAYERS_SHOWN, 2, KV_HEADS, PAGE_TOKENS, HEAD_DIM];
+const PAGE_SHAPE = [2, KV_HEADS, PAGE_TOKENS, HEAD_DIM];
 const PAGE_BYTES = PAGE_SHAPE.reduce((product, length) => product * length, BF16_BYTES);
 
 interface Session {
   readonly name: string;
-  /** Ids of its KV pages, oldest first. */
+  /** Ids of its KV pages, oldest first, layer by layer. */
   readonly pages: string[];
   tokens: number;
   /** Tokens until it falls silent. */
   left: number;
-  featureIds: string[];
+  readonly featureIds: string[];
 }
 
 let openedCount = 0;
@@ -81,7 +75,7 @@ export class VisionTrace implements Workload {
   async step(): Promise<void> {
     const session = this.#active;
     if (session === null) await this.#next();
-    else if (session.left <= 0) this.#active = null;
+    else if (session.left <= 0) await this.#fallSilent(session);
     else await this.#decode(session);
   }
 
@@ -130,15 +124,19 @@ export class VisionTrace implements Workload {
       this.#scratch("ACTIVATIONS", [tokens, INTERMEDIATE]),
     ];
     try {
-      for (let done = 0; done < tokens; done += PAGE_TOKENS) await this.#addPage(session);
+      for (let done = 0; done < tokens; done += PAGE_TOKENS) await this.#addPages(session);
     } finally {
       for (const tensor of scratch) tensor?.free();
     }
     session.tokens = tokens;
     session.left = between(this.#random, 48, 160);
-    // The KV has them now.
-    for (const id of session.featureIds.splice(0)) await this.#memory.delete(id);
     return session;
+  }
+
+  /** Its image is not needed any more: what it says is in the KV. */
+  async #fallSilent(session: Session): Promise<void> {
+    this.#active = null;
+    for (const id of session.featureIds.splice(0)) await this.#memory.delete(id);
   }
 
   /** One token: activations come and go, and every sixteenth token needs another page. */
@@ -147,7 +145,8 @@ export class VisionTrace implements Workload {
     session.tokens += 1;
     session.left -= 1;
     this.#tokenCount += 1;
-    if (session.pages.length * PAGE_TOKENS < session.tokens) await this.#addPage(session);
+    const pageCount = session.pages.length / LAYERS_SHOWN;
+    if (pageCount * PAGE_TOKENS < session.tokens) await this.#addPages(session);
   }
 
   /** A step's own tensor; where there is no room a real model would wait, this one goes without. */
@@ -155,19 +154,18 @@ export class VisionTrace implements Workload {
     return this.#memory.tryAllocate({ kind, shape, dtype: "bf16" });
   }
 
-  async #addPage(session: Session): Promise<void> {
-    const number = session.pages.length;
-    const id = `${session.name}/kv.${number}`;
-    await this.#memory.reserve({ kind: "KV_CACHE", bytes: PAGE_BYTES });
-    const tensor = this.#memory.allocate({
-      kind: "KV_CACHE",
-      id,
-      shape: PAGE_SHAPE,
-      dtype: "bf16",
-    });
-    session.pages.push(id);
-    using pin = tensor.pin();
-    pin.view.set(this.#wordsOf(id));
+  /** The next tokens' page, in each layer. */
+  async #addPages(session: Session): Promise<void> {
+    const number = session.pages.length / LAYERS_SHOWN;
+    for (let layer = 0; layer < LAYERS_SHOWN; layer++) {
+      const id = `${session.name}/kv.${number}.${layer}`;
+      await this.#memory.reserve({ kind: "KV_CACHE", bytes: PAGE_BYTES });
+      const place = { kind: "KV_CACHE", id, shape: PAGE_SHAPE, dtype: "bf16" } as const;
+      const tensor = this.#memory.allocate(place);
+      session.pages.push(id);
+      using pin = tensor.pin();
+      pin.view.set(this.#wordsOf(id));
+    }
   }
 
   /** The words that a page must hold follow from its name. */
@@ -201,7 +199,4 @@ export class VisionTrace implements Workload {
   async #forget({ pages, featureIds }: Session): Promise<void> {
     for (const id of [...pages, ...featureIds]) await this.#memory.delete(id);
   }
-
-  /** Bytes of KV that a token takes here. */
-  static readonly tokenBytes = formatBytes(PAGE_BYTES / PAGE_TOKENS);
 }
