@@ -74,6 +74,7 @@ export class TensorMemory {
   readonly #allocator: TensorAllocator;
   readonly #workers: Workers;
   readonly #isDurable: boolean;
+  #mapping: Promise<typeof import("./stats/memory-map.js")> | null = null;
   #closing: Promise<void> | null = null;
 
   /** @internal Memories are made by `createTensorMemory`. */
@@ -601,7 +602,8 @@ export class TensorMemory {
    */
   async map(): Promise<MemoryMap> {
     this.#allocator.checkOpen();
-    return (await import("./stats/memory-map.js")).collectMap(this.#parts);
+    this.#mapping ??= import("./stats/memory-map.js");
+    return (await this.#mapping).collectMap(this.#parts);
   }
 
   /** Walks every invariant of the core and of the residency records. Slow: for tests and doubts. */
