@@ -192,9 +192,9 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
           const transaction = begin([STORE, LENGTH_STORE], "readwrite", {
             durability: durable ? "strict" : "relaxed",
           });
-          transaction.objectStore(STORE).put(object, key);
-          transaction.objectStore(LENGTH_STORE).put(byteLength, key);
           try {
+            transaction.objectStore(STORE).put(object, key);
+            transaction.objectStore(LENGTH_STORE).put(byteLength, key);
             await completed(transaction);
           } catch (error) {
             if ((error as DOMException | null)?.name !== "QuotaExceededError") {

@@ -29,6 +29,8 @@ export interface OpfsTierOptions {
 
 /** A file costs more here than elsewhere to open: longer objects share segments. */
 const PACKED_BYTES_MAX = 2 ** 21;
+/** At the quota deletions must still fit: a browser gives an open file no less than this. */
+const SPARE_ROOM_BYTES = 2 ** 20;
 /** How long a worker may take for the first answer. */
 const START_MS = 5000;
 
@@ -235,7 +237,12 @@ export class OpfsFileSystem implements FileSystem {
 export function opfsTier(options: OpfsTierOptions): Tier {
   const { createWorker, clock, ...rest } = options;
   const fileSystem = new OpfsFileSystem(createWorker, clock);
-  const store = new FsTier({ packedBytesMax: PACKED_BYTES_MAX, ...rest, fileSystem });
+  const store = new FsTier({
+    packedBytesMax: PACKED_BYTES_MAX,
+    spareRoomBytes: SPARE_ROOM_BYTES,
+    ...rest,
+    fileSystem,
+  });
   let isStarted = false;
   return {
     name: store.name,
