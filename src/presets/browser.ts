@@ -10,15 +10,16 @@ import type { StorePlace } from "./tiers.js";
 
 function createStore({ browser, onUnavailable, ...place }: StorePlace): Tier {
   const { name, directory, capacityBytes, bufferBytes, clock } = place;
-  const { store = "auto", createWorker, persist } = browser;
+  const { store = "auto", createWorker, persist, waitMs } = browser;
   const candidates = async () => {
     if (persist === true) askToPersist(onUnavailable);
     // Only who has a tier loads them.
     const { opfsTier } = await import("../tier/opfs.js");
     const { hasDatabase, indexedDbTier } = await import("../tier/indexed-db.js");
     const opfs = () =>
-      opfsTier({ name, directory, capacityBytes, bufferBytes, clock, createWorker });
-    const indexedDb = () => indexedDbTier({ name, database: directory, capacityBytes });
+      opfsTier({ name, directory, capacityBytes, bufferBytes, clock, createWorker, waitMs });
+    const indexedDb = () =>
+      indexedDbTier({ name, database: directory, capacityBytes, clock, waitMs });
     if (store === "opfs") return [opfs];
     if (store === "indexeddb") return [indexedDb];
     // What was stored before is not left behind.

@@ -182,6 +182,13 @@ export class Browser {
     await session.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: quotaBytes });
   }
 
+  /** What the browser does for a user who deletes the site's data. */
+  async clearData(page: Page): Promise<void> {
+    const session = await this.#context.newCDPSession(page);
+    const { origin } = new URL(page.url());
+    await session.send("Storage.clearDataForOrigin", { origin, storageTypes: "all" });
+  }
+
   /** Kills the page's renderer. */
   async crash(page: Page): Promise<void> {
     const session = await this.#context.newCDPSession(page);
