@@ -67,7 +67,9 @@ export async function foresee(
   const plan = await memory.plan(request);
   const [ram, ...colder] = plan.tiers;
   const tokenCount = plan.tokenCount;
-  const one = restored && (await memory.plan({ ...request, chats: 1, tokens: restored.tokens }));
+  // As long as that one: the others are as many, and RAM is as full.
+  const like = { ...request, tokens: restored?.tokens ?? 0 };
+  const one = restored && (await memory.plan(like));
   const storedBytes = stats.tiers.slice(1).reduce((sum, tier) => sum + tier.storedBytes, 0);
   const coldBytes = colder.reduce((sum, { usedBytesMax }) => sum + usedBytesMax, 0);
   return {

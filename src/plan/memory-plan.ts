@@ -45,7 +45,10 @@ export interface PlannedTier {
   readonly usedBytesMax: number;
   /** Chats that are in this tier, or in it and in warmer ones. */
   readonly chatCount: number;
-  /** Milliseconds until a mean chat that is here as a whole would be in RAM. 0 for RAM. */
+  /**
+   * Milliseconds until a mean chat that is here as a whole would be in RAM, with room made for it as far as
+   * what that takes was measured. 0 for RAM.
+   */
   readonly chatRestoreMs: number;
   /** null for RAM. */
   readonly speed: PlannedSpeed | null;

@@ -104,15 +104,24 @@ function knownSpeeds(stats: MemoryStats, profile: PlannedMemory["profile"]): Pla
       const { latencyMs = 0, readBytesPerSecond: bytesPerSecond } = expected;
       speeds[name] = { latencyMs, bytesPerSecond, source: "profile" };
     }
-    const measured = speedOf(levels.get(name), profile.queueDepth);
+    // The only tier: what comes in comes from there.
+    const isLone = stats.tiers.length === 2;
+    const burst = isLone ? stats.transfers.burstBytesPerSecond : null;
+    const measured = speedOf(levels.get(name), burst, profile.queueDepth);
     if (measured !== null) speeds[name] = measured;
   }
   return speeds;
 }
 
-/** What was measured is of one transfer; several are under way at once. */
-function speedOf(level: LevelStats | undefined, queueDepth: number): PlannedSpeed | null {
-  if (level === undefined || level.bytesPerSecond === null) return null;
+function speedOf(
+  level: LevelStats | undefined,
+  burst: number | null,
+  queueDepth: number,
+): PlannedSpeed | null {
+  if (level === undefined) return null;
+  if (burst !== null) return { latencyMs: 0, bytesPerSecond: burst, source: "measured" };
+  if (level.bytesPerSecond === null) return null;
+  // That is of one transfer; several are under way at once.
   return {
     latencyMs: (level.latencyMs ?? 0) / queueDepth,
     bytesPerSecond: level.bytesPerSecond * queueDepth,
