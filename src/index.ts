@@ -74,6 +74,7 @@ export type { MemoryToken, TensorMessage } from "./memory/tokens.js";
 export type { Predictor } from "./predictor/predictor.js";
 export type { StoredObject, TierPredictor } from "./predictor/tier-predictor.js";
 export type { Random } from "./random.js";
+export type { MappedArena, MappedBlock, MemoryMap } from "./stats/memory-map.js";
 export type { MemoryStats } from "./stats/memory-stats.js";
 export { formatBytes, formatPercent, formatTable } from "./stats/report.js";
 export type { TensorMemory } from "./tensor-memory.js";

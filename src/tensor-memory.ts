@@ -27,7 +27,6 @@ import type { Workers } from "./cache/workers.js";
 import type { EndingWorker } from "./core/lane-watch.js";
 import { CorruptionError, MisuseError, TierError } from "./errors.js";
 import type { HardwareProfile } from "./hardware/hardware-profile.js";
-import type { ArenaShelf } from "./memory/arena-shelf.js";
 import {
   checkAlignment,
   checkCompactionLimits,
@@ -52,6 +51,7 @@ import type { MemoryToken, TensorMessage } from "./memory/tokens.js";
 import type { MemoryPlan } from "./plan/memory-plan.js";
 import type { PlanRequest } from "./plan/plan-request.js";
 import type { ChainHints } from "./policy/eviction-policy.js";
+import type { MemoryMap } from "./stats/memory-map.js";
 import { collectStats, type MemoryStats } from "./stats/memory-stats.js";
 import { formatReport } from "./stats/report.js";
 import type { TensorMemoryParts } from "./tensor-memory-parts.js";
@@ -65,7 +65,6 @@ import { checkBytes, checkKind, type Dtype, describe, type TensorKind } from "./
 export class TensorMemory {
   readonly profile: HardwareProfile;
   readonly #parts: TensorMemoryParts;
-  readonly #shelf: ArenaShelf;
   readonly #pools: ReadonlyMap<TensorKind, MemoryPool>;
   readonly #directory: Directory;
   readonly #engine: TransferEngine;
@@ -83,7 +82,6 @@ export class TensorMemory {
   constructor(parts: TensorMemoryParts) {
     this.profile = parts.profile;
     this.#parts = parts;
-    this.#shelf = parts.shelf;
     this.#pools = parts.pools;
     this.#directory = parts.directory;
     this.#engine = parts.engine;
@@ -551,7 +549,8 @@ export class TensorMemory {
       // Ends: each time there is one arena less.
       while (this.#parts.compactor.evacuate(pool));
     }
-    return this.#shelf.dropSpares(this.#shelf.stats().spareBytes);
+    const { shelf } = this.#parts;
+    return shelf.dropSpares(shelf.stats().spareBytes);
   }
 
   /**
@@ -601,6 +600,18 @@ export class TensorMemory {
   /** {@link stats} as text for people. */
   report(): string {
     return formatReport(this.stats());
+  }
+
+  /**
+   * Where every block lies, for maps that people look at.
+   *
+   * @returns Plain data of one moment: that in which this resolves.
+   * @throws {MisuseError} `closed`.
+   * @remarks Cost: a look at every tensor and every slot ever used, and a sort. Loads its code at the first call.
+   */
+  async map(): Promise<MemoryMap> {
+    this.#allocator.checkOpen();
+    return (await import("./stats/memory-map.js")).collectMap(this.#parts);
   }
 
   /** Walks every invariant of the core and of the residency records. Slow: for tests and doubts. */

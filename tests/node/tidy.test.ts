@@ -98,7 +98,7 @@ const SOURCE_LAYERS: readonly Layer[] = [
   // Plain data about the whole, and its rendering.
   {
     name: "figures",
-    files: /^src\/stats\/(memory-stats|report)\.ts$/,
+    files: /^src\/stats\/(memory-(map|stats)|report)\.ts$/,
     sees: ["base", "core", "seam", "memory", "residency", "cache", "figures"],
   },
   {
