@@ -30,6 +30,7 @@ import type { HardwareProfile } from "./hardware/hardware-profile.js";
 import { TENSOR_BYTES_MAX } from "./limits.js";
 import {
   checkAlignment,
+  checkCompactionLimits,
   checkHints,
   checkId,
   checkIds,
@@ -48,6 +49,8 @@ import type { Pin, PinAccess } from "./memory/pin.js";
 import { Scope } from "./memory/scope.js";
 import { Tensor } from "./memory/tensor.js";
 import type { MemoryToken, TensorMessage } from "./memory/tokens.js";
+import type { MemoryPlan } from "./plan/memory-plan.js";
+import type { PlanRequest } from "./plan/plan-request.js";
 import type { ChainHints } from "./policy/eviction-policy.js";
 import type { MemoryMap } from "./stats/memory-map.js";
 import { collectStats, type MemoryStats } from "./stats/memory-stats.js";
@@ -529,13 +532,7 @@ export class TensorMemory {
     options: { readonly bytesMovedMax?: number; readonly durationMsMax?: number } = {},
   ): CompactionResult {
     this.#allocator.checkOpen();
-    checkObject(options, "compact", ["bytesMovedMax", "durationMsMax"]);
-    const limitOf = (name: "bytesMovedMax" | "durationMsMax") =>
-      options[name] === undefined ? Number.POSITIVE_INFINITY : checkBytes(options[name], name);
-    return this.#parts.compactor.step({
-      bytesMovedMax: limitOf("bytesMovedMax"),
-      durationMsMax: limitOf("durationMsMax"),
-    });
+    return this.#parts.compactor.step(checkCompactionLimits(options));
   }
 
   /**
@@ -586,6 +583,20 @@ export class TensorMemory {
       this.#parts.policy.forget(record.index);
       this.#allocator.leaks.unwatch(record);
     });
+  }
+
+  /**
+   * What some chats of a model would take: bytes by kind and tier, what fits, what would have to leave RAM
+   * and how soon it would be back, and what to do about it. With the budgets of this memory and the speeds that its
+   * tiers have shown, unless the request has others.
+   *
+   * @throws {MisuseError} `bad-option`, `bad-shape`, `bad-dtype`, `bad-size`, `bad-kind`; `closed`.
+   * @remarks Arithmetic over shapes: allocates nothing. `formatPlan` of `tierheap/plan` makes it text.
+   */
+  async plan(request: PlanRequest): Promise<MemoryPlan> {
+    this.#allocator.checkOpen();
+    const { planFor } = await import("./plan/plan-memory.js");
+    return planFor(this.#parts, this.stats(), request);
   }
 
   /** {@link stats} as text for people. */

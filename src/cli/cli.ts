@@ -7,6 +7,7 @@ import type { Command, CommandIo, CommandOptions } from "./command.js";
 import { CommandError, EXIT_REFUSED, EXIT_USAGE } from "./command.js";
 import { INSPECT } from "./inspect.js";
 import { printable } from "./output.js";
+import { PLAN } from "./plan.js";
 import { REPLAY } from "./replay.js";
 import { VERIFY } from "./verify.js";
 
@@ -15,6 +16,7 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
   ["verify", VERIFY],
   ["clean", CLEAN],
   ["replay", REPLAY],
+  ["plan", PLAN],
 ]);
 
 const COMMON_OPTIONS = { help: { type: "boolean", short: "h" } } as const;
@@ -24,7 +26,7 @@ function usage(): string {
   const lines = [...COMMANDS.values()].map(
     ({ synopsis, summary }) => `  tierheap ${synopsis.padEnd(width)}  ${summary}`,
   );
-  return `Looks at stores of tierheap and replays traces.
+  return `Looks at stores of tierheap, replays traces and plans memory.
 
 ${lines.join("\n")}
 
@@ -75,9 +77,13 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     io.out.write(helpOf(command));
     return 0;
   }
-  const [target, ...others] = positionals;
-  if (target === undefined || target === "" || others.length > 0) {
-    const operand = command.synopsis.split(" ")[1];
+  const [target = "", ...others] = positionals;
+  const operand = command.synopsis.split(" ")[1];
+  if (operand === undefined && positionals.length > 0) {
+    throw new CommandError(EXIT_USAGE, `${name} wants options only; see tierheap ${name} --help`);
+  }
+  const isMissing = target === "" && operand?.startsWith("[") === false;
+  if (isMissing || others.length > 0) {
     throw new CommandError(EXIT_USAGE, `${name} wants one ${operand}; see tierheap ${name} --help`);
   }
   return command.run(target, values as CommandOptions, io);

@@ -20,7 +20,7 @@ export type CommandOptions = Readonly<
 >;
 
 export interface Command {
-  /** Its name and operand. */
+  /** Its name, and its operand if it has one; in brackets if it may be left out, and is empty then. */
   readonly synopsis: string;
   /** One line. */
   readonly summary: string;

@@ -134,26 +134,31 @@ const SOURCE_LAYERS: readonly Layer[] = [
     sees: ["abi", "base", "core", "memory"],
   },
   {
+    name: "plan",
+    files: /^src\/plan\//,
+    sees: ["abi", "base", "seam", "implementation", "memory", "cache", "figures", "plan"],
+  },
+  {
     name: "composition",
     files: /^src\/tensor-memory(-parts)?\.ts$|^src\/presets\//,
     sees: [
       ...["base", "core", "record", "seam", "implementation", "residency", "memory", "cache"],
-      ...["figures", "composition"],
+      ...["figures", "plan", "composition"],
     ],
   },
   {
     name: "surface",
-    files: /^src\/(index|node|browser|kv)\.ts$|^src\/adapters\//,
+    files: /^src\/(index|node|browser|kv|plan)\.ts$|^src\/adapters\//,
     sees: [
       ...["base", "core", "seam", "residency", "memory", "cache", "figures", "low-level"],
-      ...["composition", "surface"],
+      ...["plan", "composition", "surface"],
     ],
   },
   // The command works on files and policies, without a memory.
   {
     name: "command",
     files: /^src\/cli\//,
-    sees: ["base", "core", "record", "seam", "implementation", "figures", "command"],
+    sees: ["base", "core", "record", "seam", "implementation", "figures", "plan", "command"],
   },
   {
     name: "testing",
@@ -334,7 +339,7 @@ const RULES: readonly Rule[] = [
         tree,
         "src/",
         /^export (\*|(type )?\{.*\} from)|^\} from "[^"]*";? *\/\/ export/,
-        /^src\/(index|node|browser|codecs|kv|layout|policies|adapters\/(ort(-webgpu)?|safetensors(-node)?|transformers)|testing\/index)\.ts$/,
+        /^src\/(index|node|browser|codecs|kv|layout|plan|policies|adapters\/(ort(-webgpu)?|safetensors(-node)?|transformers)|testing\/index)\.ts$/,
       ),
     canary: { "src/tier/index.ts": 'export * from "./tier.js";' },
   },
