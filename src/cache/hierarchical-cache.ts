@@ -37,8 +37,12 @@ export interface LookupStats {
   readonly hits: number;
   /** Attached to a load that was under way. */
   readonly joins: number;
-  /** Found cold, or nowhere. */
+  /** Found cold, or nowhere; or not resident, for a caller who does not wait. */
   readonly misses: number;
+  /** Of the misses, those that were found in a colder tier. */
+  readonly cold: number;
+  /** Of the misses, those that no tier knew. */
+  readonly absent: number;
   /** Not looked up, because bringing the tensor back would have taken longer than computing it again. */
   readonly declined: number;
 }
@@ -58,6 +62,8 @@ export class HierarchicalCache {
   #hits = 0;
   #joins = 0;
   #misses = 0;
+  #cold = 0;
+  #absent = 0;
   #declined = 0;
 
   constructor(options: HierarchicalCacheOptions) {
@@ -97,7 +103,10 @@ export class HierarchicalCache {
       const isDropped = known === undefined && this.#disposables.wantDropped(id);
       const record = isDropped ? null : (known ?? (await abortable(this.#adopt(id), signal)));
       if (record === null) {
-        if (!isCounted) this.#misses += 1;
+        if (!isCounted) {
+          this.#misses += 1;
+          this.#absent += 1;
+        }
         return null;
       }
       // Adopted by somebody else while we waited, or freed: look again.
@@ -111,8 +120,10 @@ export class HierarchicalCache {
       }
       if (!isCounted) {
         if (record.isResident) this.#hits += 1;
-        else if (record.transfer === null) this.#misses += 1;
-        else this.#joins += 1;
+        else if (record.transfer === null) {
+          this.#misses += 1;
+          this.#cold += 1;
+        } else this.#joins += 1;
         if (record.isResident) this.#disposables.touch(record);
         else this.#disposables.want(record);
         isCounted = true;
@@ -216,6 +227,8 @@ export class HierarchicalCache {
       hits: this.#hits,
       joins: this.#joins,
       misses: this.#misses,
+      cold: this.#cold,
+      absent: this.#absent,
       declined: this.#declined,
     };
   }

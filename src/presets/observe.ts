@@ -116,6 +116,7 @@ export class Observer {
         gain: amount(moveMs(refusedBytes), refusedBytes, refusedCount),
       }),
     );
+    if (this.isOff("learntPolicy")) rows.push(this.#row("learntPolicy", {}));
     if (learnt !== null) {
       const { spentMs, useCount, hitsGained, isRanking, switchCount } = learnt.stats();
       const meanBytes = hotCount === 0 ? 0 : hotBytes / hotCount;

@@ -188,16 +188,17 @@ function levelsBelow(sources: StatsSources): LevelStats[] {
   return levels.map((level, index) => ({ ...level, priority: index + 1 }));
 }
 
-/** A tier that is no stack knows nothing of lookups: what was loaded was found there. */
+/** A tier that is no stack knows nothing of lookups: the cache has asked it. */
 function loneLevel({ tier, swapper, cache }: StatsSources): LevelStats {
   const { swapInCount, latencyMs, bytesPerSecond } = swapper.stats();
+  const { cold, absent } = cache.lookupStats();
   return {
     ...NOTHING,
     ...tier.stats(),
     name: tier.name,
     priority: 1,
-    hits: swapInCount,
-    misses: cache.lookupStats().misses - swapInCount,
+    hits: cold,
+    misses: absent,
     loads: swapInCount,
     latencyMs,
     bytesPerSecond,

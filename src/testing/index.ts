@@ -54,6 +54,7 @@ export {
   predictorConformance,
   tierPredictorConformance,
 } from "./predictor-conformance.js";
+export { statsProblems } from "./stats-problems.js";
 export {
   type CrashReport,
   exploreCrashes,
