@@ -45,6 +45,16 @@ const browserPlatform: Platform = {
   startCodecWorker: () =>
     new Worker(new URL("../codec/codec-worker-browser.js", import.meta.url), { type: "module" }),
   createSsdTier: createStore,
+  calibrationPlace: async ({ directory, browser: { store, createWorker }, clock }) => {
+    const { browserCalibrationPlace } = await import("../hardware/calibration-browser.js");
+    const name = "calibration";
+    return browserCalibrationPlace(directory, (lengths, place) =>
+      createStore({
+        ...{ ...lengths, name, directory: place.directory, clock, onUnavailable: () => {} },
+        browser: { store: store ?? place.store, createWorker },
+      }),
+    );
+  },
 };
 
 /**

@@ -19,7 +19,7 @@ import type { TensorRecord } from "../cache/tensor-record.js";
 import { CHUNK_BYTES_MIN, TransferEngine } from "../cache/transfer-engine.js";
 import { Victims } from "../cache/victims.js";
 import { Workers } from "../cache/workers.js";
-import { systemClock } from "../clock.js";
+import { type Clock, systemClock } from "../clock.js";
 import type { Codec, StartCodecWorker } from "../codec/codec.js";
 import { CODEC_WORKER_BYTES, unitCodec } from "../codec/unit-codec.js";
 import { ARENA_CAPACITY_MAX, ControlPlane, SLOT_CAPACITY_MAX } from "../core/control-plane.js";
@@ -28,10 +28,12 @@ import { compileKernels } from "../core/kernels-module.js";
 import { createSharedMemory, createUnsharedMemory } from "../core/linear-memory.js";
 import { arenaMetadataBytesMax } from "../core/metadata-bytes.js";
 import { MisuseError, throwIfAborted } from "../errors.js";
+import type { CalibrationPlace } from "../hardware/calibration.js";
 import { HARDWARE_PROFILES, type HardwareProfile } from "../hardware/hardware-profile.js";
 import { unknownLifetime } from "../lifetime/unknown-lifetime.js";
 import { ArenaShelf } from "../memory/arena-shelf.js";
 import { AutoCompaction } from "../memory/auto-compaction.js";
+import type { BrowserStoreOptions } from "../memory/browser-store-options.js";
 import { Budget } from "../memory/budget.js";
 import { checkShared } from "../memory/checks.js";
 import { Compactor } from "../memory/compactor.js";
@@ -40,9 +42,10 @@ import { MemoryPool } from "../memory/memory-pool.js";
 import {
   type CheckedOptions,
   checkMemoryOptions,
+  type Seams,
   type TensorMemoryOptions,
-  withProfile,
 } from "../memory/options.js";
+import { withProfile } from "../memory/with-profile.js";
 import { admitReused } from "../policy/admit-reused.js";
 import { learntPolicy } from "../policy/learnt.js";
 import { successorPredictor } from "../predictor/successor.js";
@@ -58,6 +61,13 @@ export interface Platform extends TierPlatform {
   /** Resident bytes of the process; null where nobody tells. */
   readonly residentBytes: (() => number) | null;
   readonly startCodecWorker: StartCodecWorker;
+  /** Where what was measured of the device below a store is kept. */
+  calibrationPlace(store: {
+    readonly directory: string;
+    readonly browser: BrowserStoreOptions;
+    readonly clock: Clock;
+    readonly seams: Partial<Seams>;
+  }): CalibrationPlace | Promise<CalibrationPlace>;
 }
 
 const RAM_BYTES_MIN = 4 * 2 ** 20;
@@ -74,10 +84,22 @@ function floorPowerOfTwo(value: number): number {
 }
 
 async function chooseProfile(
-  { profile: asked }: TensorMemoryOptions,
+  { profile: asked, calibrate, seams = {}, wasm }: TensorMemoryOptions,
+  { directory, browserStore: browser, ssdBytes }: CheckedOptions,
   platform: Platform,
 ): Promise<HardwareProfile> {
-  if (asked === undefined || asked === "auto") return platform.detectHardware();
+  if (asked === undefined || asked === "auto") {
+    const detected = platform.detectHardware();
+    if (ssdBytes === 0 || seams.tier !== undefined) return detected;
+    const clock = seams.clock ?? systemClock;
+    const { autoProfile } = await import("../hardware/auto-profile.js");
+    return autoProfile({
+      ...{ detected, clock, isWanted: calibrate !== undefined && calibrate !== false },
+      place: await platform.calibrationPlace({ directory, browser, clock, seams }),
+      createCodec: () => unitCodec({ createMemory: createUnsharedMemory, wasm: wasm?.kernels }),
+      gpu: typeof calibrate === "object" ? calibrate.gpu : undefined,
+    });
+  }
   if (typeof asked === "object" && asked !== null) {
     return (await import("../memory/profile-check.js")).checkProfile(asked);
   }
@@ -146,7 +168,7 @@ export async function composeTensorMemory(
       "pages need HTTPS or localhost: WebCrypto names the records",
     );
   }
-  const profile = await chooseProfile(options, platform);
+  const profile = await chooseProfile(options, asked, platform);
   const checked = withProfile(asked, options, profile);
   const sizes = planSizes(profile, checked, hasStack(checked, options));
   const { granuleShift, chunkBytes } = sizes;

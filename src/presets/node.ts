@@ -1,5 +1,6 @@
 // The parts that Node uses.
 import { startCodecWorker } from "../codec/start-worker-node.js";
+import { nodeCalibrationPlace } from "../hardware/calibration-node.js";
 import { detectHardware } from "../hardware/detect-node.js";
 import type { TensorMemoryOptions } from "../memory/options.js";
 import type { TensorMemory } from "../tensor-memory.js";
@@ -12,6 +13,7 @@ const nodePlatform: Platform = {
   residentBytes: () => process.memoryUsage.rss(),
   hasHdd: true,
   startCodecWorker,
+  calibrationPlace: ({ directory, seams }) => nodeCalibrationPlace({ ...seams, directory }),
   createSsdTier: (
     { name, directory, capacityBytes, bufferBytes },
     { fileSystem = nodeFileSystem, random },

@@ -1,0 +1,26 @@
+// What callers may say about calibration, and its validation.
+import { MisuseError } from "../errors.js";
+import type { GpuDevice } from "../hardware/hardware-profile.js";
+import { checkFlag, checkObject } from "./checks.js";
+
+/** @throws {MisuseError} `bad-option` — there would be nothing to measure, or nobody to use it. */
+export function checkCalibrate(
+  calibrate: unknown,
+  others: {
+    readonly profile?: unknown;
+    readonly budgets?: { readonly ssd?: unknown } | undefined;
+    readonly seams?: { readonly tier?: unknown } | undefined;
+  },
+): void {
+  const { profile = "auto", budgets, seams } = others;
+  if (typeof calibrate !== "object" && !checkFlag(calibrate, "calibrate")) return;
+  if (typeof calibrate === "object") {
+    const { gpu } = checkObject(calibrate, "calibrate", ["gpu"]) as { readonly gpu?: GpuDevice };
+    if (typeof gpu?.createBuffer !== "function") {
+      throw new MisuseError("bad-option", "calibrate.gpu is a device of WebGPU");
+    }
+  }
+  if (profile !== "auto" || budgets?.ssd === undefined || seams?.tier !== undefined) {
+    throw new MisuseError("bad-option", "calibrate needs budgets.ssd and the profile auto");
+  }
+}
