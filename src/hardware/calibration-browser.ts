@@ -1,4 +1,5 @@
 // Where a browser keeps a calibration: in the origin's cache storage, by the store's name.
+import type { Clock } from "../clock.js";
 import { randomName, systemRandom } from "../random.js";
 import { hasDatabase } from "../tier/indexed-db.js";
 import type { Tier } from "../tier/tier.js";
@@ -7,21 +8,30 @@ import type { CalibrationPlace } from "./calibration.js";
 const CACHE = "tierheap-calibration";
 const LENGTHS = { capacityBytes: 64 * 2 ** 20, bufferBytes: 4 * 2 ** 20 };
 
-/** Lengths of a store to measure, and where it is to be. */
-export type MakeStore = (
-  lengths: typeof LENGTHS,
-  place: { readonly directory: string; readonly store: "auto" | "indexeddb" },
-) => Tier;
+/** A store as the options have it; `W` is the platform's worker. */
+interface MeasuredStore<W> {
+  /** As the options name it. */
+  readonly directory: string;
+  readonly browser: {
+    readonly store?: "auto" | "opfs" | "indexeddb" | undefined;
+    readonly createWorker?: (() => W) | undefined;
+  };
+  readonly clock: Clock;
+}
 
-/** @param directory Of the store, as the options name it. */
-export async function browserCalibrationPlace(
-  directory: string,
-  makeStore: MakeStore,
+export async function browserCalibrationPlace<W>(
+  { directory, browser, clock }: MeasuredStore<W>,
+  createStore: (
+    place: typeof LENGTHS &
+      MeasuredStore<W> & { readonly name: string; readonly onUnavailable: () => void },
+  ) => Tier,
 ): Promise<CalibrationPlace> {
   // A cache wants addresses; this one is never fetched.
   const address = `https://calibration.invalid/${encodeURIComponent(directory)}`;
   const measured = `${directory}-calibrating-${randomName(systemRandom)}`;
-  const store = (await hasDatabase(directory).catch(() => false)) ? "indexeddb" : "auto";
+  // As it is chosen for the store itself; but nobody is asked to keep what is measured.
+  const store = browser.store ?? ((await hasDatabase(directory)) ? "indexeddb" : "auto");
+  const { createWorker } = browser;
   const { userAgent, hardwareConcurrency } = navigator;
   return {
     machine: `${userAgent} x ${hardwareConcurrency}`,
@@ -30,7 +40,12 @@ export async function browserCalibrationPlace(
       return (await found?.text()) ?? null;
     },
     write: async (text) => (await caches.open(CACHE)).put(address, new Response(text)),
-    makeTier: () => makeStore(LENGTHS, { directory: measured, store }),
+    makeTier: () =>
+      createStore({
+        ...{ ...LENGTHS, name: "calibration", directory: measured, clock },
+        browser: { store, createWorker },
+        onUnavailable: () => {},
+      }),
     removeTier: async () => {
       if (await hasDatabase(measured)) indexedDB.deleteDatabase(measured);
       const names = measured.split("/").filter((name) => name !== "");

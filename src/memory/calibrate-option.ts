@@ -2,17 +2,11 @@
 import { MisuseError } from "../errors.js";
 import type { GpuDevice } from "../hardware/hardware-profile.js";
 import { checkFlag, checkObject } from "./checks.js";
+import type { TensorMemoryOptions } from "./options.js";
 
 /** @throws {MisuseError} `bad-option` — there would be nothing to measure, or nobody to use it. */
-export function checkCalibrate(
-  calibrate: unknown,
-  others: {
-    readonly profile?: unknown;
-    readonly budgets?: { readonly ssd?: unknown } | undefined;
-    readonly seams?: { readonly tier?: unknown } | undefined;
-  },
-): void {
-  const { profile = "auto", budgets, seams } = others;
+export function checkCalibrate(options: TensorMemoryOptions): void {
+  const { calibrate, profile = "auto", budgets, seams } = options;
   if (typeof calibrate !== "object" && !checkFlag(calibrate, "calibrate")) return;
   if (typeof calibrate === "object") {
     const { gpu } = checkObject(calibrate, "calibrate", ["gpu"]) as { readonly gpu?: GpuDevice };

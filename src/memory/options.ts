@@ -37,7 +37,6 @@ import {
   checkCompaction,
 } from "./auto-compaction.js";
 import { type BrowserStoreOptions, checkBrowserStore } from "./browser-store-options.js";
-import { checkCalibrate } from "./calibrate-option.js";
 import {
   checkAlignment,
   checkFlag,
@@ -397,7 +396,6 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     "hdd",
     "remote",
   ]);
-  checkCalibrate(options.calibrate, options);
   checkFlag(options.debug, "debug");
   checkSignal(options.signal);
   checkObject(options.wasm ?? {}, "wasm", ["core", "kernels"]);

@@ -5,7 +5,8 @@ import type { TensorMemory } from "../tensor-memory.js";
 import { firstWorkingTier } from "../tier/first-working.js";
 import { nullTier } from "../tier/null.js";
 import type { Tier } from "../tier/tier.js";
-import { composeTensorMemory, type Platform } from "./compose.js";
+import { composeTensorMemory } from "./compose.js";
+import type { Platform } from "./platform.js";
 import type { StorePlace } from "./tiers.js";
 
 function createStore({ browser, onUnavailable, ...place }: StorePlace): Tier {
@@ -45,16 +46,11 @@ const browserPlatform: Platform = {
   startCodecWorker: () =>
     new Worker(new URL("../codec/codec-worker-browser.js", import.meta.url), { type: "module" }),
   createSsdTier: createStore,
-  calibrationPlace: async ({ directory, browser: { store, createWorker }, clock }) => {
-    const { browserCalibrationPlace } = await import("../hardware/calibration-browser.js");
-    const name = "calibration";
-    return browserCalibrationPlace(directory, (lengths, place) =>
-      createStore({
-        ...{ ...lengths, name, directory: place.directory, clock, onUnavailable: () => {} },
-        browser: { store: store ?? place.store, createWorker },
-      }),
-    );
-  },
+  calibrationPlace: async (store) =>
+    (await import("../hardware/calibration-browser.js")).browserCalibrationPlace(
+      store,
+      createStore,
+    ),
 };
 
 /**

@@ -6,7 +6,8 @@ import type { TensorMemoryOptions } from "../memory/options.js";
 import type { TensorMemory } from "../tensor-memory.js";
 import { nodeFileSystem } from "../tier/file-system-node.js";
 import { FsTier } from "../tier/fs.js";
-import { composeTensorMemory, type Platform } from "./compose.js";
+import { composeTensorMemory } from "./compose.js";
+import type { Platform } from "./platform.js";
 
 const nodePlatform: Platform = {
   detectHardware,
