@@ -2,7 +2,7 @@
 // changes.
 import type { WasmSource } from "../core/module-instance.js";
 import { MisuseError } from "../errors.js";
-import type { HardwareProfile } from "../hardware/hardware-profile.js";
+import type { GpuDevice, HardwareProfile } from "../hardware/hardware-profile.js";
 import { TENSOR_BYTES_MAX } from "../limits.js";
 import type { TierFactory } from "../tier/tier.js";
 import {
@@ -44,6 +44,7 @@ import {
 } from "./codec-options.js";
 import type { FeatureOptions } from "./feature-options.js";
 import { checkSeams, type Seams } from "./seams.js";
+import { checkWatermarks } from "./watermarks.js";
 
 /** The size of a tensor: its shape, or a plain number of bytes. */
 export type TensorExtent<D extends Dtype> =
@@ -97,6 +98,12 @@ export type TensorOptions<D extends Dtype = Dtype> = TensorExtent<D> & {
 export interface TensorMemoryOptions {
   /** A profile, the name of a preset, or `"auto"`. Default: `"auto"`. */
   readonly profile?: HardwareProfile | string | undefined;
+  /**
+   * With the profile `"auto"` and `budgets.ssd`: what was measured of this machine and kept beside the store is
+   * used in any case. `true`: where nothing valid is kept, it is measured now, in at most 300 ms; with a WebGPU
+   * device of the caller's, that too. `npx tierheap doctor` does the same. Default: false.
+   */
+  readonly calibrate?: boolean | { readonly gpu: GpuDevice } | undefined;
   readonly budgets?:
     | {
         /** Default: an eighth of the machine's memory. At least 4 MiB. */
@@ -348,6 +355,7 @@ export interface CheckedOptions {
 export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions {
   checkObject(options, "createTensorMemory", [
     "profile",
+    "calibrate",
     "budgets",
     "codecs",
     "pools",
@@ -430,36 +438,6 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     tenant: checkNamespacePart(namespace["tenant"] ?? "", "tenant"),
     fingerprint: checkNamespacePart(namespace["fingerprint"] ?? "", "fingerprint"),
     compaction: checkCompaction(options.compaction),
-  };
-}
-
-const HIGH_WATERMARK = 0.8;
-const WATERMARK_DISTANCE = 0.1;
-
-/** @throws {MisuseError} `bad-option`. */
-export function checkWatermarks(given: unknown): { readonly high: number; readonly low: number } {
-  const { high = HIGH_WATERMARK, low } = checkObject(given ?? {}, "watermarks", ["high", "low"]);
-  // A share of what is there, where `high` is low itself.
-  const least = low ?? Math.max((high as number) - WATERMARK_DISTANCE, (high as number) / 2);
-  const isShare = (value: unknown) => typeof value === "number" && value > 0 && value <= 1;
-  if (!isShare(high) || !isShare(least) || (least as number) > (high as number)) {
-    throw new MisuseError("bad-option", "0 < watermarks.low <= watermarks.high <= 1");
-  }
-  return { high: high as number, low: least as number };
-}
-
-/** What callers have left to the profile, as it says. @throws {MisuseError} `bad-option`. */
-export function withProfile(
-  checked: CheckedOptions,
-  { watermarks, codecs }: TensorMemoryOptions,
-  profile: HardwareProfile,
-): CheckedOptions {
-  const { codecRules } = checked;
-  const otherwise = codecRules.hasWarm || codecs?.default !== undefined ? undefined : profile.codec;
-  return {
-    ...checked,
-    watermarks: checkWatermarks(watermarks ?? profile.watermarks),
-    codecRules: otherwise === undefined ? codecRules : { ...codecRules, otherwise },
   };
 }
 

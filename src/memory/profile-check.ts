@@ -2,7 +2,7 @@
 import { MisuseError } from "../errors.js";
 import type { HardwareProfile, TierFigures } from "../hardware/hardware-profile.js";
 import { isCodecName } from "./codec-options.js";
-import { checkWatermarks } from "./options.js";
+import { checkWatermarks } from "./watermarks.js";
 
 /** @throws {MisuseError} `bad-option` — a figure is missing or out of range. */
 export function checkProfile(profile: HardwareProfile): HardwareProfile {

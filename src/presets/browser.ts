@@ -5,7 +5,8 @@ import type { TensorMemory } from "../tensor-memory.js";
 import { firstWorkingTier } from "../tier/first-working.js";
 import { nullTier } from "../tier/null.js";
 import type { Tier } from "../tier/tier.js";
-import { composeTensorMemory, type Platform } from "./compose.js";
+import { composeTensorMemory } from "./compose.js";
+import type { Platform } from "./platform.js";
 import type { StorePlace } from "./tiers.js";
 
 function createStore({ browser, onUnavailable, ...place }: StorePlace): Tier {
@@ -46,6 +47,11 @@ const browserPlatform: Platform = {
   startCodecWorker: () =>
     new Worker(new URL("../codec/codec-worker-browser.js", import.meta.url), { type: "module" }),
   createSsdTier: createStore,
+  calibrationPlace: async (store) =>
+    (await import("../hardware/calibration-browser.js")).browserCalibrationPlace(
+      store,
+      createStore,
+    ),
 };
 
 /** What the package exports under this name loads it. */

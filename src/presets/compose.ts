@@ -20,7 +20,7 @@ import { CHUNK_BYTES_MIN, TransferEngine } from "../cache/transfer-engine.js";
 import { Victims } from "../cache/victims.js";
 import { Workers } from "../cache/workers.js";
 import { systemClock } from "../clock.js";
-import type { Codec, StartCodecWorker } from "../codec/codec.js";
+import type { Codec } from "../codec/codec.js";
 import { CODEC_WORKER_BYTES, unitCodec } from "../codec/unit-codec.js";
 import { ARENA_CAPACITY_MAX, ControlPlane, SLOT_CAPACITY_MAX } from "../core/control-plane.js";
 import { Hasher } from "../core/hash-stream.js";
@@ -28,7 +28,7 @@ import { compileKernels } from "../core/kernels-module.js";
 import { createSharedMemory, createUnsharedMemory } from "../core/linear-memory.js";
 import { arenaMetadataBytesMax } from "../core/metadata-bytes.js";
 import { MisuseError, throwIfAborted } from "../errors.js";
-import { HARDWARE_PROFILES, type HardwareProfile } from "../hardware/hardware-profile.js";
+import type { HardwareProfile } from "../hardware/hardware-profile.js";
 import { unknownLifetime } from "../lifetime/unknown-lifetime.js";
 import { ArenaShelf } from "../memory/arena-shelf.js";
 import { AutoCompaction } from "../memory/auto-compaction.js";
@@ -41,23 +41,15 @@ import {
   type CheckedOptions,
   checkMemoryOptions,
   type TensorMemoryOptions,
-  withProfile,
 } from "../memory/options.js";
 import { admitAll } from "../policy/admit-all.js";
 import { admitReused } from "../policy/admit-reused.js";
 import { successorPredictor } from "../predictor/successor.js";
 import { systemRandom } from "../random.js";
 import { TensorMemory } from "../tensor-memory.js";
-import { describe, TENSOR_KINDS, type TensorKind } from "../types.js";
-import { createTiers, hasStack, planTiers, type TierPlatform } from "./tiers.js";
-
-/** What differs between Node and browsers. */
-export interface Platform extends TierPlatform {
-  detectHardware(): HardwareProfile;
-  /** Resident bytes of the process; null where nobody tells. */
-  readonly residentBytes: (() => number) | null;
-  readonly startCodecWorker: StartCodecWorker;
-}
+import { TENSOR_KINDS, type TensorKind } from "../types.js";
+import type { Platform } from "./platform.js";
+import { createTiers, hasStack, planTiers } from "./tiers.js";
 
 const RAM_BYTES_MIN = 4 * 2 ** 20;
 const ARENA_BYTES_MIN = 2 ** 20;
@@ -70,21 +62,6 @@ const GUESS_SHARE = 1 / 8;
 
 function floorPowerOfTwo(value: number): number {
   return 2 ** Math.floor(Math.log2(value));
-}
-
-async function chooseProfile(
-  { profile: asked }: TensorMemoryOptions,
-  platform: Platform,
-): Promise<HardwareProfile> {
-  if (asked === undefined || asked === "auto") return platform.detectHardware();
-  if (typeof asked === "object" && asked !== null) {
-    return (await import("../memory/profile-check.js")).checkProfile(asked);
-  }
-  const preset = HARDWARE_PROFILES.get(asked);
-  if (preset === undefined) {
-    throw new MisuseError("bad-option", `unknown profile ${describe(asked)}`);
-  }
-  return preset;
 }
 
 /** Lengths of everything that is fixed at the start. */
@@ -149,8 +126,11 @@ export async function composeTensorMemory(
       "pages need HTTPS or localhost: WebCrypto names the records",
     );
   }
-  const profile = await chooseProfile(options, platform);
-  const checked = withProfile(asked, options, profile);
+  // What was detected says nothing that an option could.
+  const { profile, checked } =
+    options.profile === undefined && options.calibrate === undefined && asked.ssdBytes === 0
+      ? { profile: platform.detectHardware(), checked: asked }
+      : await (await import("./profile.js")).chooseProfile(options, asked, platform);
   const sizes = planSizes(profile, checked, hasStack(checked, options));
   const { granuleShift, chunkBytes } = sizes;
   const plan = planTiers(checked, options, chunkBytes);
