@@ -52,6 +52,7 @@ const STEPS = [
   script("store kills", "store-kill.mjs", ["--cycles", "1000"]),
   script("crash states", "store-crashes.mjs", ["--states", "1000000"]),
   script("power cuts", "store-power.mjs", ["--cycles", "50"]),
+  script("consumers", "consumers.mjs", ["--download"]),
 ];
 
 const wanted = STEPS.filter(({ title }) => values.only === undefined || values.only === title);

@@ -1,6 +1,7 @@
 // Tensors of equal content: one block, one swapped-out copy, and bytes of its own for whoever writes.
 import { describe, expect, it } from "vitest";
-import { CONTENT_PREFIX, type TensorRecord } from "../../src/cache/tensor-record.js";
+import type { TensorRecord } from "../../src/cache/tensor-record.js";
+import { CONTENT_PREFIX } from "../../src/limits.js";
 import { Tensor } from "../../src/memory/tensor.js";
 import type { TensorMemory } from "../../src/tensor-memory.js";
 import { memoryFileSystem, memoryTier, seededRandom } from "../../src/testing/index.js";
