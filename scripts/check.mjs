@@ -37,6 +37,11 @@ await runSteps("check", [
   typeCheck("examples/demo/tsconfig.json", "types of examples/demo"),
   typeCheck("tests/tsconfig.json", "types of tests"),
   tool("package (publint)", "publint", "src/cli.js", ["--strict", "--pack", "npm"]),
+  // Only as modules, for current resolution; the modules of WebAssembly have no types.
+  tool("types of the package (attw)", "@arethetypeswrong/cli", "dist/index.js", [
+    ...["--pack", ".", "--profile", "esm-only"],
+    ...["--exclude-entrypoints", "core.wasm", "kernels.wasm"],
+  ]),
   {
     title: "sizes",
     run: async () => {

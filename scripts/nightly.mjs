@@ -53,6 +53,7 @@ const STEPS = [
   script("crash states", "store-crashes.mjs", ["--states", "1000000"]),
   script("power cuts", "store-power.mjs", ["--cycles", "50"]),
   script("soak", "soak.mjs", ["--minutes", "10"]),
+  script("consumers", "consumers.mjs", ["--download"]),
 ];
 
 const wanted = STEPS.filter(({ title }) => values.only === undefined || values.only === title);

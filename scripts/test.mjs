@@ -1,6 +1,6 @@
 // All tests: builds, the gate on the core, as-pect, type tests, vitest in Node, vitest on a browser.
 //
-//   node scripts/test.mjs [--only core|proof|schedules|types|node|browser]...
+//   node scripts/test.mjs [--only core|proof|schedules|types|package|node|browser]...
 //   TIERHEAP_NO_BROWSER=1   leaves the browser tests out, and says so
 import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -30,6 +30,15 @@ async function runSchedules() {
   const passed = output.match(/^ok\b/gm)?.length ?? 0;
   const failures = output.match(/^FAIL .*/gm) ?? [];
   return { passed, failed: Math.max(failures.length, code === 0 ? 0 : 1), failures };
+}
+
+/** The packed package in empty projects. What is not there is skipped by name. */
+async function runConsumers() {
+  const { code, output } = await runNode(script("consumers.mjs"));
+  const passed = output.match(/^ok\b/gm)?.length ?? 0;
+  const failures = output.match(/^FAIL .*/gm) ?? [];
+  const skipped = [...output.matchAll(/^skip (.*)/gm)].map((match) => match[1]);
+  return { passed, failed: Math.max(failures.length, code === 0 ? 0 : 1), failures, skipped };
 }
 
 async function runAsPect() {
@@ -95,6 +104,7 @@ const STEPS = [
       return gate(await runNode(binary("typescript", "bin/tsc"), ["--project", project]));
     },
   },
+  { group: "package", title: "consumers", run: runConsumers },
   { group: "node", title: "vitest node", run: () => runVitest("node") },
   { group: "browser", title: "vitest browser", run: runBrowser },
 ];
@@ -103,7 +113,7 @@ const only = process.argv.slice(2).filter((argument) => argument !== "--only");
 const unknown = only.find((group) => !STEPS.some((step) => step.group === group));
 if (unknown !== undefined) {
   console.error(
-    `unknown suite ${unknown}; there are core, proof, schedules, types, node and browser`,
+    `unknown suite ${unknown}; there are core, proof, schedules, types, package, node and browser`,
   );
   process.exitCode = 2;
 } else {

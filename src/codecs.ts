@@ -9,9 +9,17 @@ export {
 export { type Allocation, allocateBytes, type Bidder, type Offer } from "./codec/allocate.js";
 export type { AttentionContext } from "./codec/attention-replay.js";
 export { byteTargets } from "./codec/byte-targets.js";
-export type { ErrorMetric } from "./codec/candidates.js";
-export type { ByteTargets } from "./codec/codec.js";
+export type { Candidate, ErrorMetric } from "./codec/candidates.js";
+export type {
+  ByteTargets,
+  EncodedPart,
+  PartLimit,
+  TargetTensor,
+  TensorPart,
+  UnitCoder,
+} from "./codec/codec.js";
 export type { CodecEngine, EncodedUnit } from "./codec/engine.js";
+export type { Sections } from "./codec/format.js";
 export {
   type CodecName,
   type ParsedUnit,

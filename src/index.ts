@@ -11,6 +11,7 @@ export {
   type Handle,
   NULL_HANDLE,
 } from "./buddy-allocator.js";
+export type { BreakerState } from "./cache/circuit-breaker.js";
 export type { CodecStats } from "./cache/codec-meter.js";
 export type { DisposableStats } from "./cache/disposables.js";
 export type {
@@ -31,10 +32,13 @@ export type { PlanRecorder, StepPlan } from "./cache/step-plan.js";
 export type { SwapperStats } from "./cache/swapper-stats.js";
 export type { LevelStats } from "./cache/tier-level.js";
 export type { Clock } from "./clock.js";
+export type { CodecWorkersStats, PlatformWorker, StartCodecWorker } from "./codec/codec.js";
 export type { BlockCount } from "./core/block-counts.js";
 export type { ArenaCounters, PoolCounters } from "./core/counters.js";
 export type { EndingWorker } from "./core/lane-watch.js";
 export type { LockCounters, SharedArena } from "./core/lanes.js";
+export type { MemoryFactory } from "./core/linear-memory.js";
+export type { WasmSource } from "./core/module-instance.js";
 export {
   CorruptionError,
   type GuardDetails,
@@ -55,7 +59,8 @@ export {
   type MachineFacts,
   type TierFigures,
 } from "./hardware/hardware-profile.js";
-export type { ArenaShelfStats } from "./memory/arena-shelf.js";
+export type { LifetimePredictor, LifetimeSample } from "./lifetime/lifetime-predictor.js";
+export type { ArenaShelfStats, PoolArena } from "./memory/arena-shelf.js";
 export type {
   AttachedMemory,
   AttachedPin,
@@ -64,6 +69,7 @@ export type {
   WorkerTensorOptions,
 } from "./memory/attached-memory.js";
 export type { CompactionOptions } from "./memory/auto-compaction.js";
+export type { BrowserStoreOptions } from "./memory/browser-store-options.js";
 export type { BudgetCategory, BudgetStats } from "./memory/budget.js";
 export type { CodecOptions, CodecRule } from "./memory/codec-options.js";
 export type { CompactionResult } from "./memory/compactor.js";
@@ -71,8 +77,13 @@ export type { MemoryEvent } from "./memory/events.js";
 export type { FeatureOptions } from "./memory/feature-options.js";
 export type { FragmentationLevel } from "./memory/fragmentation.js";
 export type { LeakStats } from "./memory/leak-watch.js";
-export type { CompactionTotals, MemoryPool, PoolStats } from "./memory/memory-pool.js";
-export type { TensorMemoryOptions, TensorOptions } from "./memory/options.js";
+export type {
+  CompactionTotals,
+  MemoryPool,
+  PoolFreeSpace,
+  PoolStats,
+} from "./memory/memory-pool.js";
+export type { TensorExtent, TensorMemoryOptions, TensorOptions } from "./memory/options.js";
 export type { Pin, PinAccess } from "./memory/pin.js";
 export type { Scope } from "./memory/scope.js";
 export type { Seams } from "./memory/seams.js";
@@ -93,10 +104,13 @@ export { formatBytes, formatPercent, formatTable } from "./stats/format.js";
 export type { MappedArena, MappedBlock, MemoryMap } from "./stats/memory-map.js";
 export type { MemoryStats, ObservedStats } from "./stats/memory-stats.js";
 export type { LatencyStats, SeriesSample, SeriesStats } from "./stats/recording.js";
+export type { StatsSink } from "./stats/stats-sink.js";
 export type { TensorMemory } from "./tensor-memory.js";
+export type { FileLock, FileReader, FileSystem, FileWriter } from "./tier/file-system.js";
 export type {
   ObjectHints,
   Tier,
+  TierCapabilities,
   TierFactory,
   TierKey,
   TierReader,
@@ -113,6 +127,7 @@ export type {
   TensorKind,
   TensorView,
 } from "./types.js";
+export type { PrivateBytes } from "./util/private-bytes.js";
 export { ViewAllocator, type ViewAllocatorOptions, type ViewBlock } from "./view-allocator.js";
 
 /**

@@ -71,7 +71,7 @@ export interface ErrorLimit {
 /** The error budget of one tensor; `"exact"`: none, whatever is said about its kind. */
 export type TensorErrorBudget = ErrorLimit | "exact";
 
-/** Lengths of the dimensions, outermost first; 1 to {@link RANK_MAX} integers of at least 1. */
+/** Lengths of the dimensions, outermost first; 1 to 8 integers of at least 1. */
 export type Shape = readonly number[];
 
 /** How the dimensions are ordered in memory. A label that travels with the tensor. */

@@ -16,6 +16,7 @@ export {
   type OrtGpuStep,
   openOrtGpuDecoder,
 } from "./ort/gpu-decoder.js";
+export type { GpuEncoder, GpuErrorFilter } from "./ort/gpu-device.js";
 export {
   type GpuAdapter,
   type GpuBuffer,

@@ -20,3 +20,4 @@ export {
   type PastKeyValuesOptions,
   type PastKeyValuesStats,
 } from "./transformers/past-key-values.js";
+export type { SaveOptions } from "./transformers/saved-index.js";

@@ -1,7 +1,11 @@
 // `tierheap/testing`: a conformance suite for each seam, and doubles for what a test must control.
 // Nothing in the library imports this folder.
+
+export type { Arena, ArenaFactory } from "../arena/arena.js";
 export { systemClock } from "../clock.js";
+export type { Codec, CodecWorkers, CodedParts, DecodeJob } from "../codec/codec.js";
 export { seededRandom } from "../random.js";
+export type { MemoryTierOptions } from "../tier/memory.js";
 export { memoryTier } from "../tier/memory.js";
 export { nullTier } from "../tier/null.js";
 export { arenaConformance } from "./arena-conformance.js";
@@ -55,6 +59,7 @@ export {
   tierPredictorConformance,
 } from "./predictor-conformance.js";
 export { statsProblems } from "./stats-problems.js";
+export type { Attempt } from "./store-crashes.js";
 export {
   type CrashReport,
   exploreCrashes,

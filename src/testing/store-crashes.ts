@@ -23,7 +23,7 @@ export interface StoreWorkloadOptions {
 }
 
 /** One change of one key. */
-interface Attempt {
+export interface Attempt {
   readonly key: number;
   /** 0 for a deletion. */
   readonly version: number;

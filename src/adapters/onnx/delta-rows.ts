@@ -58,7 +58,7 @@ const TOKEN_AXIS = 2;
  * Works out how a model can return delta rows.
  *
  * @param model Bytes of an ONNX file; external data is not needed.
- * @throws {ModelError} `malformed`; `unsupported` — see {@link readDecoder}.
+ * @throws {ModelError} `malformed`; `unsupported` — the graph is none of the decoders that are known.
  * @remarks Reads names and shapes only: it costs time by nodes, not by weights, and copies nothing.
  */
 export function planDeltaRows(model: Uint8Array): DeltaPlan {

@@ -12,7 +12,7 @@ export interface GpuBuffer {
 }
 
 /** Commands of one submission. */
-interface GpuEncoder {
+export interface GpuEncoder {
   copyBufferToBuffer(
     source: GpuBuffer,
     sourceOffset: number,

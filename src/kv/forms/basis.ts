@@ -16,7 +16,7 @@ const TILE_CHANNELS = SIDE_MULTIPLE;
 /** Tokens whose ranges are estimated together: a page's. */
 const RANGE_TOKENS = 64;
 
-/** What a head's rows are projected on. Serialisable: give these fields to {@link basisOf} again. */
+/** What a head's rows are projected on. Serialisable: give these fields to `basisOf` again. */
 export interface BasisParts {
   readonly heads: number;
   readonly headDim: number;
