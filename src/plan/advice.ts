@@ -1,5 +1,5 @@
 // What a plan says in words. Layer: plan.
-import { formatBytes } from "../stats/report.js";
+import { formatBytes } from "../stats/format.js";
 import type { KvForm } from "./kv-bytes.js";
 import type { MemoryPlan } from "./memory-plan.js";
 import type { CheckedPlan } from "./plan-request.js";

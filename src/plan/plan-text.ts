@@ -1,5 +1,5 @@
 // A plan as text for people. Layer: plan.
-import { formatBytes, formatTable } from "../stats/report.js";
+import { formatBytes, formatTable } from "../stats/format.js";
 import { formatMs } from "./advice.js";
 import type { MemoryPlan, PlannedTier } from "./memory-plan.js";
 

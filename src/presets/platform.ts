@@ -4,7 +4,7 @@ import type { StartCodecWorker } from "../codec/codec.js";
 import type { CalibrationPlace } from "../hardware/calibration.js";
 import type { HardwareProfile } from "../hardware/hardware-profile.js";
 import type { BrowserStoreOptions } from "../memory/browser-store-options.js";
-import type { Seams } from "../memory/options.js";
+import type { Seams } from "../memory/seams.js";
 import type { TierPlatform } from "./tiers.js";
 
 /** What differs between Node and browsers. */
