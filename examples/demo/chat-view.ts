@@ -57,13 +57,13 @@ export class ChatView {
     await (await decoder)?.close();
   }
 
-  /** Writes all chats again and does not wait for the end: the page is about to be dropped. */
+  /** Begins an answer and writes, and waits for neither: the page is about to be dropped. */
   abandon(): void {
-    this.#chats?.rewrite().catch(() => {
+    const dropped = () => {
       // The page is gone before anybody could tell.
-    });
-    if (this.#decoder !== null && this.#chat !== null)
-      this.#ask("a question that nobody sees answered").catch(() => {});
+    };
+    if (this.#decoder !== null) this.#ask("A question whose answer is lost.").catch(dropped);
+    this.#chats?.writeUntilTheEnd().catch(dropped);
   }
 
   async forget(): Promise<void> {

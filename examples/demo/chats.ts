@@ -101,9 +101,12 @@ export class Chats {
     return { tokens: answer, source, isKept, tokensPerSecond: ANSWER_TOKENS / seconds };
   }
 
-  /** Writes everything once more, for a page that is about to be dropped in the middle of it. */
-  async rewrite(): Promise<void> {
-    await Promise.all([...this.#caches.values()].map((cache) => this.#keep(cache)));
+  /** Writes the transcripts over and over, for a page that is to be dropped in the middle of it. */
+  async writeUntilTheEnd(): Promise<never> {
+    for (;;) {
+      if (this.#canKeep) await this.#keepTranscripts();
+      await breathe();
+    }
   }
 
   /** Forgets all of them, here and in the store. */
@@ -150,6 +153,10 @@ export class Chats {
   async #keep(cache: OrtKvCache): Promise<boolean> {
     if (!this.#canKeep) return false;
     if ((await cache.save({ mode: "durable" })) !== "stored") return false;
+    return this.#keepTranscripts();
+  }
+
+  async #keepTranscripts(): Promise<boolean> {
     const bytes = new TextEncoder().encode(JSON.stringify(this.list));
     this.#memory.tensor(TRANSCRIPTS)?.free();
     const tensor = this.#memory.allocate({

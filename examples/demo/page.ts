@@ -18,7 +18,9 @@ import { WorkloadRunner } from "./workload.js";
 const SAMPLE_MS = 250;
 /** Of a round of compaction, in each frame: little, so that it can be watched. */
 const COMPACTED_BYTES_PER_FRAME = 2 ** 20;
-const PRESSURE_SHARE = 0.6;
+const PRESSURE_SHARE = 0.5;
+/** Pieces that fit an arena without much rest. */
+const PRESSURE_COUNT = 48;
 const PRESSURE_MS = 1500;
 /** How long a page that crashes has been writing. */
 const CRASH_AFTER_MS = 60;
@@ -147,14 +149,14 @@ export class Page {
   /** Somebody needs most of the RAM for a moment: what is cold leaves. */
   async #press(): Promise<string> {
     const { memory, settings } = this.#opened();
-    const bytes = Math.floor((settings.ram * MIB * PRESSURE_SHARE) / 8);
+    const bytes = Math.floor((settings.ram * MIB * PRESSURE_SHARE) / PRESSURE_COUNT);
     const before = memory.stats().transfers.swapOutCount;
     const held = [];
     try {
-      for (let count = 0; count < 8; count++) {
+      for (let count = 0; count < PRESSURE_COUNT; count++) {
         await memory.reserve({ kind: "ACTIVATIONS", bytes });
         held.push(memory.allocate({ kind: "ACTIVATIONS", byteLength: bytes }));
-        await nextFrame();
+        if (count % 6 === 5) await nextFrame();
       }
       await new Promise((resolve) => setTimeout(resolve, PRESSURE_MS));
     } catch (error) {
@@ -164,7 +166,7 @@ export class Page {
       for (const tensor of held) tensor.free();
     }
     const count = memory.stats().transfers.swapOutCount - before;
-    return `Pressure: ${formatBytes(bytes * 8)} were needed for a moment, and ${count} tensors left RAM.`;
+    return `Pressure: ${formatBytes(bytes * PRESSURE_COUNT)} were needed for a moment, and ${count} tensors left RAM.`;
   }
 
   /** Drops the page in the middle of writing: nothing is closed, nothing is finished. */

@@ -8,7 +8,7 @@ export interface TierSample {
   readonly storedBytes: number;
   readonly physicalBytes: number;
   readonly objectCount: number;
-  /** Into this tier, and out of it, since the sample before. */
+  /** Into this tier, and out of it, over the last second or two. */
   readonly writtenBytesPerSecond: number;
   readonly readBytesPerSecond: number;
 }
@@ -24,8 +24,14 @@ export interface Sample {
   readonly stats: MemoryStats;
 }
 
+/** What a rate keeps of the one before: transfers come in bursts. */
+const INERTIA = 0.75;
+/** Slower than this is still. */
+const STILL_BYTES_PER_SECOND = 1024;
+
 export class Sampler {
   #previous: { readonly atMs: number; readonly stats: MemoryStats } | null = null;
+  #tiers: readonly TierSample[] = [];
 
   sample(stats: MemoryStats, atMs: number): Sample {
     const previous = this.#previous;
@@ -34,8 +40,9 @@ export class Sampler {
     const earlier = previous?.stats ?? stats;
     const tiers = stats.tiers.map((tier, index) => {
       const before = earlier.tiers[index] ?? tier;
-      return tierSample(tier, before, seconds);
+      return tierSample(tier, before, this.#tiers[index], seconds);
     });
+    this.#tiers = tiers;
     const lookups = stats.lookups.lookups - earlier.lookups.lookups;
     const hits =
       stats.lookups.hits + stats.lookups.joins - earlier.lookups.hits - earlier.lookups.joins;
@@ -49,7 +56,12 @@ export class Sampler {
   }
 }
 
-function tierSample(tier: LevelStats, before: LevelStats, seconds: number): TierSample {
+function tierSample(
+  tier: LevelStats,
+  before: LevelStats,
+  shown: TierSample | undefined,
+  seconds: number,
+): TierSample {
   const { name, capacityBytes, storedBytes, physicalBytes, objectCount } = tier;
   return {
     name,
@@ -57,9 +69,20 @@ function tierSample(tier: LevelStats, before: LevelStats, seconds: number): Tier
     storedBytes,
     physicalBytes,
     objectCount,
-    writtenBytesPerSecond: Math.max(0, tier.bytesWritten - before.bytesWritten) / seconds,
-    readBytesPerSecond: Math.max(0, tier.bytesRead - before.bytesRead) / seconds,
+    writtenBytesPerSecond: smooth(
+      shown?.writtenBytesPerSecond,
+      (tier.bytesWritten - before.bytesWritten) / seconds,
+    ),
+    readBytesPerSecond: smooth(
+      shown?.readBytesPerSecond,
+      (tier.bytesRead - before.bytesRead) / seconds,
+    ),
   };
+}
+
+function smooth(shown: number | undefined, now: number): number {
+  const rate = INERTIA * (shown ?? 0) + (1 - INERTIA) * Math.max(0, now);
+  return rate < STILL_BYTES_PER_SECOND ? 0 : rate;
 }
 
 /** External fragmentation over all arenas, by their free bytes. */

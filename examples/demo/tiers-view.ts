@@ -88,12 +88,14 @@ export class TiersView {
   #showTier(to: TierElements, tier: TierSample, usedBytes: number, parts: readonly Part[]): void {
     const amount = `${formatBytes(usedBytes)} of ${formatBytes(tier.capacityBytes)}`;
     setText(to.amount, amount);
-    while (to.bar.children.length < parts.length) to.bar.append(make("i"));
-    for (const [index, { name, bytes }] of parts.entries()) {
-      const piece = to.bar.children[index] as HTMLElement;
-      piece.className = `part-${name}`;
-      piece.style.width = `${(bytes / tier.capacityBytes) * 100}%`;
-    }
+    // One background: pieces that change their width would be laid out anew each time.
+    let at = 0;
+    const stops = parts.map(({ name, bytes }) => {
+      const from = at;
+      at += (bytes / tier.capacityBytes) * 100;
+      return `var(--part-${name}) ${from.toFixed(2)}% ${at.toFixed(2)}%`;
+    });
+    to.bar.style.background = `linear-gradient(to right, ${stops.join()}, var(--free) 0)`;
     const spoken = parts.map(({ label, bytes }) => `${label} ${formatBytes(bytes)}`);
     to.bar.setAttribute(
       "aria-label",

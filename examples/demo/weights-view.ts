@@ -53,7 +53,7 @@ export class WeightsView {
     setText(element("weights-note"), text);
     const rows = element("weights-rows").children;
     for (const [index, { tensor }] of tensors.slice(0, ROW_COUNT_MAX).entries()) {
-      const place = rows[index]?.lastElementChild;
+      const place = rows[index]?.children[1];
       if (place != null) setText(place, tensor?.isResident === true ? "RAM" : "colder");
     }
   }
@@ -82,7 +82,7 @@ export class WeightsView {
         const head = make("th", "", name);
         head.scope = "row";
         const extent = make("td", "", `${dtype} [${shape.join(", ")}]`);
-        return make("tr", "", head, extent, make("td", "", formatBytes(bytes)), make("td"));
+        return make("tr", "", head, make("td"), make("td", "", formatBytes(bytes)), extent);
       });
     element("weights-rows").replaceChildren(...rows);
     this.#compare.disabled = false;
