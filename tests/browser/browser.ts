@@ -182,6 +182,19 @@ export class Browser {
     await session.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: quotaBytes });
   }
 
+  /** Resident bytes of the processes that pages and their workers live in. */
+  residentBytes(): number {
+    const { stdout } = spawnSync("pgrep", ["-f", `type=renderer.*${this.#directory}`], {
+      encoding: "utf8",
+    });
+    let byteLength = 0;
+    for (const id of stdout.match(/\d+/g) ?? []) {
+      const status = spawnSync("cat", [`/proc/${id}/status`], { encoding: "utf8" }).stdout;
+      byteLength += Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) * 1024;
+    }
+    return byteLength;
+  }
+
   /** What the browser does for a user who deletes the site's data. */
   async clearData(page: Page): Promise<void> {
     const session = await this.#context.newCDPSession(page);

@@ -339,7 +339,7 @@ const RULES: readonly Rule[] = [
         tree,
         "src/",
         /^export (\*|(type )?\{.*\} from)|^\} from "[^"]*";? *\/\/ export/,
-        /^src\/(index|node|browser|codecs|kv|layout|plan|policies|adapters\/(ort(-webgpu)?|safetensors(-node)?|transformers)|testing\/index)\.ts$/,
+        /^src\/(index|node|browser|codecs|kv|layout|plan|policies|adapters\/(ort(-webgpu)?|model-worker|safetensors(-node)?|transformers)|testing\/index)\.ts$/,
       ),
     canary: { "src/tier/index.ts": 'export * from "./tier.js";' },
   },
