@@ -1,7 +1,7 @@
 // What a command is, and how it fails.
 import type { ParseArgsConfig } from "node:util";
 
-/** Damage was found. */
+/** Damage or a problem was found. */
 export const EXIT_DAMAGED = 1;
 /** The command line is wrong. */
 export const EXIT_USAGE = 2;
@@ -22,6 +22,8 @@ export type CommandOptions = Readonly<
 export interface Command {
   /** Its name and operand. */
   readonly synopsis: string;
+  /** The operand where none is given. Default: it has to be given. */
+  readonly defaultTarget?: string;
   /** One line. */
   readonly summary: string;
   /** Its options, and what to know. */
