@@ -4,10 +4,10 @@
 //
 //   node --expose-gc bench/profiles.mjs [--only chats|spill|churn]... [--quick] [--rounds N] [--json FILE]
 //
-// Contestants take turns, round by round, in an order drawn anew. In a block of rounds the least time of each counts,
-// because whatever else a machine does lengthens it; there is a block for every order of opening them, and a ratio
-// is the median over blocks of the frozen one's time by the other's. By the clock, and by processor time, which is
-// less disturbed. Never fails on time.
+// Contestants take turns step by step, in an order drawn anew, so that a busy moment hits all alike; a round is the sum
+// over all steps, a ratio the median over rounds of the frozen one's time by the other's. There is a block of
+// rounds for every order of opening them, with memories of its own. By the clock, and by processor time, which
+// counts all threads. Never fails on time.
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
@@ -89,47 +89,41 @@ async function openChats(memory) {
     }
   }
   const visits = Array.from({ length: isQuick ? 10 : 20 }, () => Math.floor(chatCount * draw()));
-  return async () => {
-    for (const [at, chat] of visits.entries()) {
-      const leases = [];
-      for (const id of idsOf(chat)) leases.push(await memory.acquire(id, { stream: "turn" }));
-      const next = memory.prefetch(idsOf(visits[(at + 1) % visits.length]), { stream: "turn" });
-      await memory.reserve({ kind: "ACTIVATIONS", bytes: layerCount * 24 * KIB });
-      for (let step = 0; step < stepCount; step++) {
-        const scope = memory.scope("step");
-        for (let layer = 0; layer < layerCount; layer++) {
-          scope
-            .allocate({ kind: "ACTIVATIONS", byteLength: 24 * KIB })
-            .pin()
-            [Symbol.dispose]();
-          leases[layer].bytes.fill(step, 256 * step, 256 * (step + 1));
-        }
-        scope[Symbol.dispose]();
+  return visits.map((chat, at) => async () => {
+    const leases = [];
+    for (const id of idsOf(chat)) leases.push(await memory.acquire(id, { stream: "turn" }));
+    const next = memory.prefetch(idsOf(visits[(at + 1) % visits.length]), { stream: "turn" });
+    await memory.reserve({ kind: "ACTIVATIONS", bytes: layerCount * 24 * KIB });
+    for (let step = 0; step < stepCount; step++) {
+      const scope = memory.scope("step");
+      for (let layer = 0; layer < layerCount; layer++) {
+        scope
+          .allocate({ kind: "ACTIVATIONS", byteLength: 24 * KIB })
+          .pin()
+          [Symbol.dispose]();
+        leases[layer].bytes.fill(step, 256 * step, 256 * (step + 1));
       }
-      for (const lease of leases) lease[Symbol.dispose]();
-      await next;
+      scope[Symbol.dispose]();
     }
-  };
+    for (const lease of leases) lease[Symbol.dispose]();
+    await next;
+  });
 }
 
-/** Four tensors at a time are brought back and written to; the heap holds half of them. */
+/** Four tensors at a time are swapped out, brought back and written to. */
 async function openSpill(memory) {
   const byteLength = 1024 * KIB;
-  const count = 32;
-  const ids = Array.from({ length: count }, (_, index) => `tensor ${index}`);
-  for (const id of ids) {
-    await memory.reserve({ kind: "KV_CACHE", bytes: byteLength });
-    fill(memory, "KV_CACHE", id, byteLength);
-  }
-  return async () => {
-    for (let first = 0; first < count; first += 4) {
-      const leases = await Promise.all(ids.slice(first, first + 4).map((id) => memory.acquire(id)));
-      for (const lease of leases) {
-        lease.bytes[0] += 1;
-        lease[Symbol.dispose]();
-      }
+  const ids = Array.from({ length: 16 }, (_, index) => `tensor ${index}`);
+  for (const id of ids) fill(memory, "KV_CACHE", id, byteLength);
+  return [0, 4, 8, 12].map((first) => async () => {
+    const four = ids.slice(first, first + 4);
+    await Promise.all(four.map((id) => memory.swapOut(id)));
+    const leases = await Promise.all(four.map((id) => memory.acquire(id)));
+    for (const lease of leases) {
+      lease.bytes[0] += 1;
+      lease[Symbol.dispose]();
     }
-  };
+  });
 }
 
 /** Bursts of frees and allocations of many sizes, all of which fit. */
@@ -137,18 +131,18 @@ async function openChurn(memory) {
   const { fillSizes, places, sizes } = churn({ liveCount: 2000, burstCount: 16 });
   const kind = "ACTIVATIONS";
   const live = Array.from(fillSizes, (byteLength) => memory.allocate({ kind, byteLength }));
-  return async () => {
-    for (let index = 0; index < places.length; index++) {
+  return Array.from({ length: 16 }, (_, burst) => async () => {
+    for (let index = 512 * burst; index < 512 * (burst + 1); index++) {
       const place = places[index];
       live[place].free();
       live[place] = memory.allocate({ kind, byteLength: sizes[index] });
     }
-  };
+  });
 }
 
 const WORKLOADS = {
   chats: { open: openChats, ram: "24MiB" },
-  spill: { open: openSpill, ram: "24MiB" },
+  spill: { open: openSpill, ram: "32MiB" },
   churn: { open: openChurn, ram: "192MiB" },
 };
 
@@ -168,31 +162,32 @@ const ORDERS = NAMES.flatMap((first) =>
   ]),
 );
 
-/** @returns The least time of each contestant, in a block of rounds with memories of its own. */
+/** @returns What each round of a block took, by contestant; with memories of its own. */
 async function runBlock({ open, ram }, order, directory, isMoving) {
   const memories = {};
-  const runs = {};
-  const least = {};
+  const steps = {};
   for (const name of order) {
     memories[name] = await createTensorMemory({
       ...{ ...CONTESTANTS[name], budgets: { ram, ssd: "1GiB" } },
       ssd: { directory: join(directory, name) },
     });
-    runs[name] = await open(memories[name]);
-    least[name] = { clock: Number.POSITIVE_INFINITY, processor: Number.POSITIVE_INFINITY };
+    steps[name] = await open(memories[name]);
   }
+  const rounds = [];
   // The first rounds are not counted: code is compiled in them, and gates learn.
   for (let round = -2; round < roundCount; round++) {
-    for (const name of shuffled(NAMES)) {
-      const before = process.cpuUsage();
-      const startMs = performance.now();
-      await runs[name]();
-      const clock = performance.now() - startMs;
-      const { user, system } = process.cpuUsage(before);
-      if (round < 0) continue;
-      least[name].clock = Math.min(least[name].clock, clock);
-      least[name].processor = Math.min(least[name].processor, (user + system) / 1000);
+    const times = Object.fromEntries(NAMES.map((name) => [name, { clock: 0, processor: 0 }]));
+    for (const index of steps.frozen.keys()) {
+      for (const name of shuffled(NAMES)) {
+        const before = process.cpuUsage();
+        const startMs = performance.now();
+        await steps[name][index]();
+        times[name].clock += performance.now() - startMs;
+        const { user, system } = process.cpuUsage(before);
+        times[name].processor += (user + system) / 1000;
+      }
     }
+    if (round >= 0) rounds.push(times);
     globalThis.gc?.();
   }
   const { profile, transfers } = memories.auto.stats();
@@ -200,28 +195,28 @@ async function runBlock({ open, ram }, order, directory, isMoving) {
   if (isMoving && transfers.swapInCount === 0) throw new Error("nothing was moved");
   for (const name of NAMES) await memories[name].close();
   rmSync(directory, { recursive: true, force: true });
-  return least;
+  return rounds;
 }
 
 const figures = [];
 try {
   for (const [workload, parts] of Object.entries(WORKLOADS)) {
     if (values.only !== undefined && !values.only.includes(workload)) continue;
-    const blocks = [];
+    const rounds = [];
     for (const [block, order] of ORDERS.entries()) {
       const directory = join(root, `${workload}-${block}`);
       mkdirSync(directory);
-      blocks.push(await runBlock(parts, order, directory, workload !== "churn"));
+      rounds.push(...(await runBlock(parts, order, directory, workload !== "churn")));
     }
     const over = (name, time) =>
-      median(blocks.map((least) => least.frozen[time] / least[name][time]));
+      median(rounds.map((times) => times.frozen[time] / times[name][time]));
     const add = (id, value, unit, target, beside) =>
       figures.push({
         ...{ id: `profiles/${workload}/${id}`, value, unit },
         ...(target === undefined ? {} : { target, met: value >= target }),
         beside,
       });
-    add("frozen", median(blocks.map(({ frozen }) => frozen.clock)), "ms a round");
+    add("frozen", median(rounds.map(({ frozen }) => frozen.clock)), "ms");
     for (const [time, suffix] of [
       ["clock", ""],
       ["processor", "-by-processor-time"],

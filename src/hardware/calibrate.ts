@@ -171,7 +171,7 @@ async function measureTier(figures: Figures, tier: Tier, watch: Stopwatch): Prom
     const long = noise(DURABLE_BYTES);
     const longMs = await least(REPEATS, () => timeWrite(longNumber, long, true));
     // What a short one takes as well is no matter of bytes.
-    const bytesMs = Math.max(longMs - shortMs, longMs / 4);
+    const bytesMs = Math.max(longMs - shortMs, longMs / 2);
     figures.ssdDurableBytesPerSecond = perSecond(DURABLE_BYTES, bytesMs);
   }
   figures.ssdQueueDepth = await bestDepth(tier, watch);
