@@ -139,6 +139,11 @@ const SOURCE_LAYERS: readonly Layer[] = [
     sees: ["abi", "base", "seam", "implementation", "memory", "cache", "figures", "plan"],
   },
   {
+    name: "metrics",
+    files: /^src\/metrics\//,
+    sees: ["base", "seam", "memory", "figures", "metrics"],
+  },
+  {
     name: "composition",
     files: /^src\/tensor-memory(-parts)?\.ts$|^src\/presets\//,
     sees: [
@@ -148,17 +153,27 @@ const SOURCE_LAYERS: readonly Layer[] = [
   },
   {
     name: "surface",
-    files: /^src\/(index|node|browser|kv|plan)\.ts$|^src\/adapters\//,
+    files: /^src\/(index|node|browser|kv|metrics|plan)\.ts$|^src\/adapters\//,
     sees: [
       ...["base", "core", "seam", "residency", "memory", "cache", "figures", "low-level"],
-      ...["plan", "composition", "surface"],
+      ...["plan", "metrics", "composition", "surface"],
     ],
   },
   // The command works on files and policies, without a memory.
   {
     name: "command",
     files: /^src\/cli\//,
-    sees: ["base", "core", "record", "seam", "implementation", "figures", "plan", "command"],
+    sees: [
+      "base",
+      "core",
+      "record",
+      "seam",
+      "implementation",
+      "figures",
+      "plan",
+      "metrics",
+      "command",
+    ],
   },
   {
     name: "testing",
@@ -339,7 +354,7 @@ const RULES: readonly Rule[] = [
         tree,
         "src/",
         /^export (\*|(type )?\{.*\} from)|^\} from "[^"]*";? *\/\/ export/,
-        /^src\/(index|node|browser|codecs|kv|layout|plan|policies|adapters\/(ort(-webgpu)?|model-worker|safetensors(-node)?|transformers)|testing\/index)\.ts$/,
+        /^src\/(index|node|browser|codecs|kv|layout|metrics|plan|policies|adapters\/(ort(-webgpu)?|model-worker|safetensors(-node)?|transformers)|testing\/index)\.ts$/,
       ),
     canary: { "src/tier/index.ts": 'export * from "./tier.js";' },
   },
