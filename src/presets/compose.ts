@@ -323,12 +323,22 @@ export async function composeTensorMemory(
       sharing,
       guards,
     });
+    // Only who asks for it loads it.
+    const gpu =
+      options.gpu === undefined
+        ? null
+        : await (await import("./gpu.js")).openGpuLevel(options.gpu, {
+            ...{ ...parts, swapper, cache, isShared, capacityBytes: checked.gpuBytes },
+            random: seams.random ?? systemRandom,
+            checkOpen: () => allocator.checkOpen(),
+          });
     const repeated = new RepeatedTensors(pools, { reclaimer, allocator, held, events, guards });
     const random = seams.random ?? systemRandom;
     const workers = new Workers({ ...parts, reclaimer, random });
     return new TensorMemory({
       ...parts,
       stack,
+      gpu,
       guards,
       repeated,
       workers,
