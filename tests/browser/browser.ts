@@ -80,6 +80,13 @@ export const STRICT_PAGE = withHeaders(
   path("build/strict-page"),
 );
 
+/** A page whose memories have a GPU above RAM. */
+export const GPU_PAGE: InlineConfig = {
+  ...TEST_PAGE,
+  root: path("tests/browser/gpu-page"),
+  build: { ...TEST_PAGE.build, outDir: path("build/gpu-page") },
+};
+
 const RUNTIME_FILES = /^\/onnxruntime-web\/([\w.-]+\.(mjs|wasm))$/;
 
 /** A page with onnxruntime-web; the runtime's own files come from the package, not over the network. */
@@ -181,6 +188,15 @@ export class Browser {
       // The renderer is gone before it can answer.
     });
     await crashed;
+    await page.close();
+  }
+
+  /** Ends the process that owns the GPU, as a driver's fault does. Once for each browser: then it stays away. */
+  async crashGpu(): Promise<void> {
+    const page = await this.#context.newPage();
+    await page.goto("chrome://gpucrash").catch(() => {
+      // It never answers.
+    });
     await page.close();
   }
 

@@ -299,6 +299,62 @@ export async function loseDevices(environment: GpuEnvironment, count: number) {
   return { wrong, refused, stats, problems, eventCount: events.length, lostCount, opened };
 }
 
+/**
+ * Tensors of which RAM, the SSD or only the GPU has the newest bytes; then somebody ends the GPU's process.
+ *
+ * @returns Says what is left of them, once that has happened.
+ */
+export async function beforeCrash(environment: GpuEnvironment) {
+  const memory = await environment.openMemory({
+    budgets: { ram: "16MiB", gpu: "4MiB" },
+    gpu: webgpuTier({ create: () => environment.openDevice() }),
+  });
+  const lost = (async () => {
+    for await (const event of memory.events()) if (event.type === "device-lost") return event;
+    return null;
+  })();
+  const count = 8;
+  for (let index = 0; index < count; index++) {
+    allocate(memory, `ram/${index}`, 10 * KIB, index);
+    allocate(memory, `ssd/${index}`, 10 * KIB, 100 + index);
+    allocate(memory, `only/${index}`, 10 * KIB, 200 + index);
+    (await memory.gpu?.acquire(`ram/${index}`))?.[Symbol.dispose]();
+    (await memory.gpu?.acquire(`ssd/${index}`))?.[Symbol.dispose]();
+    await memory.swapOut(`ssd/${index}`);
+    await addOnGpu(memory, `only/${index}`, 1);
+  }
+  return async () => {
+    const event = await lost;
+    const outcomes: Record<string, number> = {};
+    const note = (outcome: string) => {
+      outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
+    };
+    for (let index = 0; index < count; index++) {
+      note(await codeOf(() => memory.acquire(`only/${index}`)));
+      note(await codeOf(() => memory.gpu?.acquire(`only/${index}`)));
+      memory.free(`only/${index}`);
+      for (const [id, seed] of [
+        [`ram/${index}`, index],
+        [`ssd/${index}`, 100 + index],
+      ] as const) {
+        const isOnGpu = await codeOf(async () => {
+          using lease = await memory.gpu?.acquire(id, { access: "write" });
+          if (lease == null) throw new Error("missing");
+          const { device, buffer } = kernelOf(lease);
+          runAdd(device, buffer, lease.byteLength / 4);
+        });
+        const isBack = isOnGpu.startsWith("no error");
+        const expected = words(10 * KIB, seed, isBack ? 1 : 0);
+        note((await isEqual(memory, id, expected)) ? `equal, ${isOnGpu}` : "damaged");
+      }
+    }
+    const { problems } = memory.verify();
+    const { lostCount, keptCount } = event ?? {};
+    await environment.closeMemory(memory);
+    return { outcomes, problems, lostCount, keptCount };
+  };
+}
+
 /** A memory whose only device is lost goes on without it. */
 export async function loseOnlyDevice(environment: GpuEnvironment) {
   const device = await environment.openDevice();
