@@ -43,6 +43,8 @@ export interface GpuLevelStats {
   readonly evictedCount: number;
   readonly demotedCount: number;
   readonly leaseCount: number;
+  /** Tensors with a copy there, valid or stale. */
+  readonly copyCount: number;
   readonly lossCount: number;
   /** Tensors that devices were lost with, and had no other copy. */
   readonly lostCount: number;
@@ -72,7 +74,7 @@ export class GpuLevel {
   readonly #copies = new Set<GpuCopy>();
   readonly #uploads = new Map<TensorRecord, Promise<unknown>>();
   readonly #arenas = new Set<GpuArena>();
-  #copyCount = 0;
+  #keyCount = 0;
   #useCount = 0;
   readonly #counters = {
     hitCount: 0,
@@ -192,7 +194,8 @@ export class GpuLevel {
     const { createdCount, lossCount } = this.#tier.deviceStats();
     let leaseCount = 0;
     for (const copy of this.#copies) leaseCount += copy.leaseCount;
-    const counts = { leaseCount, createdCount, lossCount, capacityBytes, physicalBytes };
+    const copyCount = this.#copies.size;
+    const counts = { leaseCount, copyCount, createdCount, lossCount, capacityBytes, physicalBytes };
     return { ...this.#counters, ...counts };
   }
 
@@ -439,8 +442,8 @@ export class GpuLevel {
   }
 
   #nextKey(): TierKey {
-    this.#copyCount += 1;
-    return this.#copyCount.toString(16).padStart(KEY_DIGITS, "0");
+    this.#keyCount += 1;
+    return this.#keyCount.toString(16).padStart(KEY_DIGITS, "0");
   }
 
   #outOfMemory(requestedBytes: number, advice: string): OutOfMemoryError {

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, it } from "vitest";
 import { expectGpuLevel, type GpuRuns } from "../support/gpu-expectations.js";
 import {
   arenas,
+  churn,
   type GpuEnvironment,
   gpuConformance,
   loseDevices,
@@ -66,6 +67,7 @@ describe.skipIf(gpu === null)(gpu === null ? `WebGPU (${reason})` : "WebGPU", ()
     loseOnlyDevice: () => loseOnlyDevice(environment),
     arenas: () => arenas(environment),
     misuses: () => misuses(environment),
+    churn: (seed) => churn(environment, seed),
   };
   expectGpuLevel(runs, SEED);
 });

@@ -2,6 +2,7 @@
 import { expect, it } from "vitest";
 import type {
   arenas,
+  churn,
   loseDevices,
   loseOnlyDevice,
   misuses,
@@ -19,6 +20,7 @@ export interface GpuRuns {
   loseOnlyDevice(): ReturnType<typeof loseOnlyDevice>;
   arenas(): ReturnType<typeof arenas>;
   misuses(): ReturnType<typeof misuses>;
+  churn(seed: number): ReturnType<typeof churn>;
 }
 
 /** One test for each scenario. */
@@ -128,5 +130,15 @@ export function expectGpuLevel(run: GpuRuns, seed: number): void {
       closed: "closed",
     });
     expect(isBack).toBe(true);
+  });
+
+  it("holds what callers at random put there, and loses only what it must", async () => {
+    const { wrong, outcomes, problems, stats } = await run.churn(seed);
+    expect(wrong, `seed ${seed}`).toEqual([]);
+    expect(problems).toEqual([]);
+    expect(outcomes["write on the GPU"]).toBeGreaterThan(100);
+    expect(outcomes["read in RAM"]).toBeGreaterThan(50);
+    expect(stats?.lossCount).toBeGreaterThan(0);
+    expect(stats).toMatchObject({ leaseCount: 0, copyCount: 0 });
   });
 }

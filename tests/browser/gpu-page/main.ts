@@ -3,6 +3,7 @@ import { createTensorMemory } from "../../../src/browser.js";
 import {
   arenas,
   beforeCrash,
+  churn,
   type GpuEnvironment,
   gpuConformance,
   loseDevices,
@@ -56,6 +57,7 @@ const api = {
   loseOnlyDevice: () => loseOnlyDevice(environment),
   arenas: () => arenas(environment),
   misuses: () => misuses(environment),
+  churn: (seed: number) => churn(environment, seed),
   beforeCrash: async () => {
     afterCrash = await beforeCrash(environment);
   },
