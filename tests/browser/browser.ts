@@ -17,6 +17,7 @@ export const DEMO: InlineConfig = { configFile: path("examples/demo/vite.config.
 const SOURCES = [
   { find: /^tierheap\/browser$/, replacement: path("src/browser.ts") },
   { find: /^tierheap\/testing$/, replacement: path("src/testing/index.ts") },
+  { find: /^tierheap\/tiers\/webgpu$/, replacement: path("src/webgpu.ts") },
   { find: /^tierheap\/adapters\/(.*)$/, replacement: path("src/adapters/$1.ts") },
 ];
 

@@ -9,6 +9,7 @@ import {
   poolRefusals,
   suspendBetweenTurns,
 } from "./gpu-scenarios.js";
+import { runOnHeapBuffers } from "./heap-buffers.js";
 import { runWasm } from "./wasm.js";
 
 const api = {
@@ -22,6 +23,7 @@ const api = {
   misuses,
   loseDevice,
   goOnAfterLoss,
+  runOnHeapBuffers,
 };
 
 declare global {
