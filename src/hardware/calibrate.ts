@@ -1,7 +1,9 @@
 // A short benchmark of the machine at hand: copies in RAM, the SSD tier, the lossless codec, and a GPU if
 // there is one. It ends in time whatever a disk does: what could not be measured by then stays unknown.
+
 import type { Clock } from "../clock.js";
 import type { Codec } from "../codec/codec.js";
+import type { GpuDevice } from "../gpu/gpu-device.js";
 import type { Tier } from "../tier/tier.js";
 import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
 import {
@@ -10,7 +12,6 @@ import {
   type CalibrationPlace,
   NO_FIGURES,
 } from "./calibration.js";
-import type { GpuDevice } from "./hardware-profile.js";
 import { measureGpu } from "./measure-gpu.js";
 import { OutOfTime, Stopwatch } from "./stopwatch.js";
 

@@ -169,7 +169,7 @@ describe("measuring", () => {
       place: placeOf({ ...inner, begin: async () => failing() }),
       clock: systemClock,
       createCodec: () => ({ ...createCodec(), load: async () => failing() }),
-      gpu: { createBuffer: failing, createCommandEncoder: failing, queue: {} as never },
+      gpu: { createBuffer: failing, createCommandEncoder: failing } as never,
       limitMs: 10_000,
     });
     expect(calibration).toMatchObject({ ssdWriteBytesPerSecond: null, encodeBytesPerSecond: null });
