@@ -29,18 +29,28 @@ export class GpuCopy implements DeviceCopy {
 
   constructor(
     owner: CopyOwner,
-    parts: { readonly key: TierKey; readonly record: TensorRecord; readonly buffer: GpuBuffer },
+    parts: {
+      readonly key: TierKey;
+      readonly record: TensorRecord;
+      readonly buffer: GpuBuffer;
+      readonly version: number;
+    },
   ) {
     this.#owner = owner;
     this.key = parts.key;
     this.record = parts.record;
     this.buffer = parts.buffer;
-    this.version = parts.record.version;
+    this.version = parts.version;
     this.byteLength = parts.record.byteLength;
   }
 
   get isCurrent(): boolean {
     return this.record.device === this && this.version === this.record.version;
+  }
+
+  /** Nobody uses it, and it is as long as the tensor is now. */
+  get isReusable(): boolean {
+    return this.leaseCount === 0 && this.byteLength === this.record.byteLength;
   }
 
   checkUnused(): void {

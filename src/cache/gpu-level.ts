@@ -4,9 +4,9 @@
 // INV-GPU-1  A copy that a record names, and whose version is the record's, holds the record's bytes.
 // INV-GPU-2  While a lease for writing is open, its tensor has no block, and no other lease.
 // INV-GPU-3  A leased buffer belongs to its lease, also after the record has another copy or is gone.
-import { OutOfMemoryError, TierError, throwIfAborted } from "../errors.js";
+import { MisuseError, OutOfMemoryError, TierError, throwIfAborted } from "../errors.js";
 import type { GpuDevice } from "../gpu/gpu-device.js";
-import { checkId, checkObject, checkPinOptions } from "../memory/checks.js";
+import { checkId, checkObject, checkSignal } from "../memory/checks.js";
 import type { EventHub } from "../memory/events.js";
 import type { Pin, PinAccess } from "../memory/pin.js";
 import type { DeviceTier } from "../tier/device-tier.js";
@@ -16,6 +16,7 @@ import { lentBytes, type PrivateBytes, privateCopy } from "../util/private-bytes
 import type { Directory } from "./directory.js";
 import { GpuArena } from "./gpu-arena.js";
 import { GpuCopy, GpuLease } from "./gpu-lease.js";
+import { GpuOrder } from "./gpu-order.js";
 import type { HierarchicalCache } from "./hierarchical-cache.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { TensorRecord } from "./tensor-record.js";
@@ -58,8 +59,22 @@ export interface GpuLevelStats {
 /** Bytes given to a queue at once. */
 const CHUNK_BYTES = 4 * 2 ** 20;
 const KEY_DIGITS = 64;
-/** A buffer stays in its size class until another one has been unused so many times as long. */
-const CLASS_AGE_RATIO = 8;
+/** No tensor has this version: a copy of it is stale. */
+const NO_VERSION = 0;
+
+/** What a lease is for. */
+export type GpuAccess = PinAccess | "overwrite";
+
+/** @throws {MisuseError} `bad-option`. */
+function checkOptions(options: unknown) {
+  const given = checkObject(options, "acquire", ["access", "signal"]);
+  const { access: mode = "read", signal } = given;
+  if (mode !== "read" && mode !== "write" && mode !== "overwrite") {
+    throw new MisuseError("bad-option", 'access is "read", "write" or "overwrite"');
+  }
+  const access: PinAccess = mode === "read" ? "read" : "write";
+  return { mode, access, signal: checkSignal(signal) };
+}
 
 /** What `memory.gpu` is. */
 export class GpuLevel {
@@ -70,12 +85,10 @@ export class GpuLevel {
   readonly #events: EventHub;
   readonly #checkOpen: () => void;
   readonly #isShared: boolean;
-  /** In the order of their last use. */
-  readonly #copies = new Set<GpuCopy>();
+  readonly #copies = new GpuOrder();
   readonly #uploads = new Map<TensorRecord, Promise<unknown>>();
   readonly #arenas = new Set<GpuArena>();
   #keyCount = 0;
-  #useCount = 0;
   readonly #counters = {
     hitCount: 0,
     uploadCount: 0,
@@ -106,7 +119,8 @@ export class GpuLevel {
    * Brings a tensor's bytes into a buffer of the GPU, from wherever they are, and keeps them there.
    *
    * @param options.access Default: `"read"`. `"write"`: the buffer becomes the only valid copy. Its bytes are
-   *   the tensor's until they are overwritten.
+   *   the tensor's until they are written. `"overwrite"`: they may be anything until all are written, so
+   *   nothing is uploaded: for results.
    * @returns A lease, or null when no tier knows the id.
    * @throws {OutOfMemoryError} The budget has no room beside what is leased, or the device binds no buffer so long.
    * @throws {TierError} `device-lost` — there is no device, or the tensor was lost with one; `busy` — it is being
@@ -117,10 +131,9 @@ export class GpuLevel {
    */
   async acquire<D extends Dtype = Dtype>(
     id: string,
-    options: { readonly access?: PinAccess; readonly signal?: AbortSignal | undefined } = {},
+    options: { readonly access?: GpuAccess; readonly signal?: AbortSignal | undefined } = {},
   ): Promise<GpuLease<D> | null> {
-    const { signal } = checkPinOptions(options, "acquire", ["access", "signal"]);
-    const access = options.access ?? "read";
+    const { mode, access, signal } = checkOptions(options);
     checkId(id);
     for (let isHit = true; ; isHit = false) {
       this.#checkOpen();
@@ -133,6 +146,12 @@ export class GpuLevel {
         // A block that is being moved cannot be given up.
         if (access === "write" && record.transfer !== null) await record.transfer.settled;
         else return this.#lend(record.device, { id, access, isHit });
+      } else if (mode === "overwrite" && record !== undefined && !record.isLost) {
+        // A copy of other bytes does as well.
+        const { device: copy, transfer } = record;
+        if (transfer !== null) await transfer.settled;
+        else if (!(copy instanceof GpuCopy && copy.isReusable)) await this.#reserveFor(record);
+        else return this.#lend(copy, { id, access, isHit });
       } else {
         const upload = record && this.#uploads.get(record);
         if (upload !== undefined) await upload.catch(() => undefined);
@@ -171,15 +190,10 @@ export class GpuLevel {
     const { bytes } = checkObject(options, "arena", ["bytes"]);
     const byteLength = checkBytes(bytes, "bytes", 2 ** 32);
     const key = this.#nextKey();
-    await this.#makeRoom(byteLength, async () => {
-      const outcome = await this.#tier.reserve(key, byteLength);
-      return outcome === "no-space" ? null : outcome;
-    });
+    await this.#makeRoom(byteLength, () => this.#tryReserve(key, byteLength));
     const buffer = this.#tier.bufferOf(key);
     const { device } = this;
-    if (buffer === null || device === null) {
-      throw new TierError("device-lost", this.#tier.name, "the device was lost meanwhile");
-    }
+    if (buffer === null || device === null) throw this.#lostMeanwhile();
     const arena = await GpuArena.create({ buffer, byteLength, device }, () => {
       if (this.#arenas.delete(arena)) this.#deleteObject(key);
     });
@@ -192,9 +206,7 @@ export class GpuLevel {
   stats(): GpuLevelStats {
     const { capacityBytes, physicalBytes } = this.#tier.stats();
     const { createdCount, lossCount } = this.#tier.deviceStats();
-    let leaseCount = 0;
-    for (const copy of this.#copies) leaseCount += copy.leaseCount;
-    const copyCount = this.#copies.size;
+    const { leaseCount, size: copyCount } = this.#copies;
     const counts = { leaseCount, copyCount, createdCount, lossCount, capacityBytes, physicalBytes };
     return { ...this.#counters, ...counts };
   }
@@ -240,7 +252,7 @@ export class GpuLevel {
   /** The record has no use for the copy any more. @internal */
   drop(copy: GpuCopy): void {
     if (copy.record.device === copy) copy.record.device = null;
-    if (copy.leaseCount > 0 || !this.#copies.delete(copy)) return;
+    if (copy.leaseCount > 0 || !this.#copies.remove(copy)) return;
     if (!copy.isGone) this.#deleteObject(copy.key);
   }
 
@@ -262,7 +274,7 @@ export class GpuLevel {
       copy.version = record.version;
     }
     copy.leaseCount += 1;
-    this.#touch(copy);
+    this.#copies.touch(copy);
     if (use.isHit) this.#counters.hitCount += 1;
     const device = this.#tier.device as GpuDevice;
     const onEnd = (ended: GpuCopy) => this.#endLease(ended, access);
@@ -279,13 +291,6 @@ export class GpuLevel {
       if (!copy.isGone) copy.version = record.version;
     }
     if (record.device !== copy && copy.leaseCount === 0) this.drop(copy);
-  }
-
-  #touch(copy: GpuCopy): void {
-    this.#useCount += 1;
-    copy.lastUse = this.#useCount;
-    this.#copies.delete(copy);
-    this.#copies.add(copy);
   }
 
   /** Makes a shared tensor one with bytes of its own. @returns false when there is no such tensor. */
@@ -327,6 +332,35 @@ export class GpuLevel {
     return true;
   }
 
+  /** A copy of anything, in place of the one that the record has. */
+  async #reserveFor(record: TensorRecord): Promise<void> {
+    record.device?.drop();
+    const key = this.#nextKey();
+    const { byteLength } = record;
+    await this.#makeRoom(byteLength, () => this.#tryReserve(key, byteLength));
+    const buffer = this.#tier.bufferOf(key);
+    if (buffer === null) throw this.#lostMeanwhile();
+    if (record.isFreed || record.device !== null || record.byteLength !== byteLength) {
+      this.#deleteObject(key);
+      return;
+    }
+    this.#adopt(new GpuCopy(this, { key, record, buffer, version: NO_VERSION }));
+  }
+
+  #adopt(copy: GpuCopy): void {
+    copy.record.device = copy;
+    this.#copies.touch(copy);
+  }
+
+  async #tryReserve(key: TierKey, byteLength: number): Promise<"stored" | null> {
+    const outcome = await this.#tier.reserve(key, byteLength);
+    return outcome === "no-space" ? null : outcome;
+  }
+
+  #lostMeanwhile(): TierError {
+    return new TierError("device-lost", this.#tier.name, "the device was lost meanwhile");
+  }
+
   /** @param bytes Pinned. */
   async #upload(record: TensorRecord, bytes: Uint8Array): Promise<void> {
     const { version } = record;
@@ -349,18 +383,14 @@ export class GpuLevel {
       await writer.abort();
     }
     const buffer = this.#tier.bufferOf(key);
-    if (buffer === null) {
-      throw new TierError("device-lost", this.#tier.name, "the device was lost meanwhile");
-    }
+    if (buffer === null) throw this.#lostMeanwhile();
     this.#counters.uploadCount += 1;
     if (record.isFreed || record.version !== version || record.writePinCount > 0) {
       this.#deleteObject(key);
       if (record.isFreed) return;
       throw new TierError("busy", this.#tier.name, "the tensor was written while it was uploaded");
     }
-    const copy = new GpuCopy(this, { key, record, buffer });
-    record.device = copy;
-    this.#copies.add(copy);
+    this.#adopt(new GpuCopy(this, { key, record, buffer, version }));
   }
 
   /** Queues copy at once what they are given; several refuse shared memory. */
@@ -383,7 +413,7 @@ export class GpuLevel {
     // Ends: whoever could not leave is not asked again.
     const refused = new Set<GpuCopy>();
     for (;;) {
-      const victim = this.#chooseVictim(this.#tier.grantedBytes(byteLength), refused);
+      const victim = this.#copies.choose(this.#tier.grantedBytes(byteLength), refused);
       if (victim === null) {
         throw this.#outOfMemory(byteLength, "Dispose leases, or raise budgets.gpu.");
       }
@@ -396,25 +426,6 @@ export class GpuLevel {
       const placed = hasLeft ? await tryPlace() : null;
       if (placed !== null) return placed;
     }
-  }
-
-  /**
-   * The longest unused whose buffer has the size class that is wanted, one that is stale first, so that no buffer is
-   * made for the next one; but the longest unused of all, once that one is worth so much less.
-   */
-  #chooseVictim(grantedBytes: number, refused: ReadonlySet<GpuCopy>): GpuCopy | null {
-    let oldest: GpuCopy | null = null;
-    let fitting: GpuCopy | null = null;
-    for (const copy of this.#copies) {
-      if (copy.leaseCount > 0 || refused.has(copy)) continue;
-      oldest ??= copy;
-      if (copy.buffer.size !== grantedBytes) continue;
-      if (!copy.isCurrent) return copy;
-      fitting ??= copy;
-    }
-    if (fitting === null || oldest === null) return oldest;
-    const ageOf = ({ lastUse }: GpuCopy) => this.#useCount - lastUse + 1;
-    return ageOf(fitting) * CLASS_AGE_RATIO < ageOf(oldest) ? oldest : fitting;
   }
 
   /** Gives a buffer up, after a readback if need be. @returns false when it was used meanwhile. */
@@ -448,9 +459,7 @@ export class GpuLevel {
 
   #outOfMemory(requestedBytes: number, advice: string): OutOfMemoryError {
     const { capacityBytes, physicalBytes } = this.#tier.stats();
-    let pinnedBytes = 0;
-    for (const { leaseCount, buffer } of this.#copies)
-      if (leaseCount > 0) pinnedBytes += buffer.size;
+    let pinnedBytes = this.#copies.leasedBytes;
     for (const arena of this.#arenas) pinnedBytes += arena.byteLength;
     return new OutOfMemoryError({
       requestedBytes,

@@ -136,7 +136,8 @@ it("the runtime reads and writes tensors of the heap in buffers that both share"
   const result = await page.evaluate(() => window.ortWeb.runOnHeapBuffers());
   expect(result.answers).toEqual(Array(3).fill(result.expected));
   expect(result.expected.some((value) => value !== 0)).toBe(true);
-  expect(result.uploadsOfResults).toBe(0);
+  // Twelve layers and one input, three times; results are never uploaded.
+  expect(result.stats?.uploadCount).toBeLessThanOrEqual(39);
   expect(result.stats?.evictedCount).toBeGreaterThan(10);
   expect(result.stats?.leaseCount).toBe(0);
   expect(result.problems).toEqual([]);

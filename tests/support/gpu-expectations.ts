@@ -54,6 +54,9 @@ export function expectGpuLevel(run: GpuRuns, seed: number): void {
       "the one that was written": true,
       "odd bytes": 4 * 2 ** 17 + 3,
       odd: true,
+      "overwritten, cold": true,
+      "overwritten, on the GPU": true,
+      "uploads for results": 0,
       unknown: null,
       problems: [],
     });
@@ -110,6 +113,7 @@ export function expectGpuLevel(run: GpuRuns, seed: number): void {
     const { rows, isBack } = await run.misuses();
     expect(rows).toEqual({
       "write what is read": "pinned",
+      "overwrite what is read": "pinned",
       "free what is leased": "pinned",
       "demote what is leased": "pinned",
       "no room beside what is leased": "out-of-memory",
@@ -122,6 +126,7 @@ export function expectGpuLevel(run: GpuRuns, seed: number): void {
       "swap out what is written": "busy",
       "upload what is written in RAM": "busy",
       "write what is pinned": "pinned",
+      "overwrite what is pinned": "pinned",
       "no id": "bad-id",
       "an unknown option": "bad-option",
       "an unknown access": "bad-option",

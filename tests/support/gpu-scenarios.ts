@@ -68,6 +68,12 @@ export function runAdd(
   device.queue.submit([encoder.finish()]);
 }
 
+/** Writes all elements of a leased tensor. */
+function fillByQueue(lease: GpuLease, elements: Uint32Array): void {
+  const { device, buffer } = kernelOf(lease);
+  device.queue.writeBuffer(buffer, 0, elements as Uint32Array<ArrayBuffer>);
+}
+
 const kernelOf = (lease: GpuLease) => ({
   device: lease.device as unknown as GPUDevice,
   buffer: lease.buffer as unknown as GPUBuffer,
@@ -202,6 +208,21 @@ export async function writeBack(environment: GpuEnvironment) {
     using pin = await memory.acquire("odd", { access: "read" });
     found["odd"] = pin?.bytes.every((byte) => byte === 201);
   }
+  // Results: what was there before is neither loaded nor uploaded.
+  await memory.swapOut("a");
+  await memory.gpu?.demote("a");
+  const uploads = memory.gpu?.stats().uploadCount;
+  for (const [name, seed] of [
+    ["cold", 21],
+    ["on the GPU", 22],
+  ] as const) {
+    {
+      using lease = await memory.gpu?.acquire("a", { access: "overwrite" });
+      if (lease != null) fillByQueue(lease, words(1000, seed));
+    }
+    found[`overwritten, ${name}`] = await isEqual(memory, "a", words(1000, seed));
+  }
+  found["uploads for results"] = (memory.gpu?.stats().uploadCount ?? 0) - (uploads ?? 0);
   found["unknown"] = await memory.gpu?.acquire("nowhere");
   found["problems"] = memory.verify().problems;
   const { createdCount } = memory.gpu?.stats() ?? {};
@@ -466,6 +487,7 @@ export async function misuses(environment: GpuEnvironment) {
   };
   const reading = await gpu.acquire("a");
   await row("write what is read", () => gpu.acquire("a", { access: "write" }));
+  await row("overwrite what is read", () => gpu.acquire("a", { access: "overwrite" }));
   await row("free what is leased", () => memory.free("a"));
   await row("demote what is leased", () => gpu.demote("a"));
   await row("no room beside what is leased", () => gpu.acquire("b"));
@@ -489,6 +511,7 @@ export async function misuses(environment: GpuEnvironment) {
     using _pin = memory.tensor("b")?.pin({ access: "read" });
     _lease?.[Symbol.dispose]();
     await row("write what is pinned", () => gpu.acquire("b", { access: "write" }));
+    await row("overwrite what is pinned", () => gpu.acquire("b", { access: "overwrite" }));
   }
   await row("no id", () => gpu.acquire(7 as never));
   await row("an unknown option", () => gpu.acquire("a", { on: "gpu" } as never));
@@ -566,7 +589,16 @@ export async function churn(
     if (!isRight) wrong.push(`${id}: wrong bytes after ${JSON.stringify(outcomes)}`);
   };
   const operate = async (id: string, expected: Expected) => {
-    const pick = below(12);
+    const pick = below(13);
+    if (pick === 12) {
+      using lease = await memory.gpu?.acquire(id, { access: "overwrite" });
+      if (lease == null) throw new Error(`${id} is missing`);
+      expected.mayBeLost = true;
+      expected.seed = random.uint32();
+      expected.summand = 0;
+      fillByQueue(lease, words(expected.wordCount, expected.seed));
+      return "overwrite on the GPU";
+    }
     if (pick < 4) {
       using lease = await memory.gpu?.acquire(id, { access: "write" });
       if (lease == null) throw new Error(`${id} is missing`);
