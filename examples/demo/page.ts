@@ -253,6 +253,7 @@ export class Page {
     this.#weights.showPlaces();
     const { blockingMs, layoutShift } = this.#observed;
     const moved = sample.stats.pools.reduce((sum, { compactedBytes }) => sum + compactedBytes, 0);
+    element("map").dataset["paintedRows"] = `${this.#map.paintedRows}`;
     setText(element("cost-map"), formatPercent(this.#map.share.share));
     setText(element("cost-blocking"), `${Math.round(blockingMs)} ms`);
     setText(element("cost-shift"), layoutShift.toFixed(3));

@@ -90,6 +90,11 @@ async function figure(page: Page, id: string): Promise<number> {
   return Number.parseFloat((await page.locator(`#${id}`).textContent()) ?? "");
 }
 
+/** Rows of blocks that the map has painted since the page began. */
+async function paintedRows(page: Page): Promise<number> {
+  return Number(await page.locator("#map").getAttribute("data-painted-rows"));
+}
+
 /** The whole page, from its top, for people to look at. */
 async function shoot(page: Page, name: string): Promise<void> {
   await page.locator("#charts").scrollIntoViewIfNeeded();
@@ -208,17 +213,20 @@ describe("the map", () => {
     note("demo/map-share-under-churn", share, "of the main thread", MAP_SHARE_MAX);
     expect(share).toBeGreaterThan(0);
     expect(share).toBeLessThanOrEqual(MAP_SHARE_MAX);
-    const one = await map.screenshot();
-    await page.waitForTimeout(500);
-    expect((await map.screenshot()).equals(one)).toBe(false);
+    const moving = await paintedRows(page);
+    expect(moving).toBeGreaterThan(100);
     await press(page, "Pause the churn");
     await page.waitForTimeout(1000);
     const still = await map.screenshot();
+    const rows = await paintedRows(page);
+    expect(rows).toBeGreaterThan(moving);
     await page.waitForTimeout(1000);
+    expect(await paintedRows(page)).toBe(rows);
     expect((await map.screenshot()).equals(still)).toBe(true);
     await press(page, "Compact");
     await expectStatus(page, /^Compacted:/);
     await page.waitForTimeout(1000);
+    expect(await paintedRows(page)).toBeGreaterThan(rows);
     expect((await map.screenshot()).equals(still)).toBe(false);
   });
 
