@@ -6,6 +6,7 @@ export interface ChatOptions {
   readonly resume: boolean;
   readonly keep: boolean;
   readonly help: boolean;
+  readonly calibrate: boolean;
   readonly model: string | undefined;
   readonly directory: string;
   readonly ram: string;
@@ -39,6 +40,7 @@ export const USAGE = `npm start -- [options]
   --visits N         turns after the three rounds       (120)
   --seed N           of prompts, visits and model       (1)
   --keep             leave the records of a finished run
+  --calibrate        measure this machine first, if nothing is kept of it beside DIR
 `;
 
 /** @throws {UsageError} Not a whole number in the range. */
@@ -66,6 +68,7 @@ export function parseOptions(args: readonly string[]): ChatOptions {
         resume: { type: "boolean" },
         keep: { type: "boolean" },
         help: { type: "boolean" },
+        calibrate: { type: "boolean" },
         model: { type: "string" },
         directory: { type: "string" },
         ram: { type: "string" },
@@ -89,6 +92,7 @@ export function parseOptions(args: readonly string[]): ChatOptions {
     resume: values["resume"] === true,
     keep: values["keep"] === true,
     help: values["help"] === true,
+    calibrate: values["calibrate"] === true,
     model: values["model"] as string | undefined,
     directory: text("directory", ".tierheap/chat"),
     ram: text("ram", "16MiB"),

@@ -13,6 +13,7 @@ export function formatRun(result: RunResult): string {
   const kvRatio = result.kvBytes / stats.budget.limitBytes;
   const rows: string[][] = [
     ["model", `${result.model}, run by ${result.runtime}`],
+    ["hardware profile", stats.profile],
     ["chats", `${result.chats}, ${result.visitsTaken} of ${result.visitsTotal} turns in this run`],
     [
       "KV of all chats",

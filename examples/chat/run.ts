@@ -261,6 +261,7 @@ export async function runChats(
   const startMs = performance.now();
   const { runtime, fingerprint, name, model } = await openModel(options, signal);
   const memory = await createTensorMemory({
+    calibrate: options.calibrate,
     budgets: { ram: options.ram, warm: options.warm, ssd: options.ssd, hdd: options.hdd },
     ssd: { directory: options.directory },
     codecs: { default: options.codecs },

@@ -18,7 +18,9 @@ export async function measureGpu(
   const staging = device.createBuffer({ size: BYTES, usage: mapRead | copyTarget });
   const bytes = new Uint8Array(BYTES).fill(1);
   const back = new Uint8Array(BYTES);
-  const rateOf = (durationMs: number) => (1000 * BYTES) / Math.max(durationMs, 0.001);
+  // A clock that is too coarse to tell leaves it unknown.
+  const faster = (before: number | null, durationMs: number) =>
+    durationMs > 0 ? Math.max(before ?? 0, (1000 * BYTES) / durationMs) : before;
   try {
     for (let round = 0; round < REPEATS; round++) {
       const uploadMs = await watch.time(async () => {
@@ -33,14 +35,8 @@ export async function measureGpu(
         back.set(new Uint8Array(staging.getMappedRange()));
         staging.unmap();
       });
-      figures.gpuUploadBytesPerSecond = Math.max(
-        figures.gpuUploadBytesPerSecond ?? 0,
-        rateOf(uploadMs),
-      );
-      figures.gpuReadbackBytesPerSecond = Math.max(
-        figures.gpuReadbackBytesPerSecond ?? 0,
-        rateOf(readbackMs),
-      );
+      figures.gpuUploadBytesPerSecond = faster(figures.gpuUploadBytesPerSecond, uploadMs);
+      figures.gpuReadbackBytesPerSecond = faster(figures.gpuReadbackBytesPerSecond, readbackMs);
     }
   } finally {
     buffer.destroy();
