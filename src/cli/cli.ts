@@ -9,6 +9,7 @@ import { INSPECT } from "./inspect.js";
 import { printable } from "./output.js";
 import { PLAN } from "./plan.js";
 import { REPLAY } from "./replay.js";
+import { TOP } from "./top.js";
 import { VERIFY } from "./verify.js";
 
 const COMMANDS: ReadonlyMap<string, Command> = new Map([
@@ -17,6 +18,7 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
   ["clean", CLEAN],
   ["replay", REPLAY],
   ["plan", PLAN],
+  ["top", TOP],
 ]);
 
 const COMMON_OPTIONS = { help: { type: "boolean", short: "h" } } as const;
@@ -26,7 +28,7 @@ function usage(): string {
   const lines = [...COMMANDS.values()].map(
     ({ synopsis, summary }) => `  tierheap ${synopsis.padEnd(width)}  ${summary}`,
   );
-  return `Looks at stores of tierheap, replays traces and plans memory.
+  return `Looks at stores and processes of tierheap, replays traces and plans memory.
 
 ${lines.join("\n")}
 
