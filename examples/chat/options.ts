@@ -6,6 +6,8 @@ export interface ChatOptions {
   readonly resume: boolean;
   readonly keep: boolean;
   readonly help: boolean;
+  /** Statistics are served to `tierheap top`. */
+  readonly top: boolean;
   readonly model: string | undefined;
   readonly directory: string;
   readonly ram: string;
@@ -39,6 +41,7 @@ export const USAGE = `npm start -- [options]
   --visits N         turns after the three rounds       (120)
   --seed N           of prompts, visits and model       (1)
   --keep             leave the records of a finished run
+  --top              serve statistics to npx tierheap top, and draw transfers on Node's timeline
 `;
 
 /** @throws {UsageError} Not a whole number in the range. */
@@ -66,6 +69,7 @@ export function parseOptions(args: readonly string[]): ChatOptions {
         resume: { type: "boolean" },
         keep: { type: "boolean" },
         help: { type: "boolean" },
+        top: { type: "boolean" },
         model: { type: "string" },
         directory: { type: "string" },
         ram: { type: "string" },
@@ -89,6 +93,7 @@ export function parseOptions(args: readonly string[]): ChatOptions {
     resume: values["resume"] === true,
     keep: values["keep"] === true,
     help: values["help"] === true,
+    top: values["top"] === true,
     model: values["model"] as string | undefined,
     directory: text("directory", ".tierheap/chat"),
     ram: text("ram", "16MiB"),

@@ -12,6 +12,8 @@ import {
   type TensorMemory,
 } from "tierheap";
 import type { OrtDecoder, OrtDecoderStats } from "tierheap/adapters/ort";
+import { timelineSink } from "tierheap/metrics";
+import { type StatsServer, serveStats } from "tierheap/stats-server";
 import { redisTier } from "tierheap/tiers/redis";
 import { type ChatState, Conversation } from "./conversation.js";
 import { type Foresight, finalTokens, foresee, requestOf } from "./foresight.js";
@@ -267,10 +269,16 @@ export async function runChats(
     hdd: { directory: `${options.directory}-hdd` },
     remote: options.remote === undefined ? undefined : redisTier({ url: options.remote }),
     namespace: { fingerprint },
+    seams: options.top ? { statsSink: timelineSink() } : {},
   });
+  let statsServer: StatsServer | null = null;
   let progress: Progress | null = null;
   let decoder: Awaited<ReturnType<typeof openHeapDecoder>> = null;
   try {
+    if (options.top) {
+      statsServer = await serveStats(memory, { title: "npm start" });
+      stream.write(`npx tierheap top ${process.pid}\n`);
+    }
     const inputs = new HeapStepInputs(memory);
     decoder = await openHeapDecoder({ runtime, model, memory, fingerprint, arrays: inputs });
     // The working memory of both sessions: what they take without any KV kept.
@@ -390,6 +398,7 @@ export async function runChats(
   } finally {
     progress?.stop();
     await decoder?.close();
+    await statsServer?.close();
     await memory.close();
     await runtime.close();
   }
