@@ -9,6 +9,8 @@ export interface ChatOptions {
   /** Statistics are served to `tierheap top`. */
   readonly top: boolean;
   readonly model: string | undefined;
+  /** Where the memory's map goes at the end; undefined: nowhere. */
+  readonly map: string | undefined;
   readonly directory: string;
   readonly ram: string;
   readonly ssd: string;
@@ -41,6 +43,7 @@ export const USAGE = `npm start -- [options]
   --visits N         turns after the three rounds       (120)
   --seed N           of prompts, visits and model       (1)
   --keep             leave the records of a finished run
+  --map FILE         write where every block lay at the end, for npx tierheap map
   --top              serve statistics to npx tierheap top, and draw transfers on Node's timeline
 `;
 
@@ -71,6 +74,7 @@ export function parseOptions(args: readonly string[]): ChatOptions {
         help: { type: "boolean" },
         top: { type: "boolean" },
         model: { type: "string" },
+        map: { type: "string" },
         directory: { type: "string" },
         ram: { type: "string" },
         ssd: { type: "string" },
@@ -95,6 +99,7 @@ export function parseOptions(args: readonly string[]): ChatOptions {
     help: values["help"] === true,
     top: values["top"] === true,
     model: values["model"] as string | undefined,
+    map: values["map"] as string | undefined,
     directory: text("directory", ".tierheap/chat"),
     ram: text("ram", "16MiB"),
     ssd: text("ssd", "1GiB"),

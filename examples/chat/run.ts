@@ -2,6 +2,7 @@
  * One run of the chat example: opens model and memory, takes the visits, proves the tokens, and
  * gathers the figures. It prints nothing but progress; the report is made elsewhere.
  */
+import { writeFile } from "node:fs/promises";
 import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import {
@@ -327,6 +328,9 @@ export async function runChats(
     progress.stop();
     const isInterrupted = visitsTaken < visits.length;
     const chatsSaved = isInterrupted ? await saveChats(memory, store, chats, decoder) : 0;
+    if (options.map !== undefined) {
+      await writeFile(options.map, JSON.stringify(await memory.map()));
+    }
     const compaction = compactKv(memory);
     const stats = memory.stats();
     const report = memory.report();

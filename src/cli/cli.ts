@@ -6,6 +6,7 @@ import { CLEAN } from "./clean.js";
 import type { Command, CommandIo, CommandOptions } from "./command.js";
 import { CommandError, EXIT_REFUSED, EXIT_USAGE } from "./command.js";
 import { INSPECT } from "./inspect.js";
+import { MAP } from "./map.js";
 import { printable } from "./output.js";
 import { PLAN } from "./plan.js";
 import { REPLAY } from "./replay.js";
@@ -19,6 +20,7 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
   ["replay", REPLAY],
   ["plan", PLAN],
   ["top", TOP],
+  ["map", MAP],
 ]);
 
 const COMMON_OPTIONS = { help: { type: "boolean", short: "h" } } as const;
