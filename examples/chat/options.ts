@@ -7,7 +7,11 @@ export interface ChatOptions {
   readonly keep: boolean;
   readonly help: boolean;
   readonly calibrate: boolean;
+  /** Statistics are served to `tierheap top`. */
+  readonly top: boolean;
   readonly model: string | undefined;
+  /** Where the memory's map goes at the end; undefined: nowhere. */
+  readonly map: string | undefined;
   readonly directory: string;
   readonly ram: string;
   readonly ssd: string;
@@ -41,6 +45,8 @@ export const USAGE = `npm start -- [options]
   --seed N           of prompts, visits and model       (1)
   --keep             leave the records of a finished run
   --calibrate        measure this machine first, if nothing is kept of it beside DIR
+  --map FILE         write where every block lay at the end, for npx tierheap map
+  --top              serve statistics to npx tierheap top, and draw transfers on Node's timeline
 `;
 
 /** @throws {UsageError} Not a whole number in the range. */
@@ -69,7 +75,9 @@ export function parseOptions(args: readonly string[]): ChatOptions {
         keep: { type: "boolean" },
         help: { type: "boolean" },
         calibrate: { type: "boolean" },
+        top: { type: "boolean" },
         model: { type: "string" },
+        map: { type: "string" },
         directory: { type: "string" },
         ram: { type: "string" },
         ssd: { type: "string" },
@@ -93,7 +101,9 @@ export function parseOptions(args: readonly string[]): ChatOptions {
     keep: values["keep"] === true,
     help: values["help"] === true,
     calibrate: values["calibrate"] === true,
+    top: values["top"] === true,
     model: values["model"] as string | undefined,
+    map: values["map"] as string | undefined,
     directory: text("directory", ".tierheap/chat"),
     ram: text("ram", "16MiB"),
     ssd: text("ssd", "1GiB"),

@@ -2,6 +2,7 @@
  * One run of the chat example: opens model and memory, takes the visits, proves the tokens, and
  * gathers the figures. It prints nothing but progress; the report is made elsewhere.
  */
+import { writeFile } from "node:fs/promises";
 import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import {
@@ -12,6 +13,8 @@ import {
   type TensorMemory,
 } from "tierheap";
 import type { OrtDecoder, OrtDecoderStats } from "tierheap/adapters/ort";
+import { timelineSink } from "tierheap/metrics";
+import { type StatsServer, serveStats } from "tierheap/stats-server";
 import { redisTier } from "tierheap/tiers/redis";
 import { type ChatState, Conversation } from "./conversation.js";
 import { type Foresight, finalTokens, foresee, requestOf } from "./foresight.js";
@@ -268,10 +271,16 @@ export async function runChats(
     hdd: { directory: `${options.directory}-hdd` },
     remote: options.remote === undefined ? undefined : redisTier({ url: options.remote }),
     namespace: { fingerprint },
+    seams: options.top ? { statsSink: timelineSink() } : {},
   });
+  let statsServer: StatsServer | null = null;
   let progress: Progress | null = null;
   let decoder: Awaited<ReturnType<typeof openHeapDecoder>> = null;
   try {
+    if (options.top) {
+      statsServer = await serveStats(memory, { title: "npm start" });
+      stream.write(`npx tierheap top ${process.pid}\n`);
+    }
     const inputs = new HeapStepInputs(memory);
     decoder = await openHeapDecoder({ runtime, model, memory, fingerprint, arrays: inputs });
     // The working memory of both sessions: what they take without any KV kept.
@@ -320,6 +329,9 @@ export async function runChats(
     progress.stop();
     const isInterrupted = visitsTaken < visits.length;
     const chatsSaved = isInterrupted ? await saveChats(memory, store, chats, decoder) : 0;
+    if (options.map !== undefined) {
+      await writeFile(options.map, JSON.stringify(await memory.map()));
+    }
     const compaction = compactKv(memory);
     const stats = memory.stats();
     const report = memory.report();
@@ -391,6 +403,7 @@ export async function runChats(
   } finally {
     progress?.stop();
     await decoder?.close();
+    await statsServer?.close();
     await memory.close();
     await runtime.close();
   }
