@@ -43,6 +43,8 @@ const REBUILD_USES_MIN = 50;
 const REBUILD_USES_MAX = 1000;
 /** One in so many uses is timed; a power of two. */
 const TIMED_USES = 64;
+/** One that takes so many times as long as others was interrupted. */
+const INTERRUPTED_TIMES = 8;
 /** Groups looked at per use to find some that can be forgotten. */
 const FORGET_STEPS = 64;
 
@@ -67,6 +69,9 @@ class Learnt implements LearntPolicy {
   #useCount = 0;
   #nextRebuild = 20;
   #spentMs = 0;
+  /** Of uses that were timed; runs along. */
+  #useMs = 0;
+  #hitsGained = 0;
   /** Oldest group that may hold an entry of the set. */
   #oldestHeld = NONE;
   #oldestRecent = NONE;
@@ -159,7 +164,7 @@ class Learnt implements LearntPolicy {
       classCount: this.#law.nodeCount,
       byteLength: byteLength + this.#law.byteLength,
       spentMs: this.#spentMs,
-      hitsGained: this.#contest.hitsGained,
+      hitsGained: this.#hitsGained,
     };
   }
 
@@ -248,7 +253,15 @@ class Learnt implements LearntPolicy {
       this.#nextRebuild = this.#useCount + Math.max(REBUILD_USES_MIN, share);
     }
     this.#forgetOldest();
-    if (isTimed) this.#spentMs += TIMED_USES * (this.#clock.monotonicMs() - startMs);
+    if (isTimed) this.#noteTime(this.#clock.monotonicMs() - startMs);
+  }
+
+  /** One that was interrupted does not stand for all the others. */
+  #noteTime(durationMs: number): void {
+    if (this.#useMs === 0) this.#useMs = durationMs;
+    const boundedMs = Math.min(durationMs, INTERRUPTED_TIMES * this.#useMs);
+    this.#useMs += (boundedMs - this.#useMs) / 16;
+    this.#spentMs += TIMED_USES * boundedMs;
   }
 
   /** Moves the chain into a new group, and settles what is left of the old ones. */
@@ -370,6 +383,7 @@ class Learnt implements LearntPolicy {
     const held = lead((1 << HELD) | FRESH, 1 << HELD);
     const ranked = this.#isRanking ? held : lead(1 << RANKED, 1 << RANKED);
     const hits = { held, recent, ranked };
+    if (this.#isRanking) this.#hitsGained += held - recent;
     this.#contest.count(length, hits, this.#heldCount);
   }
 

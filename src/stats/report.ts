@@ -71,7 +71,7 @@ function blockRows({ kind, freeBlocks, cachedBlocks }: MemoryStats["pools"][numb
 /** A row for each feature that did something, or was switched off; under a head. */
 export function featureRows(features: readonly FeatureStats[]): string[][] {
   const text = ({ ns, bytes, count }: FeatureStats["cost"]) =>
-    `${count} × ${(ns / 1e6).toFixed(1)} ms, ${formatBytes(bytes)}`;
+    `${(ns / 1e6).toFixed(1)} ms, ${formatBytes(bytes)} in ${count}`;
   const rows = features
     .filter(({ isOn, cost, gain }) => !isOn || cost.count > 0 || gain.count > 0)
     .map(({ name, isOn, governedBy, cost, gain, switchedOffCount }) => [

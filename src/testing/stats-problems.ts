@@ -78,7 +78,10 @@ function checkTiers(stats: MemoryStats, check: Check): void {
   const [ram, ...below] = tiers;
   check(ram?.hits === lookups.hits + lookups.joins, "ram: hits");
   check(ram?.misses === lookups.misses, "ram: misses");
-  check(tiers.every(({ priority }, index) => priority === index), "tiers: their order");
+  check(
+    tiers.every(({ priority }, index) => priority === index),
+    "tiers: their order",
+  );
   for (const { name, skips, misses, storedBytes, physicalBytes, objectCount } of below) {
     check(skips <= misses, `${name}: skips above misses`);
     check(storedBytes >= 0 && physicalBytes >= 0, `${name}: bytes below 0`);
