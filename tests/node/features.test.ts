@@ -31,9 +31,10 @@ const featureOf = (memory: TensorMemory, name: FeatureName) => {
 function switchesOf(memory: TensorMemory) {
   const switches: Extract<MemoryEvent, { type: "feature" }>[] = [];
   const events = memory.events();
-  void (async () => {
+  const follow = async () => {
     for await (const event of events) if (event.type === "feature") switches.push(event);
-  })();
+  };
+  follow().catch((error: Error) => switches.push(error as never));
   return switches;
 }
 
