@@ -35,6 +35,7 @@ export default defineConfig({
           name: "node",
           include: ["tests/**/*.test.ts"],
           exclude: ["tests/browser/**"],
+          setupFiles: ["tests/support/every-suite.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,
           // Tests of leaks and of memory given back collect garbage on purpose.

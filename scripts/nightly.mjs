@@ -1,5 +1,5 @@
 // What is too long for every change: a billion operations against the model, bad uses, mutants,
-// malformed units, kills, histories, flips, crash states, power cuts. Each step prints its seed, has its floors and fails below them.
+// malformed units, kills, histories, flips, crash states, power cuts, a soak. Each step prints its seed, has its floors and fails below them.
 //
 //   node scripts/nightly.mjs [--seed N] [--only TITLE]
 //
@@ -52,6 +52,7 @@ const STEPS = [
   script("store kills", "store-kill.mjs", ["--cycles", "1000"]),
   script("crash states", "store-crashes.mjs", ["--states", "1000000"]),
   script("power cuts", "store-power.mjs", ["--cycles", "50"]),
+  script("soak", "soak.mjs", ["--minutes", "10"]),
   script("consumers", "consumers.mjs", ["--download"]),
 ];
 

@@ -33,10 +33,10 @@ export { compressStream, decompressStream } from "./codec/stream.js";
 export type { Choice, Matrix } from "./codec/unit-header.js";
 export type { Basis, BasisBits, BasisParts } from "./kv/forms/basis.js";
 export {
-  type CodeBits,
   type LowRankOptions,
   openPageForms,
   type PageForms,
   type PageFormsOptions,
 } from "./kv/forms/page-forms.js";
+export type { CodeBits } from "./kv/forms/sides.js";
 export type { KvLayerShape, PageForm } from "./kv/page-form.js";

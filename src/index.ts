@@ -34,7 +34,7 @@ export type { LevelStats } from "./cache/tier-level.js";
 export type { Clock } from "./clock.js";
 export type { CodecWorkersStats, PlatformWorker, StartCodecWorker } from "./codec/codec.js";
 export type { BlockCount } from "./core/block-counts.js";
-export type { PoolCounters } from "./core/counters.js";
+export type { ArenaCounters, PoolCounters } from "./core/counters.js";
 export type { EndingWorker } from "./core/lane-watch.js";
 export type { LockCounters, SharedArena } from "./core/lanes.js";
 export type { MemoryFactory } from "./core/linear-memory.js";
@@ -53,7 +53,12 @@ export {
   type TierErrorCode,
   TierheapError,
 } from "./errors.js";
-export { HARDWARE_PROFILES, type HardwareProfile } from "./hardware/hardware-profile.js";
+export {
+  HARDWARE_PROFILES,
+  type HardwareProfile,
+  type MachineFacts,
+  type TierFigures,
+} from "./hardware/hardware-profile.js";
 export type { LifetimePredictor, LifetimeSample } from "./lifetime/lifetime-predictor.js";
 export type { ArenaShelfStats, PoolArena } from "./memory/arena-shelf.js";
 export type {
@@ -69,6 +74,7 @@ export type { BudgetCategory, BudgetStats } from "./memory/budget.js";
 export type { CodecOptions, CodecRule } from "./memory/codec-options.js";
 export type { CompactionResult } from "./memory/compactor.js";
 export type { MemoryEvent } from "./memory/events.js";
+export type { FeatureOptions } from "./memory/feature-options.js";
 export type { FragmentationLevel } from "./memory/fragmentation.js";
 export type { LeakStats } from "./memory/leak-watch.js";
 export type {
@@ -77,16 +83,27 @@ export type {
   PoolFreeSpace,
   PoolStats,
 } from "./memory/memory-pool.js";
-export type { Seams, TensorExtent, TensorMemoryOptions, TensorOptions } from "./memory/options.js";
+export type { TensorExtent, TensorMemoryOptions, TensorOptions } from "./memory/options.js";
 export type { Pin, PinAccess } from "./memory/pin.js";
 export type { Scope } from "./memory/scope.js";
+export type { Seams } from "./memory/seams.js";
 export type { Tensor } from "./memory/tensor.js";
 export type { MemoryToken, TensorMessage } from "./memory/tokens.js";
 export type { Predictor } from "./predictor/predictor.js";
 export type { StoredObject, TierPredictor } from "./predictor/tier-predictor.js";
 export type { Random } from "./random.js";
+export type {
+  CodecFeature,
+  FeatureAmount,
+  FeatureChange,
+  FeatureMode,
+  FeatureName,
+  FeatureStats,
+} from "./stats/feature.js";
 export { formatBytes, formatPercent, formatTable } from "./stats/format.js";
-export type { MemoryStats } from "./stats/memory-stats.js";
+export type { MappedArena, MappedBlock, MemoryMap } from "./stats/memory-map.js";
+export type { MemoryStats, ObservedStats } from "./stats/memory-stats.js";
+export type { LatencyStats, SeriesSample, SeriesStats } from "./stats/recording.js";
 export type { StatsSink } from "./stats/stats-sink.js";
 export type { TensorMemory } from "./tensor-memory.js";
 export type { FileLock, FileReader, FileSystem, FileWriter } from "./tier/file-system.js";

@@ -8,12 +8,8 @@ export { type AdmitReusedOptions, admitReused } from "./policy/admit-reused.js";
 export { arcPolicy } from "./policy/arc.js";
 export type { ChainHints, EvictionPolicy, PolicyEntry } from "./policy/eviction-policy.js";
 export { gdsfPolicy } from "./policy/gdsf.js";
-export {
-  type LearntOptions,
-  type LearntPolicy,
-  type LearntStats,
-  learntPolicy,
-} from "./policy/learnt.js";
+export { type LearntOptions, type LearntPolicy, learntPolicy } from "./policy/learnt.js";
+export type { LearntStats } from "./policy/learnt-stats.js";
 export { lfuPolicy } from "./policy/lfu.js";
 export { lirsPolicy } from "./policy/lirs.js";
 export { loopPolicy } from "./policy/loop.js";

@@ -24,6 +24,7 @@ import type { Compactor } from "./memory/compactor.js";
 import type { EventHub } from "./memory/events.js";
 import type { MemoryPool } from "./memory/memory-pool.js";
 import type { EvictionPolicy } from "./policy/eviction-policy.js";
+import type { ObservedStats } from "./stats/memory-stats.js";
 import type { TensorKind } from "./types.js";
 
 /** Everything that a memory is made of. */
@@ -53,6 +54,8 @@ export interface TensorMemoryParts {
   readonly held: HeldBlocks;
   /** Only in debug mode. */
   readonly guards: Guards | null;
+  /** Balances of the optimisations, latencies, samples. */
+  readonly observer: { stats(): ObservedStats };
   readonly clock: Clock;
   readonly events: EventHub;
   readonly workers: Workers;

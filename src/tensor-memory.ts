@@ -28,9 +28,9 @@ import type { EndingWorker } from "./core/lane-watch.js";
 import { CorruptionError, MisuseError, TierError } from "./errors.js";
 import type { HardwareProfile } from "./hardware/hardware-profile.js";
 import { TENSOR_BYTES_MAX } from "./limits.js";
-import type { ArenaShelf } from "./memory/arena-shelf.js";
 import {
   checkAlignment,
+  checkCompactionLimits,
   checkHints,
   checkId,
   checkIds,
@@ -49,7 +49,10 @@ import type { Pin, PinAccess } from "./memory/pin.js";
 import { Scope } from "./memory/scope.js";
 import { Tensor } from "./memory/tensor.js";
 import type { MemoryToken, TensorMessage } from "./memory/tokens.js";
+import type { MemoryPlan } from "./plan/memory-plan.js";
+import type { PlanRequest } from "./plan/plan-request.js";
 import type { ChainHints } from "./policy/eviction-policy.js";
+import type { MemoryMap } from "./stats/memory-map.js";
 import { collectStats, type MemoryStats } from "./stats/memory-stats.js";
 import { formatReport } from "./stats/report.js";
 import type { TensorMemoryParts } from "./tensor-memory-parts.js";
@@ -63,7 +66,6 @@ import { checkBytes, checkKind, type Dtype, describe, type TensorKind } from "./
 export class TensorMemory {
   readonly profile: HardwareProfile;
   readonly #parts: TensorMemoryParts;
-  readonly #shelf: ArenaShelf;
   readonly #pools: ReadonlyMap<TensorKind, MemoryPool>;
   readonly #directory: Directory;
   readonly #engine: TransferEngine;
@@ -75,13 +77,13 @@ export class TensorMemory {
   readonly #allocator: TensorAllocator;
   readonly #workers: Workers;
   readonly #isDurable: boolean;
+  #mapping: Promise<typeof import("./stats/memory-map.js")> | null = null;
   #closing: Promise<void> | null = null;
 
   /** @internal Memories are made by `createTensorMemory`. */
   constructor(parts: TensorMemoryParts) {
     this.profile = parts.profile;
     this.#parts = parts;
-    this.#shelf = parts.shelf;
     this.#pools = parts.pools;
     this.#directory = parts.directory;
     this.#engine = parts.engine;
@@ -530,13 +532,7 @@ export class TensorMemory {
     options: { readonly bytesMovedMax?: number; readonly durationMsMax?: number } = {},
   ): CompactionResult {
     this.#allocator.checkOpen();
-    checkObject(options, "compact", ["bytesMovedMax", "durationMsMax"]);
-    const limitOf = (name: "bytesMovedMax" | "durationMsMax") =>
-      options[name] === undefined ? Number.POSITIVE_INFINITY : checkBytes(options[name], name);
-    return this.#parts.compactor.step({
-      bytesMovedMax: limitOf("bytesMovedMax"),
-      durationMsMax: limitOf("durationMsMax"),
-    });
+    return this.#parts.compactor.step(checkCompactionLimits(options));
   }
 
   /**
@@ -555,7 +551,8 @@ export class TensorMemory {
       // Ends: each time there is one arena less.
       while (this.#parts.compactor.evacuate(pool));
     }
-    return this.#shelf.dropSpares(this.#shelf.stats().spareBytes);
+    const { shelf } = this.#parts;
+    return shelf.dropSpares(shelf.stats().spareBytes);
   }
 
   /**
@@ -588,9 +585,36 @@ export class TensorMemory {
     });
   }
 
+  /**
+   * What some chats of a model would take: bytes by kind and tier, what fits, what would have to leave RAM
+   * and how soon it would be back, and what to do about it. With the budgets of this memory and the speeds that its
+   * tiers have shown, unless the request has others.
+   *
+   * @throws {MisuseError} `bad-option`, `bad-shape`, `bad-dtype`, `bad-size`, `bad-kind`; `closed`.
+   * @remarks Arithmetic over shapes: allocates nothing. `formatPlan` of `tierheap/plan` makes it text.
+   */
+  async plan(request: PlanRequest): Promise<MemoryPlan> {
+    this.#allocator.checkOpen();
+    const { planFor } = await import("./plan/plan-memory.js");
+    return planFor(this.#parts, this.stats(), request);
+  }
+
   /** {@link stats} as text for people. */
   report(): string {
     return formatReport(this.stats());
+  }
+
+  /**
+   * Where every block lies, for maps that people look at.
+   *
+   * @returns Plain data of one moment: that in which this resolves.
+   * @throws {MisuseError} `closed`.
+   * @remarks Cost: a look at every tensor and every slot ever used, and a sort. Loads its code at the first call.
+   */
+  async map(): Promise<MemoryMap> {
+    this.#allocator.checkOpen();
+    this.#mapping ??= import("./stats/memory-map.js");
+    return (await this.#mapping).collectMap(this.#parts);
   }
 
   /** Walks every invariant of the core and of the residency records. Slow: for tests and doubts. */

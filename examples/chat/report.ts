@@ -1,6 +1,7 @@
 /** The report of a run, for people and as JSON. */
 import { cpus } from "node:os";
 import { formatBytes, formatPercent, formatTable } from "tierheap";
+import type { Foresight, Foretold } from "./foresight.js";
 import type { RunResult } from "./run.js";
 
 function milliseconds(value: number): string {
@@ -87,6 +88,8 @@ export function formatRun(result: RunResult): string {
     ],
     ["compaction of the KV", compactionText(result)],
   );
+  if (result.foresight !== null)
+    rows.push(["planned beside what happened", foretold(result.foresight)]);
   rows.push([
     "resident memory",
     `${formatBytes(result.rssBareBytes)} bare runtime, grew by at most ${formatBytes(result.rssGrowthBytesPeak)}`,
@@ -104,6 +107,17 @@ function compactionText({ compaction }: RunResult): string {
       `${formatPercent(state.externalFragmentation)} fragmented, ${state.arenaCount} arenas`,
   );
   return `${moved}; at the end ${states.join(" → ")}`;
+}
+
+/** What the plan said, and what was. */
+function foretold({ ramBytes, coldBytes, restoreMs }: Foresight): string {
+  const bytes = ({ planned, actual }: Foretold) =>
+    `${formatBytes(planned)} for ${formatBytes(actual)}`;
+  const times =
+    restoreMs === null
+      ? ""
+      : `, a chat back in ${milliseconds(restoreMs.planned)} for ${milliseconds(restoreMs.actual)}`;
+  return `RAM ${bytes(ramBytes)}, colder tiers ${bytes(coldBytes)}${times}`;
 }
 
 /** What all records were, and became. */

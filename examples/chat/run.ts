@@ -14,6 +14,7 @@ import {
 import type { OrtDecoder, OrtDecoderStats } from "tierheap/adapters/ort";
 import { redisTier } from "tierheap/tiers/redis";
 import { type ChatState, Conversation } from "./conversation.js";
+import { type Foresight, finalTokens, foresee, requestOf } from "./foresight.js";
 import { openHeapDecoder, openPrefixes } from "./heap-decoder.js";
 import { HeapKvStore, type KvState, kvBytes, PlainKvStore, type Restore } from "./kv-store.js";
 import { openModel } from "./open-model.js";
@@ -98,6 +99,8 @@ export interface RunResult {
   readonly presentBytesAvoided: number;
   /** Chats that began with KV of others, and how many tokens that saved them. */
   readonly prefixes: { readonly chatCount: number; readonly tokens: number };
+  /** null when the run was interrupted. */
+  readonly foresight: Foresight | null;
   readonly stats: MemoryStats;
   readonly report: string;
 }
@@ -107,6 +110,13 @@ function median(values: readonly number[]): number {
   const middle = Math.floor(sorted.length / 2);
   const upper = sorted[middle] ?? Number.NaN;
   return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? Number.NaN)) / 2;
+}
+
+/** The restore that took as long as most, if there was one. */
+function medianRestore(restores: readonly Restore[]): { tokens: number; ms: number } | null {
+  const sorted = [...restores].sort((left, right) => left.durationMs - right.durationMs);
+  const middle = sorted[Math.floor(sorted.length / 2)];
+  return middle === undefined ? null : { tokens: middle.state.tokens, ms: middle.durationMs };
 }
 
 /** SplitMix-like; plans must be equal for equal seeds. */
@@ -312,6 +322,17 @@ export async function runChats(
     const compaction = compactKv(memory);
     const stats = memory.stats();
     const report = memory.report();
+    const kvBytesHeld = chats.reduce(
+      (sum, { cachedTokens }) => sum + kvBytes(runtime.kv, cachedTokens),
+      0,
+    );
+    const foretold = requestOf(
+      runtime.kv,
+      finalTokens(plan, (chat, turn) => promptOf(plan, chat, turn)),
+      prefixes === null ? 0 : SYSTEM_PROMPT.length,
+    );
+    const run = { kvBytes: kvBytesHeld, stats, restored: medianRestore(store.restores) };
+    const foresight = isInterrupted ? null : await foresee(memory, foretold, run);
     const restore = isInterrupted ? null : await compareRestores(runtime, store.restores, chats);
     let proof = { turnsCompared: 0, turnsWrong: 0 };
     if (!isInterrupted) {
@@ -346,7 +367,8 @@ export async function runChats(
       chatsSaved,
       tokensGenerated: visitsTaken * answerTokens,
       logitGapMin: conversation.logitGapMin,
-      kvBytes: chats.reduce((sum, { cachedTokens }) => sum + kvBytes(runtime.kv, cachedTokens), 0),
+      kvBytes: kvBytesHeld,
+      foresight,
       chatSwapIns: store.swappedInCount,
       chatsRecomputed: store.lostCount,
       restore,

@@ -3,8 +3,8 @@ import { defineConfig, type Plugin } from "vite";
 
 const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));
 
-// Isolation is what shared memories need; the demo works without it too.
-const headers = {
+// Isolation is what shared memories need. The page works without it too: `--mode plain` serves it so.
+const isolationHeaders = {
   "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Embedder-Policy": "require-corp",
   "Cross-Origin-Resource-Policy": "same-origin",
@@ -26,16 +26,32 @@ function addHeaders(
   response: { setHeader(name: string, value: string): void },
   next: () => void,
 ): void {
-  for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
+  for (const [name, value] of Object.entries(isolationHeaders)) response.setHeader(name, value);
   next();
 }
 
-export default defineConfig({
-  root: path("."),
-  base: "./",
-  plugins: [isolation],
-  resolve: { alias: [{ find: /^tierheap$/, replacement: path("../../src/browser.ts") }] },
-  server: { host: "127.0.0.1", headers, fs: { allow: [path("../..")] } },
-  preview: { host: "127.0.0.1", headers },
-  build: { outDir: path("../../build/demo"), emptyOutDir: true, target: "es2022" },
+export default defineConfig(({ mode }) => {
+  const isIsolated = mode !== "plain";
+  const headers = isIsolated ? isolationHeaders : {};
+  return {
+    root: path("."),
+    base: "./",
+    plugins: isIsolated ? [isolation] : [],
+    resolve: {
+      alias: [
+        { find: /^tierheap$/, replacement: path("../../src/browser.ts") },
+        { find: /^tierheap\/adapters\/(.*)$/, replacement: path("../../src/adapters/$1.ts") },
+      ],
+      // The runtime without its files inline: they are served beside the page, and loaded on demand.
+      conditions: [
+        "onnxruntime-web-use-extern-wasm",
+        ...["module", "browser", "development|production"],
+      ],
+    },
+    worker: { format: "es" },
+    optimizeDeps: { exclude: ["onnxruntime-web"] },
+    server: { host: "127.0.0.1", headers, fs: { allow: [path("../..")] } },
+    preview: { host: "127.0.0.1", headers },
+    build: { outDir: path("../../build/demo"), emptyOutDir: true, target: "es2022" },
+  };
 });

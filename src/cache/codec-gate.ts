@@ -52,6 +52,8 @@ interface Scale {
 }
 
 export class CodecGate {
+  /** Times that coding gave way to writing as it is, for a kind and size. */
+  switchedOffCount = 0;
   readonly #scales = new Map<string, Scale>();
 
   /** Whether the next tensor of this kind and length is to be coded. A question is a write to come. */
@@ -65,7 +67,10 @@ export class CodecGate {
     }
     const [used, other] = scale.isCoded ? [coded, plain] : [plain, coded];
     const [usedCost, otherCost] = costsOf(used, other);
-    if (otherCost < HYSTERESIS * usedCost) scale.isCoded = !scale.isCoded;
+    if (otherCost < HYSTERESIS * usedCost) {
+      if (scale.isCoded) this.switchedOffCount += 1;
+      scale.isCoded = !scale.isCoded;
+    }
     scale.sinceTrial += 1;
     const dearness = usedCost > 0 ? otherCost / usedCost - 1 : 0;
     if (scale.sinceTrial < Math.max(TRIAL_INTERVAL_MIN, dearness / TRIAL_SHARE)) {

@@ -9,6 +9,8 @@ import type { TensorRecord } from "./tensor-record.js";
 export interface Coding {
   /** Coded whenever it gets shorter; otherwise when it pays. */
   readonly isAlways: boolean;
+  /** Coded where the tier is nearly full alone. Default: false. */
+  readonly isWhenFull?: boolean;
   /** Null: exact. */
   readonly limit: PartLimit | null;
   /** How much of the original may change in all, when it is coded anew on its way down; null: it never is. */
@@ -30,6 +32,7 @@ const WARM_BANDWIDTH = 3e9;
  *   kept exactly: its error is spent.
  */
 export function codingOf(rules: CodecRules, record: TensorRecord, isSaved: boolean): Coding | null {
+  if (rules.isOff) return null;
   const rule = rules.tags.get(record.tag) ?? rules.kinds.get(record.kind) ?? rules.otherwise;
   const own = record.errorBudget;
   const isSpent = record.inexactVersion === record.version;
@@ -40,7 +43,8 @@ export function codingOf(rules: CodecRules, record: TensorRecord, isSaved: boole
     return { isAlways: true, limit: isFirst ? firstOf(limit) : limit, recoding };
   }
   if (rule === "raw") return null;
-  return { isAlways: rule === "lossless" || typeof rule === "object", limit: null, recoding };
+  const isAlways = rule === "lossless" || typeof rule === "object";
+  return { isAlways, isWhenFull: rule === "when-full", limit: null, recoding };
 }
 
 /** The part of a budget that a copy takes which is to be read soon or coded anew. */

@@ -28,9 +28,13 @@ export interface DisposableStats {
   readonly admittedCount: number;
   /** Found not worth it, and dropped. */
   readonly refusedCount: number;
+  readonly refusedBytes: number;
   /** Dropped, for that or because nothing could be written. */
   readonly droppedCount: number;
   readonly droppedBytes: number;
+  /** Lookups of dropped ones, and the bytes that these would have had to bring back. */
+  readonly wantedAgainCount: number;
+  readonly wantedAgainBytes: number;
 }
 
 export class Disposables {
@@ -44,6 +48,9 @@ export class Disposables {
   readonly #cold = new Set<TensorRecord>();
   #admittedCount = 0;
   #refusedCount = 0;
+  #refusedBytes = 0;
+  #wantedAgainCount = 0;
+  #wantedAgainBytes = 0;
   #droppedCount = 0;
   #droppedBytes = 0;
 
@@ -73,8 +80,11 @@ export class Disposables {
   /** Notes that an id was wanted. @returns Whether it is that of a dropped tensor. */
   wantDropped(id: string): boolean {
     const index = this.#directory.droppedIndex(id);
-    if (index !== null) this.#admission.want(index);
-    return index !== null;
+    if (index === null) return false;
+    this.#admission.want(index);
+    this.#wantedAgainCount += 1;
+    this.#wantedAgainBytes += this.#droppedBytes / this.#droppedCount;
+    return true;
   }
 
   /** Whether a demotable victim is to be kept: it may not be dropped, or is worth its write. */
@@ -84,7 +94,10 @@ export class Disposables {
     const isAdmitted = this.#admission.admit({ index, bytes });
     if (!this.canDrop(record)) return true;
     if (isAdmitted) this.#admittedCount += 1;
-    else this.#refusedCount += 1;
+    else {
+      this.#refusedCount += 1;
+      this.#refusedBytes += bytes;
+    }
     return isAdmitted;
   }
 
@@ -176,6 +189,9 @@ export class Disposables {
       policy: this.#admission.name,
       admittedCount: this.#admittedCount,
       refusedCount: this.#refusedCount,
+      refusedBytes: this.#refusedBytes,
+      wantedAgainCount: this.#wantedAgainCount,
+      wantedAgainBytes: this.#wantedAgainBytes,
       droppedCount: this.#droppedCount,
       droppedBytes: this.#droppedBytes,
     };

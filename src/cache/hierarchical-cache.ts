@@ -6,6 +6,7 @@ import type { EventHub } from "../memory/events.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
 import type { ChainHints, EvictionPolicy } from "../policy/eviction-policy.js";
 import type { RecordHeader } from "../record/record.js";
+import type { StatsSink } from "../stats/stats-sink.js";
 import type { TensorKind } from "../types.js";
 import { hasExpired } from "./cold-copies.js";
 import type { Directory } from "./directory.js";
@@ -26,6 +27,7 @@ export interface HierarchicalCacheOptions {
   readonly policy: EvictionPolicy;
   readonly events: EventHub;
   readonly clock: Clock;
+  readonly sink: StatsSink;
 }
 
 /** Every lookup is exactly one of hit, join and miss. */
@@ -35,8 +37,12 @@ export interface LookupStats {
   readonly hits: number;
   /** Attached to a load that was under way. */
   readonly joins: number;
-  /** Found cold, or nowhere. */
+  /** Found cold, or nowhere; or not resident, for a caller who does not wait. */
   readonly misses: number;
+  /** Of the misses, those that were found in a colder tier. */
+  readonly cold: number;
+  /** Of the misses, those that no tier knew. */
+  readonly absent: number;
   /** Not looked up, because bringing the tensor back would have taken longer than computing it again. */
   readonly declined: number;
 }
@@ -51,10 +57,13 @@ export class HierarchicalCache {
   readonly #policy: EvictionPolicy;
   readonly #events: EventHub;
   readonly #clock: Clock;
+  readonly #sink: StatsSink;
   readonly #adoptions = new Map<string, Promise<TensorRecord | null>>();
   #hits = 0;
   #joins = 0;
   #misses = 0;
+  #cold = 0;
+  #absent = 0;
   #declined = 0;
 
   constructor(options: HierarchicalCacheOptions) {
@@ -67,6 +76,7 @@ export class HierarchicalCache {
     this.#policy = options.policy;
     this.#events = options.events;
     this.#clock = options.clock;
+    this.#sink = options.sink;
   }
 
   /**
@@ -93,7 +103,10 @@ export class HierarchicalCache {
       const isDropped = known === undefined && this.#disposables.wantDropped(id);
       const record = isDropped ? null : (known ?? (await abortable(this.#adopt(id), signal)));
       if (record === null) {
-        if (!isCounted) this.#misses += 1;
+        if (!isCounted) {
+          this.#misses += 1;
+          this.#absent += 1;
+        }
         return null;
       }
       // Adopted by somebody else while we waited, or freed: look again.
@@ -107,8 +120,10 @@ export class HierarchicalCache {
       }
       if (!isCounted) {
         if (record.isResident) this.#hits += 1;
-        else if (record.transfer === null) this.#misses += 1;
-        else this.#joins += 1;
+        else if (record.transfer === null) {
+          this.#misses += 1;
+          this.#cold += 1;
+        } else this.#joins += 1;
         if (record.isResident) this.#disposables.touch(record);
         else this.#disposables.want(record);
         isCounted = true;
@@ -144,6 +159,7 @@ export class HierarchicalCache {
     };
     record.waiters ??= new Set();
     record.waiters.add(wake);
+    const startMs = this.#clock.monotonicMs();
     const { pool, byteLength, alignment } = record;
     const work =
       record.transfer?.settled ??
@@ -158,6 +174,7 @@ export class HierarchicalCache {
     } finally {
       record.waiters?.delete(wake);
     }
+    this.#sink.time("cache.wait", this.#clock.monotonicMs() - startMs);
     if (failures.length > 0) throw failures[0];
     return arrivals[0] ?? null;
   }
@@ -210,6 +227,8 @@ export class HierarchicalCache {
       hits: this.#hits,
       joins: this.#joins,
       misses: this.#misses,
+      cold: this.#cold,
+      absent: this.#absent,
       declined: this.#declined,
     };
   }

@@ -269,6 +269,7 @@ export class MemorySwapper {
     allocate: (onPlaced: () => void) => Promise<number>,
   ): Promise<void> {
     const end = this.transfers.begin(record);
+    this.transfers.bursts.begin(this.#clock.monotonicMs());
     let endProgress = () => {};
     let slot = 0;
     let isIntact = false;
@@ -296,6 +297,10 @@ export class MemorySwapper {
       }
       endProgress();
       end();
+      this.transfers.bursts.end(
+        this.#clock.monotonicMs(),
+        record.isResident ? (record.cold?.storedBytes ?? 0) : 0,
+      );
       if (record.isResident) for (const wake of [...(record.waiters ?? [])]) wake();
     }
     if (!isIntact && !record.isFreed) await this.#lose(record);
@@ -303,7 +308,9 @@ export class MemorySwapper {
 
   stats(): SwapperStats {
     const { latencyMs, bytesPerSecond } = this.speed;
-    return { ...this.#counters, earlyCopyCount: this.earlyCopies.count, latencyMs, bytesPerSecond };
+    const { bytesPerSecond: burstBytesPerSecond } = this.transfers.bursts;
+    const speeds = { latencyMs, bytesPerSecond, burstBytesPerSecond };
+    return { ...this.#counters, earlyCopyCount: this.earlyCopies.count, ...speeds };
   }
 
   /**

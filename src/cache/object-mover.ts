@@ -6,6 +6,7 @@ import type { ObjectInspector } from "./record-inspector.js";
 import { inChunks, type RecordTranscoder, type Transcoding } from "./record-transcoder.js";
 import type { Staging } from "./staging.js";
 import type { StackObject, TierLevel } from "./tier-level.js";
+import type { TranscodingBalance } from "./transcode-gate.js";
 
 export type CopyOutcome =
   | "copied"
@@ -37,6 +38,11 @@ export class ObjectMover {
   }
 
   /** What was coded anew on its way down, by codec. */
+  /** null: all objects move as they are. */
+  transcodingBalance(): TranscodingBalance | null {
+    return this.#transcoder?.gate.balance ?? null;
+  }
+
   transcoded(): CodecStats[] {
     return this.#transcoder?.stats() ?? [];
   }

@@ -98,6 +98,7 @@ export class ObjectTable {
       useCount: 0,
       lastUseMs: 0,
       intervalMs: null,
+      promotion: null,
     };
     this.#objects.set(key, object);
     return object;

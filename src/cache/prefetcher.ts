@@ -6,6 +6,7 @@
 // nobody waits for room; and when room is needed, guesses leave before anything that was used.
 import type { Clock } from "../clock.js";
 import type { Predictor } from "../predictor/predictor.js";
+import type { Feature } from "../stats/feature.js";
 import type { Directory } from "./directory.js";
 import type { HierarchicalCache } from "./hierarchical-cache.js";
 import type { MemorySwapper } from "./memory-swapper.js";
@@ -21,6 +22,8 @@ export interface PrefetcherOptions {
   readonly swapper: MemorySwapper;
   readonly directory: Directory;
   readonly clock: Clock;
+  /** Guesses. */
+  readonly feature: Feature;
   /** Bytes that guesses may hold together. */
   readonly guessBytesMax: number;
 }
@@ -44,6 +47,7 @@ export class Prefetcher {
   readonly #swapper: MemorySwapper;
   readonly #directory: Directory;
   readonly #clock: Clock;
+  readonly #feature: Feature;
   readonly #guessBytesMax: number;
   /** Outstanding guesses, on their way or resident, oldest first. */
   readonly #guesses = new Map<string, TensorRecord>();
@@ -57,6 +61,7 @@ export class Prefetcher {
     this.#swapper = options.swapper;
     this.#directory = options.directory;
     this.#clock = options.clock;
+    this.#feature = options.feature;
     this.#guessBytesMax = options.guessBytesMax;
   }
 
@@ -73,13 +78,19 @@ export class Prefetcher {
 
   /** Notes that a tensor is wanted now, by a lookup that the predictor is not told of. */
   want(stream: string, id: string): void {
+    const guess = this.#guesses.get(id);
     this.#guesses.delete(id);
-    this.#window.want(stream, id, this.#clock.monotonicMs());
+    const outcome = this.#window.want(stream, id, this.#clock.monotonicMs());
+    if (guess === undefined) return;
+    // Of one that is late nobody can tell how much of the wait it saved.
+    const savedMs = outcome === "used" ? this.#loadMs(guess) : 0;
+    this.#feature.earn(savedMs, guess.byteLength);
+    this.#feature.settle(0, savedMs);
   }
 
   /** Starts to bring in what was predicted, as far as that costs nobody anything. */
   guess(predicted: readonly string[]): void {
-    if (predicted.length === 0) return;
+    if (predicted.length === 0 || !this.#feature.allows()) return;
     const slots = new Map<string, number>();
     const isWanted = (id: string) => {
       const record = this.#directory.get(id);
@@ -99,7 +110,7 @@ export class Prefetcher {
     const nowMs = this.#clock.monotonicMs();
     const issued = this.#window.issue(predicted, nowMs, isWanted, (oldest) => {
       const record = this.#guesses.get(oldest);
-      this.#guesses.delete(oldest);
+      this.#noteWaste(oldest);
       if (record !== undefined && this.#swapper.canDemote(record)) this.#swapper.evictClean(record);
     });
     for (const id of issued) {
@@ -158,7 +169,7 @@ export class Prefetcher {
   /** A tensor has left the heap. */
   left({ id }: TensorRecord): void {
     if (id === null || !this.#window.has(id)) return;
-    this.#guesses.delete(id);
+    this.#noteWaste(id);
     this.#window.waste(id);
   }
 
@@ -187,6 +198,19 @@ export class Prefetcher {
       return true;
     }
     return false;
+  }
+
+  /** A guess was for nothing: it took as long as bringing it in once more would. */
+  #noteWaste(id: string): void {
+    const record = this.#guesses.get(id);
+    if (!this.#guesses.delete(id) || record === undefined) return;
+    const spentMs = this.#loadMs(record) ?? 0;
+    this.#feature.spend(spentMs, record.byteLength);
+    this.#feature.settle(spentMs, 0);
+  }
+
+  #loadMs({ cold, byteLength }: TensorRecord): number | null {
+    return this.#swapper.speed.estimateMs(cold?.storedBytes ?? byteLength);
   }
 
   /** A guess has arrived, or has failed. */

@@ -7,6 +7,7 @@ import type { ArenaShelf } from "../memory/arena-shelf.js";
 import type { Budget } from "../memory/budget.js";
 import type { EventHub } from "../memory/events.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
+import type { StatsSink } from "../stats/stats-sink.js";
 import type { TensorKind } from "../types.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 
@@ -30,6 +31,7 @@ export interface PressureWatchOptions {
   readonly swapper: MemorySwapper;
   readonly events: EventHub;
   readonly clock: Clock;
+  readonly sink: StatsSink;
   /** Demotes the next victim, or drops it. @returns false when there is none, or no room for it. */
   readonly demoteNext: () => Promise<boolean>;
   /** See `Victims.prepare`. */
@@ -83,6 +85,7 @@ export class PressureWatch {
   /** After a request did not fit at first: looks at how full the blocks are, and at the process. */
   measure(): void {
     const { pools, swapper, watermarks, clock, rssLimitBytes, residentBytes } = this.#options;
+    this.#options.sink.count("pressure", 1);
     let grantedBytes = 0;
     for (const pool of pools.values()) grantedBytes += pool.grantedBytes;
     // What blocks are longer than their tensors is room that is not there.

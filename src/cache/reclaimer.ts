@@ -9,6 +9,7 @@ import type { Compactor } from "../memory/compactor.js";
 import type { EventHub } from "../memory/events.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
+import type { StatsSink } from "../stats/stats-sink.js";
 import type { TensorKind } from "../types.js";
 import { encourageCollection } from "../util/collection.js";
 import type { Directory } from "./directory.js";
@@ -39,6 +40,7 @@ export interface ReclaimerOptions {
   /** Gives up a prefetched guess whose room helps. @returns Whether there was one. */
   readonly giveUpGuess: (helps: (record: TensorRecord) => boolean) => boolean;
   readonly victims: Victims;
+  readonly sink: StatsSink;
 }
 
 /** Waits for the engine's collector: 1, 2, 4, … milliseconds. */
@@ -87,6 +89,7 @@ export class Reclaimer {
   readonly #isDurable: boolean;
   readonly #giveUpGuess: ReclaimerOptions["giveUpGuess"];
   readonly #victims: Victims;
+  readonly #sink: StatsSink;
   #watch: PressureWatch | null = null;
   #reservedCount = 0;
   /** Requests that demote at this moment. */
@@ -109,6 +112,7 @@ export class Reclaimer {
     this.#isDurable = options.isDurable;
     this.#giveUpGuess = options.giveUpGuess;
     this.#victims = options.victims;
+    this.#sink = options.sink;
   }
 
   /**
@@ -219,10 +223,12 @@ export class Reclaimer {
       return slot;
     }
     this.#demotingCount += 1;
+    const startMs = this.#clock.monotonicMs();
     try {
       return await this.#demoteFor(pool, bytes, alignment, onPlaced);
     } finally {
       this.#demotingCount -= 1;
+      this.#sink.time("room.wait", this.#clock.monotonicMs() - startMs);
     }
   }
 

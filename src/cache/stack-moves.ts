@@ -1,6 +1,7 @@
 // Carries out what moves inside a stack of tiers: demotions that make room, promotions, deletions.
 // Keeps the invariants of tier-stack.ts at every await, so that a crash or a fault may come anywhere.
 import type { Clock } from "../clock.js";
+import type { Feature } from "../stats/feature.js";
 import type { ObjectHints, TierCapabilities, TierWriter } from "../tier/tier.js";
 import type { DeletionLog } from "./deletion-log.js";
 import type { ObjectMover } from "./object-mover.js";
@@ -17,6 +18,8 @@ export interface StackMovesOptions {
   readonly manager: TierManager;
   readonly mover: ObjectMover;
   readonly clock: Clock;
+  /** undefined: copies upwards are always made. */
+  readonly placement: Feature | undefined;
   /** Told about what is no tier's failure. */
   readonly onFailure: (error: Error) => void;
 }
@@ -29,6 +32,7 @@ export class StackMoves {
   readonly #manager: TierManager;
   readonly #mover: ObjectMover;
   readonly #clock: Clock;
+  readonly #placement: Feature | undefined;
   readonly #onFailure: (error: Error) => void;
   readonly #background = new Set<Promise<unknown>>();
   readonly #emptying = new Set<TierLevel>();
@@ -41,6 +45,7 @@ export class StackMoves {
     this.#manager = options.manager;
     this.#mover = options.mover;
     this.#clock = options.clock;
+    this.#placement = options.placement;
     this.#onFailure = options.onFailure;
   }
 
@@ -117,6 +122,7 @@ export class StackMoves {
    *   condemned.
    */
   async bury(object: StackObject): Promise<unknown> {
+    this.#settlePromotion(object);
     for (const level of [...this.#levels].reverse()) {
       if (level.isOpen && ((object.held | object.stale) & level.bit) === 0) continue;
       const failure = await this.deleteFrom(object, [level]);
@@ -165,20 +171,49 @@ export class StackMoves {
 
   /** Copies an object that was read up, if the manager finds it worth it. */
   considerPromotion(object: StackObject, from: TierLevel, nowMs: number): void {
+    this.#notePromotionUse(object, from);
     if (object.userCount > 0 || object.work !== null) return;
     for (const to of this.#levels.slice(0, from.priority)) {
       if (!to.isUsable || ((object.held | object.stale) & to.bit) !== 0) continue;
       const reason = this.#manager.promotion(object, from, to, nowMs);
       if (reason === null) continue;
+      if (this.#placement?.allows() === false) return;
       this.#inBackground(object, async () => {
         await this.#mover.describe(object, from);
+        const startMs = this.#clock.monotonicMs();
         if (!(await this.#copy(object, from, to, reason === "pressure"))) return 0;
         to.promotions += 1;
+        const costMs = this.#clock.monotonicMs() - startMs;
+        this.#placement?.spend(costMs, object.byteLength ?? 0);
+        this.#settlePromotion(object);
+        object.promotion = { bit: to.bit, costMs, gainMs: 0 };
         this.#rebalance(to);
         return 0;
       });
       return;
     }
+  }
+
+  /** An object was read from a level: a promoted copy has saved a read of the one below. */
+  #notePromotionUse(object: StackObject, from: TierLevel): void {
+    const { promotion } = object;
+    if (promotion === null || promotion.bit !== from.bit) return;
+    const bytes = object.byteLength ?? 0;
+    const below = this.#levels.find(
+      ({ priority, bit }) => priority > from.priority && (object.held & bit) !== 0,
+    );
+    const hereMs = from.speed.estimateMs(bytes);
+    const belowMs = below?.speed.estimateMs(bytes) ?? null;
+    const savedMs = hereMs === null || belowMs === null ? null : Math.max(0, belowMs - hereMs);
+    promotion.gainMs += savedMs ?? 0;
+    this.#placement?.earn(savedMs, bytes);
+  }
+
+  /** What a promoted copy was good for is known: it is gone, or another one takes its place. */
+  #settlePromotion(object: StackObject): void {
+    if (object.promotion === null) return;
+    this.#placement?.settle(object.promotion.costMs, object.promotion.gainMs);
+    object.promotion = null;
   }
 
   /** Moves everything out of a level, as far as there is room. */
@@ -265,6 +300,7 @@ export class StackMoves {
       if (this.#isSafeWithout(object, level)) level.cleanEvictions += 1;
       else if (await this.#copyDown(object, level)) level.demotions += 1;
       else return 0;
+      if (object.promotion?.bit === level.bit) this.#settlePromotion(object);
       return (await this.#deleteCopy(object, level)) ? bytes : 0;
     });
   }

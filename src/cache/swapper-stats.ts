@@ -22,6 +22,8 @@ export interface SwapperStats {
   /** Of loads, measured; null until there was one that could tell. */
   readonly latencyMs: number | null;
   readonly bytesPerSecond: number | null;
+  /** Stored bytes of tensors that came in together, room made for them included; median of the last times. */
+  readonly burstBytesPerSecond: number | null;
 }
 
 /** Nothing has happened yet. */

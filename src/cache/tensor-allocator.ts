@@ -20,6 +20,7 @@ import { Pin, type PinAccess } from "../memory/pin.js";
 import { Tensor, type TensorOwner } from "../memory/tensor.js";
 import type { TensorMessage } from "../memory/tokens.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
+import type { StatsSink } from "../stats/stats-sink.js";
 import { describe, type Shape, type TensorKind } from "../types.js";
 import type { Directory } from "./directory.js";
 import type { Disposables } from "./disposables.js";
@@ -44,6 +45,9 @@ export interface TensorAllocatorOptions {
   readonly sharing: SharedTensors;
   /** Only in debug mode. */
   readonly guards: Guards | null;
+  readonly sink: StatsSink;
+  /** One in so many allocations is timed; 0: none. */
+  readonly timedOneIn: number;
 }
 
 export class TensorAllocator implements TensorOwner {
@@ -60,6 +64,10 @@ export class TensorAllocator implements TensorOwner {
   readonly #clock: Clock;
   readonly #sharing: SharedTensors;
   readonly #guards: Guards | null;
+  readonly #sink: StatsSink;
+  readonly #timedOneIn: number;
+  /** Allocations until one is timed; below 0: none ever is. */
+  #untilTimed: number;
   #isClosed = false;
 
   constructor(options: TensorAllocatorOptions) {
@@ -75,6 +83,9 @@ export class TensorAllocator implements TensorOwner {
     this.#clock = options.clock;
     this.#sharing = options.sharing;
     this.#guards = options.guards;
+    this.#sink = options.sink;
+    this.#timedOneIn = options.timedOneIn;
+    this.#untilTimed = options.timedOneIn;
     this.leaks = new LeakWatch(options.events, (record) => {
       // A pin that was never disposed: a view of it may still be in use, so the block stays.
       if (this.#core.pinCountOf(record.slot) === 0) this.#release(record);
@@ -100,10 +111,16 @@ export class TensorAllocator implements TensorOwner {
    * @throws {OutOfMemoryError} @throws {MisuseError} `bad-*`, `duplicate-id`, `closed`.
    */
   allocate(options: TensorOptions, owner: TensorOwner = this): Tensor {
+    this.#untilTimed -= 1;
+    const isTimed = this.#untilTimed === 0;
+    if (isTimed) this.#untilTimed = this.#timedOneIn;
+    const startMs = isTimed ? this.#clock.monotonicMs() : 0;
     const checked = this.#check(options);
     const pool = this.#pools.get(checked.kind) as MemoryPool;
     const slot = this.#reclaimer.place(pool, checked.byteLength, checked.alignment);
-    return this.#attach(checked, pool, slot, owner);
+    const tensor = this.#attach(checked, pool, slot, owner);
+    if (isTimed) this.#sink.time("allocate", this.#clock.monotonicMs() - startMs);
+    return tensor;
   }
 
   /** As {@link allocate}, but null in place of an `OutOfMemoryError`. */
@@ -227,7 +244,8 @@ export class TensorAllocator implements TensorOwner {
     this.#swapper.earlyCopies.giveUp(record);
     const { slot, generation, alignment, pool } = record;
     const { byteLength } = checked;
-    if (!this.#core.tryResize(slot, generation, pool.blockBytes(byteLength), alignment)) {
+    const coarsest = pool.alignmentFor(byteLength, alignment);
+    if (!this.#core.tryResize(slot, generation, pool.blockBytes(byteLength), coarsest)) {
       const other = this.#reclaimer.placeBeside(record, byteLength);
       const otherGeneration = this.#core.generationOf(other);
       const keptBytes = Math.min(record.byteLength, byteLength);

@@ -2,6 +2,7 @@
 // Decides nothing about what goes where.
 import type { Clock } from "../clock.js";
 import { TierError } from "../errors.js";
+import type { StatsSink } from "../stats/stats-sink.js";
 import type { Tier, TierKey } from "../tier/tier.js";
 import type { ErrorLimit } from "../types.js";
 import { type BreakerOptions, type BreakerState, CircuitBreaker } from "./circuit-breaker.js";
@@ -35,6 +36,8 @@ export interface StackObject {
   useCount: number;
   lastUseMs: number;
   intervalMs: number | null;
+  /** The copy that a promotion made: the bit of its level, what it took, and what it has saved so far. */
+  promotion: { readonly bit: number; readonly costMs: number; gainMs: number } | null;
 }
 
 /** What a level has done and holds. */
@@ -84,6 +87,8 @@ export interface LevelOptions {
   readonly mayBeAbsent: boolean;
   readonly breaker: BreakerOptions;
   readonly onFailure: (tier: string, error: Error) => void;
+  /** Default: nobody is told how long reads take. */
+  readonly sink?: StatsSink | undefined;
 }
 
 const FAILURE_CODES: readonly unknown[] = ["io", "timeout", "busy", "closed", "device-lost"];
@@ -109,6 +114,8 @@ export class TierLevel {
   cleanEvictions = 0;
   failureCount = 0;
   readonly #clock: Clock;
+  readonly #sink: StatsSink | undefined;
+  readonly #readName: string;
   readonly #onFailure: (tier: string, error: Error) => void;
   /** Only one at a time looks for victims. */
   #making: Promise<unknown> = Promise.resolve();
@@ -119,6 +126,8 @@ export class TierLevel {
     this.bit = 1 << options.priority;
     this.mayBeAbsent = options.mayBeAbsent;
     this.#clock = options.clock;
+    this.#sink = options.sink;
+    this.#readName = `tier.${options.tier.name}.read`;
     this.#onFailure = options.onFailure;
     this.breaker = new CircuitBreaker(options.clock, options.breaker);
   }
@@ -172,7 +181,9 @@ export class TierLevel {
   async timed(read: () => Promise<number>): Promise<number> {
     const startMs = this.#clock.monotonicMs();
     const count = await this.run(read);
-    this.speed.note(count, this.#clock.monotonicMs() - startMs);
+    const durationMs = this.#clock.monotonicMs() - startMs;
+    this.speed.note(count, durationMs);
+    this.#sink?.time(this.#readName, durationMs);
     return count;
   }
 

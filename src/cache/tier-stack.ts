@@ -34,6 +34,7 @@ import {
 } from "./tier-level.js";
 import type { TierManager } from "./tier-manager.js";
 import type { TierStackOptions } from "./tier-stack-options.js";
+import type { TranscodingBalance } from "./transcode-gate.js";
 
 /** Without hints an object is given every promise. */
 const NO_HINTS: ObjectHints = { kind: "", isDurable: true, isSaved: true, expiresMs: 0 };
@@ -69,10 +70,12 @@ export class TierStack implements Tier {
       (tier, priority) =>
         new TierLevel({
           ...{ tier, priority, clock, mayBeAbsent: mayBeAbsent.includes(tier.name) },
+          sink: options.sink,
           breaker: options.breaker ?? {},
           onFailure: options.onFailure ?? (() => {}),
         }),
     );
+    for (const { tier, speed } of this.#levels) speed.expect(options.figures?.[tier.name]);
     const capabilities = options.tiers.map((tier) => tier.capabilities);
     this.#checksRecords = options.checksRecords ?? false;
     this.capabilities = {
@@ -89,7 +92,7 @@ export class TierStack implements Tier {
     this.#opening = new LevelOpening(this.#objects, deletions, clock);
     this.#moves = new StackMoves({
       ...{ levels: this.#levels, capabilities: this.capabilities, objects: this.#objects },
-      ...{ deletions, manager, mover, clock },
+      ...{ deletions, manager, mover, clock, placement: options.placement },
       onFailure: (error) => options.onFailure?.(this.name, error),
     });
   }
@@ -225,6 +228,11 @@ export class TierStack implements Tier {
   /** What was coded anew on its way down, by codec. */
   transcoded(): CodecStats[] {
     return this.#mover.transcoded();
+  }
+
+  /** null: nothing is coded anew. */
+  transcodingBalance(): TranscodingBalance | null {
+    return this.#mover.transcodingBalance();
   }
 
   lookups(): StackLookups {

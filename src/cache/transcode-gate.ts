@@ -34,7 +34,25 @@ interface Kind {
   sinceTrial: number;
 }
 
+/** What coding anew took and saved, of all records that were measured. */
+export interface TranscodingBalance {
+  readonly spentMs: number;
+  /** As they were stored before, and how many of these bytes were saved. */
+  readonly codedBytes: number;
+  readonly savedBytes: number;
+  readonly recordCount: number;
+  /** Times that a kind was found not to pay any more. */
+  readonly switchedOffCount: number;
+}
+
 export class TranscodeGate {
+  readonly balance: { -readonly [name in keyof TranscodingBalance]: number } = {
+    spentMs: 0,
+    codedBytes: 0,
+    savedBytes: 0,
+    recordCount: 0,
+    switchedOffCount: 0,
+  };
   readonly #kinds = new Map<string, Kind>();
 
   /** Whether the next record of this kind and length should be coded anew. A question is a move to come. */
@@ -49,6 +67,7 @@ export class TranscodeGate {
     const takenMs = known.msPerByte;
     if (known.pays ? savedMs < HYSTERESIS * takenMs : takenMs < HYSTERESIS * savedMs) {
       known.pays = !known.pays;
+      if (!known.pays) this.balance.switchedOffCount += 1;
     }
     known.sinceTrial += 1;
     if (known.pays || known.sinceTrial < TRIAL_INTERVAL) return known.pays;
@@ -60,6 +79,10 @@ export class TranscodeGate {
   note(kind: TensorKind, storedBytes: number, durationMs: number, savedShare: number): void {
     // Coded once to be measured, and once to be written.
     const msPerByte = (2 * durationMs) / storedBytes;
+    this.balance.spentMs += 2 * durationMs;
+    this.balance.codedBytes += storedBytes;
+    this.balance.savedBytes += storedBytes * savedShare;
+    this.balance.recordCount += 1;
     const known = this.#kinds.get(kind);
     if (known === undefined) {
       this.#kinds.set(kind, { count: 1, msPerByte, savedShare, pays: true, sinceTrial: 0 });

@@ -105,6 +105,10 @@ export class TransferEngine {
     this.#staging = options.staging;
   }
 
+  get codingSwitchedOffCount(): number {
+    return this.#gate.switchedOffCount;
+  }
+
   codecStats(): CodecStats[] {
     return this.#coder?.stats() ?? [];
   }
@@ -242,12 +246,12 @@ export class TransferEngine {
   }
 
   /** Whether a tensor is coded, if that makes it shorter. */
-  #mayCode({ kind, rawBytes }: RecordHeader, { isAlways }: Coding): boolean {
+  #mayCode({ kind, rawBytes }: RecordHeader, { isAlways, isWhenFull }: Coding): boolean {
     if (this.#coder === null) return false;
     if (isAlways) return true;
     const { physicalBytes, capacityBytes } = this.tier.stats();
     if (physicalBytes + rawBytes > FULLNESS_MAX * capacityBytes) return true;
-    return this.#gate.asksCoded(kind, rawBytes);
+    return isWhenFull !== true && this.#gate.asksCoded(kind, rawBytes);
   }
 
   async #writeRecord(

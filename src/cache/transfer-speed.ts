@@ -1,4 +1,5 @@
 // How fast something is, as running means of what its transfers have shown.
+import type { TierFigures } from "../hardware/hardware-profile.js";
 
 /** Shorter transfers tell the latency, longer ones the bandwidth. */
 const SHORT_BYTES = 65536;
@@ -17,6 +18,13 @@ export class TransferSpeed {
   /** Null before a transfer was long enough to tell. */
   get bytesPerSecond(): number | null {
     return this.#bytesPerMs === null ? null : 1000 * this.#bytesPerMs;
+  }
+
+  /** Takes what is known of reads beforehand as if it had been measured, unless something was. */
+  expect(figures: TierFigures | undefined): void {
+    if (figures === undefined) return;
+    this.#latencyMs ??= figures.latencyMs ?? 0;
+    this.#bytesPerMs ??= figures.readBytesPerSecond / 1000;
   }
 
   note(bytes: number, durationMs: number): void {

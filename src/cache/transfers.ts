@@ -1,4 +1,5 @@
 // What is under way: at most one transfer per tensor, and deletions in the background.
+import { BurstSpeed } from "./burst-speed.js";
 import type { TensorRecord } from "./tensor-record.js";
 
 /** A promise and its end, in one. */
@@ -18,6 +19,8 @@ function pending(among: Set<Promise<void>>): { readonly settled: Promise<void>; 
 }
 
 export class Transfers {
+  /** Of loads. */
+  readonly bursts = new BurstSpeed();
   readonly #transfers = new Set<Promise<void>>();
   /** What has all the room it needs and will give some back. */
   readonly #progressing = new Set<Promise<void>>();

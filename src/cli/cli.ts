@@ -5,8 +5,10 @@ import { TierheapError } from "../errors.js";
 import { CLEAN } from "./clean.js";
 import type { Command, CommandIo, CommandOptions } from "./command.js";
 import { CommandError, EXIT_REFUSED, EXIT_USAGE } from "./command.js";
+import { DOCTOR } from "./doctor.js";
 import { INSPECT } from "./inspect.js";
 import { printable } from "./output.js";
+import { PLAN } from "./plan.js";
 import { REPLAY } from "./replay.js";
 import { VERIFY } from "./verify.js";
 
@@ -15,6 +17,8 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
   ["verify", VERIFY],
   ["clean", CLEAN],
   ["replay", REPLAY],
+  ["plan", PLAN],
+  ["doctor", DOCTOR],
 ]);
 
 const COMMON_OPTIONS = { help: { type: "boolean", short: "h" } } as const;
@@ -24,14 +28,14 @@ function usage(): string {
   const lines = [...COMMANDS.values()].map(
     ({ synopsis, summary }) => `  tierheap ${synopsis.padEnd(width)}  ${summary}`,
   );
-  return `Looks at stores of tierheap and replays traces.
+  return `Looks at stores of tierheap, replays traces, plans memory and examines the machine.
 
 ${lines.join("\n")}
 
   tierheap COMMAND --help   options of a command
   tierheap --version        the version
 
-Exit codes: 0 done; 1 damage was found; 2 wrong usage; 3 it could not be done.
+Exit codes: 0 done; 1 damage or a problem was found; 2 wrong usage; 3 it could not be done.
 `;
 }
 
@@ -75,9 +79,13 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     io.out.write(helpOf(command));
     return 0;
   }
-  const [target, ...others] = positionals;
-  if (target === undefined || target === "" || others.length > 0) {
-    const operand = command.synopsis.split(" ")[1];
+  const [target = command.defaultTarget ?? "", ...others] = positionals;
+  const operand = command.synopsis.split(" ")[1];
+  if (operand === undefined && positionals.length > 0) {
+    throw new CommandError(EXIT_USAGE, `${name} wants options only; see tierheap ${name} --help`);
+  }
+  const isMissing = positionals[0] === "" || (target === "" && operand?.startsWith("[") === false);
+  if (isMissing || others.length > 0) {
     throw new CommandError(EXIT_USAGE, `${name} wants one ${operand}; see tierheap ${name} --help`);
   }
   return command.run(target, values as CommandOptions, io);
@@ -87,7 +95,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
  * Runs the command line.
  *
  * @param args What follows the program's name.
- * @returns The exit code: 0 done, 1 damage was found, 2 wrong usage, 3 it could not be done.
+ * @returns The exit code: 0 done, 1 damage or a problem was found, 2 wrong usage, 3 it could not be done.
  */
 export async function runCli(args: string[], io: CommandIo): Promise<number> {
   try {

@@ -1,7 +1,7 @@
 // What a command is, and how it fails.
 import type { ParseArgsConfig } from "node:util";
 
-/** Damage was found. */
+/** Damage or a problem was found. */
 export const EXIT_DAMAGED = 1;
 /** The command line is wrong. */
 export const EXIT_USAGE = 2;
@@ -20,8 +20,10 @@ export type CommandOptions = Readonly<
 >;
 
 export interface Command {
-  /** Its name and operand. */
+  /** Its name, and its operand if it has one; in brackets if it may be left out. */
   readonly synopsis: string;
+  /** The operand where one in brackets is left out. Default: empty. */
+  readonly defaultTarget?: string;
   /** One line. */
   readonly summary: string;
   /** Its options, and what to know. */

@@ -35,6 +35,8 @@ export interface ErrorBudget {
   readonly minBandwidth?: number;
   /** Only these codecs; lossless ones are always allowed. Default: all. */
   readonly allow?: readonly CodecName[];
+  /** Names of codecs that are left out, lossless ones too; `raw` never is. Default: none. */
+  readonly without?: readonly string[];
 }
 
 /** What the compressor should know about a tensor beside its bytes. */
@@ -105,10 +107,10 @@ export class AdaptiveCompressor {
   compress(matrix: Matrix, budget: ErrorBudget, context: TensorContext = {}): Compressed {
     checkBudget(budget, context);
     return this.engine.load(matrix, (loaded, workspace) => {
-      if (budget.epsilon === 0 || !loaded.isFloat) return this.#compressLossless(loaded);
+      if (budget.epsilon === 0 || !loaded.isFloat) return this.#compressLossless(loaded, budget);
       const replay = replayOf(workspace, loaded, budget, context);
       const facts = scan(workspace, loaded);
-      if (Number.isNaN(facts.magnitude)) return this.#compressLossless(loaded);
+      if (Number.isNaN(facts.magnitude)) return this.#compressLossless(loaded, budget);
       return this.#choose(loaded, budget, context, facts, replay);
     });
   }
@@ -171,7 +173,7 @@ export class AdaptiveCompressor {
     let encodeCount = 0;
     for (const { candidate, predicted } of candidates) {
       const { codec } = candidate.choice;
-      if (candidate.relative === 0) return this.#compressLossless(loaded, encodeCount);
+      if (candidate.relative === 0) return this.#compressLossless(loaded, budget, encodeCount);
       const corrected = predicted * (corrections.get(codec) ?? correctionOfAll);
       if (!(corrected <= MARGIN * epsilon)) continue;
       encodeCount++;
@@ -182,22 +184,26 @@ export class AdaptiveCompressor {
       corrections.set(codec, correction);
       if (replay !== null) correctionOfAll = Math.max(correctionOfAll, correction);
     }
-    return this.#compressLossless(loaded, encodeCount);
+    return this.#compressLossless(loaded, budget, encodeCount);
   }
 
   /** The smallest of the lossless codecs. */
-  #compressLossless(loaded: Loaded, encodeCount = 0): Compressed {
+  #compressLossless(loaded: Loaded, { without = [] }: ErrorBudget, encodeCount = 0): Compressed {
     const { matrix } = loaded;
     const { elementBytes } = dtypeTraits(matrix.dtype);
     const finish = (choice: Choice): Compressed => {
       const unit = this.engine.encodeLoaded(loaded, choice);
       return { ...unit, choice, encodeCount: encodeCount + 1, error: 0 };
     };
-    if (isConstant(matrix.bytes, elementBytes)) return finish({ codec: "const" });
+    const isLeft = (codec: CodecName) => !without.includes(codec);
+    if (isLeft("const") && isConstant(matrix.bytes, elementBytes))
+      return finish({ codec: "const" });
     const planeBits = planeBitsOf(this.#workspace, loaded);
     // Planes of what is narrow already are constant: they beat `narrow` unless nothing else is coded.
-    if (planeBits > 15.9 && isBrain(matrix)) return finish({ codec: "narrow", variant: "bf16" });
-    if (planeBits > elementBytes * 8 * 0.99) return finish({ codec: "raw" });
+    if (isLeft("narrow") && planeBits > 15.9 && isBrain(matrix)) {
+      return finish({ codec: "narrow", variant: "bf16" });
+    }
+    if (!isLeft("plane") || planeBits > elementBytes * 8 * 0.99) return finish({ codec: "raw" });
     const planes = finish({ codec: "plane" });
     const isLonger = planes.bytes.byteLength > matrix.bytes.byteLength + 64;
     return isLonger ? { ...finish({ codec: "raw" }), encodeCount: encodeCount + 2 } : planes;
@@ -255,9 +261,10 @@ function replayOf(
 
 function isAllowed(
   { codec }: Pick<Choice, "codec">,
-  { allow, minBandwidth = 0 }: ErrorBudget,
+  { allow, minBandwidth = 0, without }: ErrorBudget,
 ): boolean {
   if (codec === "raw" || codec === "plane") return true;
+  if (without?.includes(codec) === true) return false;
   if (DECODE_BANDWIDTH[codec] < minBandwidth) return false;
   return allow === undefined || allow.includes(codec);
 }

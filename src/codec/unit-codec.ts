@@ -30,6 +30,8 @@ export interface UnitCodecOptions {
   readonly createMemory: MemoryFactory;
   /** kernels.wasm; default: the one that the package carries. */
   readonly wasm?: WasmSource | undefined;
+  /** Names of codecs that are not chosen. Default: none. */
+  readonly without?: readonly string[];
   /** Default: no workers. */
   readonly workers?: {
     /** At least 1. */
@@ -41,9 +43,15 @@ export interface UnitCodecOptions {
   } | null;
 }
 
-export function unitCodec({ createMemory, wasm, workers = null }: UnitCodecOptions): Codec {
+export function unitCodec(options: UnitCodecOptions): Codec {
+  const { createMemory, wasm, without = [], workers = null } = options;
   const unitBytesMax = PART_BYTES_MAX + UNIT_OVERHEAD_BYTES;
-  const lengths = { workspaceBytes: WORKSPACE_BYTES, partBytesMax: PART_BYTES_MAX, unitBytesMax };
+  const lengths = {
+    workspaceBytes: WORKSPACE_BYTES,
+    partBytesMax: PART_BYTES_MAX,
+    unitBytesMax,
+    without,
+  };
   let loading: Promise<UnitCoder> | null = null;
   let startingWorkers: Promise<CodecWorkers | null> | null = null;
   const loadOnce = async () => {

@@ -28,6 +28,8 @@ export interface UnitCoderOptions {
   /** Most bytes of the original in a unit. */
   readonly partBytesMax: number;
   readonly unitBytesMax: number;
+  /** Names of codecs that are not chosen. Default: none. */
+  readonly without?: readonly string[];
   readonly createMemory: MemoryFactory;
   readonly wasm: WasmSource | undefined;
 }
@@ -49,11 +51,13 @@ class Coder implements UnitCoder {
   readonly #compressor: AdaptiveCompressor;
   readonly #partBytesMax: number;
   readonly #unitBytesMax: number;
+  readonly #without: readonly string[];
 
   constructor(compressor: AdaptiveCompressor, options: UnitCoderOptions) {
     this.#compressor = compressor;
     this.#partBytesMax = options.partBytesMax;
     this.#unitBytesMax = options.unitBytesMax;
+    this.#without = options.without ?? [];
   }
 
   partBytes(dtype: Dtype, columns: number): number {
@@ -71,7 +75,7 @@ class Coder implements UnitCoder {
     // The end of a flat tensor may be no whole number of rows.
     const width = count % wanted === 0 ? wanted : oddColumns(count);
     const matrix = { bytes, dtype, columns: width, rows: count / width };
-    const budget = limit ?? EXACT;
+    const budget = { ...(limit ?? EXACT), without: this.#without };
     const rotary = mayFactor ? "none" : "after";
     const unit = this.#compressor.compress(matrix, budget, { rotary });
     if (unit.bytes.byteLength <= this.#unitBytesMax) return unit;

@@ -11,6 +11,8 @@ export interface UnitLengths {
   readonly workspaceBytes: number;
   readonly partBytesMax: number;
   readonly unitBytesMax: number;
+  /** Names of codecs that are not chosen. */
+  readonly without: readonly string[];
 }
 
 /** The first message to a worker; its answer has the number 0, or −1 if it cannot work. */

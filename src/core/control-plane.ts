@@ -407,11 +407,15 @@ export class ControlPlane {
     return (this.#words[this.#coldWord + word] as number) >>> 16;
   }
 
-  /** Every live block of an arena, in no order. Walks the slot table: for maps, not for hot paths. */
-  *blocks(arena: number): Generator<BlockInfo> {
+  /**
+   * Every live block of an arena, in no order. Walks the slot table: for maps, not for hot paths.
+   *
+   * @param arena Default: 0, which stands for all arenas.
+   */
+  *blocks(arena = 0): Generator<BlockInfo> {
     const end = this.#header(abi.CONTROL_OFF_SLOT_FRESH);
     for (let slot = 1; slot < end; slot++) {
-      if (this.isLive(slot) && this.arenaOf(slot) === arena) {
+      if (this.isLive(slot) && (arena === 0 || this.arenaOf(slot) === arena)) {
         yield {
           slot,
           offset: this.offsetOf(slot),

@@ -8,9 +8,14 @@ const SIMD_PROBE = Uint8Array.of(
   ...[65, 0, 253, 15, 253, 98, 11],
 );
 
+/** Whether the engine has the instructions that the faster kernels are made of. */
+export function hasSimd(): boolean {
+  return WebAssembly.validate(SIMD_PROBE);
+}
+
 /** The packed kernels, loaded when they are first used; without SIMD where the engine has none. */
 async function kernelsGzipBase64(): Promise<string> {
-  const { KERNELS_WASM_GZIP_BASE64 } = WebAssembly.validate(SIMD_PROBE)
+  const { KERNELS_WASM_GZIP_BASE64 } = hasSimd()
     ? await import("./kernels-wasm-bytes.generated.js")
     : await import("./kernels-scalar-wasm-bytes.generated.js");
   return KERNELS_WASM_GZIP_BASE64;

@@ -157,8 +157,9 @@ export class KvCaches {
   async match(query: KvQuery): Promise<number> {
     this.#checkQuery(query);
     const tokens = checkTokens(query.tokens ?? []);
-    const found = await this.#known(tokens, checkExtras(query.extras));
-    return found.length * this.pageTokens;
+    let count = 0;
+    for await (const _ of this.#known(tokens, checkExtras(query.extras))) count += this.pageTokens;
+    return count;
   }
 
   /**
@@ -182,7 +183,7 @@ export class KvCaches {
       const extras = isAsSaved ? (saved?.chat.extras ?? []) : checkExtras(query.extras);
       this.#restoreCount += 1;
       this.#askedTokens += tokens.length;
-      const pages = await this.#hold(await this.#known(tokens, extras));
+      const pages = await this.#hold(this.#known(tokens, extras));
       const pagedTokens = pages.length * this.pageTokens;
       const tailTokens = saved === null ? 0 : this.#tailTokensOf(saved.chat, pages, tokens, extras);
       const count = pagedTokens + tailTokens;
@@ -308,12 +309,11 @@ export class KvCaches {
   }
 
   /** The leading full pages that seem to be there. */
-  async #known(
+  async *#known(
     tokens: Uint32Array,
     extras: readonly Required<KvExtra>[],
-  ): Promise<{ address: PageAddress; plan: PagePlan }[]> {
+  ): AsyncGenerator<{ address: PageAddress; plan: PagePlan }> {
     const { keys, plans, table } = this.#parts;
-    const known: { address: PageAddress; plan: PagePlan }[] = [];
     let last: PageAddress | null = null;
     for (let index = 0; (index + 1) * this.pageTokens <= tokens.length; index++) {
       const first = index * this.pageTokens;
@@ -326,36 +326,43 @@ export class KvCaches {
           break;
         }
       }
-      if (found === null) break;
-      known.push({ address, plan: found });
+      if (found === null) return;
+      yield { address, plan: found };
       last = address;
     }
-    return known;
   }
 
-  /** Holds the leading pages that are what their names say. */
-  async #hold(known: readonly { address: PageAddress; plan: PagePlan }[]): Promise<Page[]> {
+  /** Holds the leading pages that are what their names say. Some are on their way while others are looked for. */
+  async #hold(known: AsyncIterable<{ address: PageAddress; plan: PagePlan }>): Promise<Page[]> {
     const { table } = this.#parts;
+    const asked: Promise<Page | null>[] = [];
     const pages: Page[] = [];
-    for (let first = 0; first < known.length; first += AT_ONCE) {
-      const some = known.slice(first, first + AT_ONCE);
-      const results = await Promise.allSettled(
-        some.map(({ address, plan }) => table.tryHold(address, plan)),
-      );
-      const found = results.map((each) => (each.status === "fulfilled" ? each.value : null));
-      const end = found.indexOf(null);
-      const isWhole = end < 0;
-      pages.push(...(found.slice(0, isWhole ? some.length : end) as Page[]));
-      if (isWhole) continue;
-      for (const page of found.slice(end).reverse()) if (page !== null) table.release(page);
-      const failed = results[end];
-      if (failed?.status !== "rejected") break;
+    const takeNext = async (): Promise<boolean> => {
+      const page = await (asked[pages.length] as Promise<Page | null>);
+      if (page !== null) pages.push(page);
+      return page !== null;
+    };
+    try {
+      for await (const { address, plan } of known) {
+        if (asked.length - pages.length === AT_ONCE && !(await takeNext())) break;
+        const holding = table.tryHold(address, plan);
+        // Whoever comes to it hears of its failure.
+        holding.catch(() => {});
+        asked.push(holding);
+      }
+      while (pages.length < asked.length && (await takeNext()));
+      return pages;
+    } catch (error) {
       // What fits is worth having all the same.
-      if (failed.reason instanceof OutOfMemoryError && pages.length > 0) break;
-      for (const page of pages.reverse()) table.release(page);
-      throw failed.reason;
+      if (error instanceof OutOfMemoryError && pages.length > 0) return pages;
+      pages.length = 0;
+      throw error;
+    } finally {
+      const behind = await Promise.allSettled(asked.slice(pages.length));
+      for (const each of behind.reverse()) {
+        if (each.status === "fulfilled" && each.value !== null) table.release(each.value);
+      }
     }
-    return pages;
   }
 
   async #readSaved(id: string): Promise<{ chat: SavedChat; end: () => void } | null> {

@@ -3,6 +3,8 @@
 // event loop between them. While nothing is freed there is no timer.
 import type { Clock } from "../clock.js";
 import { MisuseError, PoisonedError, TierError } from "../errors.js";
+import type { Feature } from "../stats/feature.js";
+import type { StatsSink } from "../stats/stats-sink.js";
 import type { ArenaShelf } from "./arena-shelf.js";
 import type { Budget } from "./budget.js";
 import { checkObject } from "./checks.js";
@@ -78,8 +80,9 @@ interface Watch extends CompactionScope {
   /** Arenas may be emptied later, after {@link quietUntilMs}. */
   isWaiting: boolean;
   level: FragmentationLevel;
-  /** Free bytes in pieces that the last round left. */
+  /** Free bytes in pieces that the last round left, and at the last look. */
   scatteredBytes: number;
+  lookedBytes: number;
   /** Arenas when this round began, and when the last one ended that had emptied some. */
   arenaCount: number;
   emptiedArenaCount: number;
@@ -97,10 +100,15 @@ export class AutoCompaction {
   readonly #events: EventHub;
   readonly #clock: Clock;
   readonly #policy: CompactionPolicy;
+  readonly #feature: Feature;
+  readonly #roomMs: (bytes: number) => number | null;
+  readonly #sink: StatsSink;
   readonly #watches: Watch[];
   /** Of the round under way. */
   #due: Watch[] = [];
   #cancel: (() => void) | null = null;
+  /** Spent in the steps of that round. */
+  #roundMs = 0;
   /** By the monotonic clock: when the timer goes off. */
   #timerMs = 0;
 
@@ -112,6 +120,10 @@ export class AutoCompaction {
     readonly events: EventHub;
     readonly clock: Clock;
     readonly policy: CompactionPolicy;
+    readonly feature: Feature;
+    /** What the same room would cost otherwise, in milliseconds; null when that is not known. */
+    readonly roomMs: (bytes: number) => number | null;
+    readonly sink: StatsSink;
   }) {
     this.#compactor = parts.compactor;
     this.#shelf = parts.shelf;
@@ -119,6 +131,9 @@ export class AutoCompaction {
     this.#events = parts.events;
     this.#clock = parts.clock;
     this.#policy = parts.policy;
+    this.#feature = parts.feature;
+    this.#roomMs = parts.roomMs;
+    this.#sink = parts.sink;
     this.#watches = [...parts.pools.values()].map((pool) => ({
       pool,
       mayEvacuate: false,
@@ -126,6 +141,7 @@ export class AutoCompaction {
       isWaiting: false,
       level: "low",
       scatteredBytes: 0,
+      lookedBytes: 0,
       arenaCount: 0,
       emptiedArenaCount: Number.POSITIVE_INFINITY,
       evacuatedCount: 0,
@@ -184,12 +200,15 @@ export class AutoCompaction {
       watch.arenaCount = watch.pool.arenas.length;
       this.#due.push(watch);
     }
+    if (this.#due.length > 0 && !this.#feature.allows()) this.#due = [];
+    this.#roundMs = 0;
   }
 
   /** Tells of another level. @returns Whether something is to be moved. */
   #look(watch: Watch): boolean {
     const { pool } = watch;
     const { scatteredBytes, capacityBytes } = this.#tellLevel(watch);
+    watch.lookedBytes = scatteredBytes;
     const { level } = this.#policy;
     const isReached =
       FRAGMENTATION_LEVELS.indexOf(watch.level) >= FRAGMENTATION_LEVELS.indexOf(level);
@@ -219,22 +238,34 @@ export class AutoCompaction {
   }
 
   #step(): void {
-    const { isFinished } = this.#compactor.step(this.#policy, this.#due);
+    const startMs = this.#clock.monotonicMs();
+    const { isFinished, movedBytes } = this.#compactor.step(this.#policy, this.#due);
+    const durationMs = this.#clock.monotonicMs() - startMs;
+    this.#roundMs += durationMs;
+    this.#feature.spend(durationMs, movedBytes);
+    this.#sink.time("compaction.step", durationMs);
     if (!isFinished) {
       this.#wake(GAP_MS);
       return;
     }
-    for (const watch of this.#due) this.#endRound(watch);
+    let gatheredBytes = 0;
+    for (const watch of this.#due) gatheredBytes += this.#endRound(watch);
     this.#due = [];
+    const savedMs = this.#roomMs(gatheredBytes);
+    this.#feature.earn(savedMs, gatheredBytes);
+    this.#feature.settle(this.#roundMs, savedMs);
     if (this.#watches.some(({ isTouched }) => isTouched)) this.#wake(LOOK_MS);
   }
 
-  #endRound(watch: Watch): void {
+  /** @returns Free bytes that are in fewer pieces now, or whose arena was given back. */
+  #endRound(watch: Watch): number {
     const { pool } = watch;
     watch.scatteredBytes = this.#tellLevel(watch).scatteredBytes;
     const evacuatedCount = pool.compaction.evacuatedCount - watch.evacuatedCount;
     watch.evacuatedCount = pool.compaction.evacuatedCount;
     if (evacuatedCount > 0) this.#giveBack(watch, evacuatedCount);
+    const gatheredBytes = Math.max(0, watch.lookedBytes - watch.scatteredBytes);
+    return gatheredBytes + evacuatedCount * pool.arenaBytes;
   }
 
   /** Drops arenas that were emptied, as far as others could be had at once, and is quiet for a while. */

@@ -17,17 +17,25 @@ export interface BrowserStoreOptions {
   readonly createWorker?: (() => Worker) | undefined;
   /** Asks the browser not to evict the origin's data by itself. Default: false. */
   readonly persist?: boolean | undefined;
+  /**
+   * How long to wait for another page of the origin that holds the store, in milliseconds. After that `createTensorMemory` fails
+   * with `TierError busy`. Default: 4000, in which a page that was left ends. Infinity: until the other page has gone.
+   */
+  readonly waitMs?: number | undefined;
 }
 
 /** @throws {MisuseError} `bad-option`. */
 export function checkBrowserStore(options: unknown): BrowserStoreOptions {
-  const known = ["store", "createWorker", "persist"];
-  const { store, createWorker, persist } = checkObject(options, "ssd.browser", known);
+  const known = ["store", "createWorker", "persist", "waitMs"];
+  const { store, createWorker, persist, waitMs } = checkObject(options, "ssd.browser", known);
   if (store !== undefined && !["auto", "opfs", "indexeddb"].includes(store as string)) {
     throw new MisuseError("bad-option", 'ssd.browser.store is "auto", "opfs" or "indexeddb"');
   }
   if (createWorker !== undefined && typeof createWorker !== "function") {
     throw new MisuseError("bad-option", "ssd.browser.createWorker is a function");
+  }
+  if (waitMs !== undefined && !(typeof waitMs === "number" && waitMs >= 0)) {
+    throw new MisuseError("bad-option", "ssd.browser.waitMs is a number of milliseconds from 0 on");
   }
   checkFlag(persist, "ssd.browser.persist");
   return options as BrowserStoreOptions;

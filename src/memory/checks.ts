@@ -179,3 +179,14 @@ export function checkNamespacePart(text: unknown, name: string): string {
   }
   return text;
 }
+
+/** Limits of a call of `compact`: Infinity for none. @throws {MisuseError} `bad-option`, `bad-size`. */
+export function checkCompactionLimits(options: {
+  readonly bytesMovedMax?: number;
+  readonly durationMsMax?: number;
+}): { readonly bytesMovedMax: number; readonly durationMsMax: number } {
+  checkObject(options, "compact", ["bytesMovedMax", "durationMsMax"]);
+  const limitOf = (name: "bytesMovedMax" | "durationMsMax") =>
+    options[name] === undefined ? Number.POSITIVE_INFINITY : checkBytes(options[name], name);
+  return { bytesMovedMax: limitOf("bytesMovedMax"), durationMsMax: limitOf("durationMsMax") };
+}

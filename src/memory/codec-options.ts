@@ -14,13 +14,16 @@ import { checkObject } from "./checks.js";
 /**
  * How tensors are written when they leave RAM: `"raw"`, as they are; `"lossless"`, in fewer bytes wherever
  * that is possible; `"auto"`, lossless where it is measured to be faster, or where the tier is nearly
- * full; or within an error budget.
+ * full; `"when-full"`, only there; or within an error budget.
  */
-export type CodecRule = "auto" | "raw" | "lossless" | ErrorLimit;
+export type CodecRule = "auto" | "raw" | "lossless" | "when-full" | ErrorLimit;
 
 export interface CodecOptions {
-  /** Default: `"auto"`; `"lossless"` with `budgets.warm`, because its room is RAM. */
-  readonly default?: "auto" | "raw" | "lossless" | undefined;
+  /**
+   * Default: `"auto"`, or what the hardware profile says; `"lossless"` with `budgets.warm`, because its room
+   * is RAM.
+   */
+  readonly default?: "auto" | "raw" | "lossless" | "when-full" | undefined;
   /** For all tensors of a kind. */
   readonly kinds?: Partial<Record<TensorKind, CodecRule>> | undefined;
   /** For all tensors with a tag, a layer's for example; before the kind's. */
@@ -38,7 +41,7 @@ export interface CodecOptions {
    * Workers that encode and decode what moves between RAM and the tiers, 0 to 16, so that the caller's thread is not
    * held up: each takes under 3 MiB of `budgets.ram` from the start, and is started when a tensor of at least
    * 256 KiB is first coded. `"auto"`: one less than the machine has cores, at most 4; none with `budgets.ram`
-   * below 64 MiB, or with a named profile. Default: `"auto"`.
+   * below 64 MiB. A named profile says how many itself. Default: `"auto"`.
    */
   readonly workers?: number | "auto" | undefined;
 }
@@ -55,6 +58,8 @@ export interface CodecRules {
   readonly isColderSmaller: boolean;
   /** What is swapped out goes to a warm tier first, and down from there. */
   readonly hasWarm: boolean;
+  /** Nothing is coded, whatever the rules allow. Default: false. */
+  readonly isOff?: boolean;
 }
 
 /** @throws {MisuseError} `bad-option`, `bad-kind`. */
@@ -72,7 +77,7 @@ export function checkCodecOptions(options: unknown, hasWarm: boolean): CodecRule
     "codecs.default",
   );
   if (typeof otherwise === "object") {
-    throw new MisuseError("bad-option", "codecs.default is auto, raw or lossless");
+    throw new MisuseError("bad-option", "codecs.default is auto, raw, lossless or when-full");
   }
   const kinds = new Map<TensorKind, CodecRule>();
   for (const [kind, rule] of Object.entries(
@@ -122,8 +127,13 @@ export function checkErrorBudget(budget: unknown): TensorErrorBudget | null {
   return budget === "exact" ? budget : checkLimit(budget, "budget");
 }
 
+/** Whether this is a rule that has a name. */
+export function isCodecName(rule: unknown): rule is Exclude<CodecRule, ErrorLimit> {
+  return rule === "auto" || rule === "raw" || rule === "lossless" || rule === "when-full";
+}
+
 function checkRule(rule: unknown, name: string): CodecRule {
-  if (rule === "auto" || rule === "raw" || rule === "lossless") return rule;
+  if (isCodecName(rule)) return rule;
   return checkLimit(rule, name);
 }
 

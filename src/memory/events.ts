@@ -1,6 +1,7 @@
 // What happens inside, as an async stream. Each listener has a bounded queue; when it falls behind,
 // its oldest events go and are counted.
 import type { GuardError } from "../errors.js";
+import type { FeatureChange } from "../stats/feature.js";
 import type { TensorKind } from "../types.js";
 import type { FragmentationLevel } from "./fragmentation.js";
 
@@ -40,6 +41,11 @@ export type MemoryEvent =
       readonly copiedCount: number;
       readonly demotedCount: number;
     }
+  /**
+   * An optimisation was switched off, because its last outcomes cost more than they gave; or on again, to be
+   * tried. Costs and gains are those of these outcomes.
+   */
+  | ({ readonly type: "feature" } & FeatureChange)
   /** A disposable tensor was dropped under pressure. */
   | { readonly type: "drop"; readonly id: string; readonly bytes: number }
   /**

@@ -1,7 +1,7 @@
 // The arenas of one tensor kind, with one budget. Grows by arenas, never by bytes.
 import { type BlockCount, type BlockCounts, sortedBlockCounts } from "../core/block-counts.js";
 import type { ControlPlane } from "../core/control-plane.js";
-import type { PoolCounters } from "../core/counters.js";
+import type { ArenaCounters, PoolCounters } from "../core/counters.js";
 import { WASM_PAGE_BYTES } from "../core/linear-memory.js";
 import type { TensorKind } from "../types.js";
 import type { ArenaShelf, PoolArena } from "./arena-shelf.js";
@@ -22,6 +22,8 @@ export interface CompactionTotals {
 
 export interface PoolStats extends PoolCounters {
   readonly kind: TensorKind;
+  /** One row for each open arena, in the order in which they are asked for room. */
+  readonly arenas: readonly ArenaCounters[];
   /** Infinity when the pool draws from the common budget alone. */
   readonly budgetBytes: number;
   /** Length of an ordinary arena. */
@@ -70,6 +72,8 @@ export interface MemoryPoolOptions {
   readonly arenaBytes: number;
   /** Bytes behind every tensor. Default: 0. */
   readonly canaryBytes?: number;
+  /** Blocks of at least this length start at a multiple of it; a power of two up to 65,536. Default: 1. */
+  readonly alignmentBytes?: number;
   readonly core: ControlPlane;
   readonly shelf: ArenaShelf;
 }
@@ -90,6 +94,7 @@ export class MemoryPool {
   onFreed: () => void = () => {};
   readonly #index: number;
   readonly #canaryBytes: number;
+  readonly #alignmentBytes: number;
   readonly #core: ControlPlane;
   readonly #shelf: ArenaShelf;
   readonly #arenas: PoolArena[] = [];
@@ -103,6 +108,7 @@ export class MemoryPool {
     this.arenaBytes = options.arenaBytes;
     this.#index = options.index;
     this.#canaryBytes = options.canaryBytes ?? 0;
+    this.#alignmentBytes = options.alignmentBytes ?? 1;
     this.#core = options.core;
     this.#shelf = options.shelf;
   }
@@ -122,6 +128,12 @@ export class MemoryPool {
     return bytes + this.#canaryBytes;
   }
 
+  /** Where a tensor of `bytes` starts that asks for this alignment: as it asks, or at a coarser step of the pool's. */
+  alignmentFor(bytes: number, alignment: number): number {
+    const isCoarser = this.#alignmentBytes > alignment && bytes >= this.#alignmentBytes;
+    return isCoarser ? this.#alignmentBytes : alignment;
+  }
+
   /** Length of the arena that a tensor of `bytes` needs. */
   arenaBytesFor(bytes: number): number {
     const blockBytes = this.blockBytes(bytes);
@@ -137,8 +149,9 @@ export class MemoryPool {
   tryAllocate(bytes: number, alignment: number): number {
     const blockBytes = this.blockBytes(bytes);
     if (blockBytes > this.arenaBytes) return this.#tryAllocateWhole(blockBytes);
+    const coarsest = this.alignmentFor(bytes, alignment);
     for (const { id } of this.#arenas) {
-      const slot = this.#core.allocate(id, blockBytes, alignment);
+      const slot = this.#core.allocate(id, blockBytes, coarsest);
       if (slot !== 0) return slot;
     }
     return 0;
@@ -240,8 +253,9 @@ export class MemoryPool {
     let pinnedCount = 0;
     const free: BlockCounts = new Map();
     const cached: BlockCounts = new Map();
+    const arenas = this.#arenas.map(({ id }) => this.#core.arenaCounters(id));
+    for (const { pinnedCount: count } of arenas) pinnedCount += count;
     for (const { id } of this.#arenas) {
-      pinnedCount += this.#core.arenaCounters(id).pinnedCount;
       this.#core.countBlocks(id, free, cached);
     }
     const counters = this.#core.poolCounters(this.#index);
@@ -250,6 +264,7 @@ export class MemoryPool {
     return {
       ...counters,
       kind: this.kind,
+      arenas,
       budgetBytes: this.budgetBytes,
       arenaBytes: this.arenaBytes,
       arenaCount: this.#arenas.length,

@@ -1,21 +1,10 @@
 // What callers may ask for, and its validation. Everything wrong is a MisuseError before anything
 // changes.
-import type { Clock } from "../clock.js";
-import type { StartCodecWorker } from "../codec/codec.js";
-import type { MemoryFactory } from "../core/linear-memory.js";
 import type { WasmSource } from "../core/module-instance.js";
 import { MisuseError } from "../errors.js";
-import type { HardwareProfile } from "../hardware/hardware-profile.js";
-import type { LifetimePredictor } from "../lifetime/lifetime-predictor.js";
+import type { GpuDevice, HardwareProfile } from "../hardware/hardware-profile.js";
 import { TENSOR_BYTES_MAX } from "../limits.js";
-import type { AdmissionPolicy } from "../policy/admission-policy.js";
-import type { EvictionPolicy } from "../policy/eviction-policy.js";
-import type { Predictor } from "../predictor/predictor.js";
-import type { TierPredictor } from "../predictor/tier-predictor.js";
-import type { Random } from "../random.js";
-import type { StatsSink } from "../stats/stats-sink.js";
-import type { FileSystem } from "../tier/file-system.js";
-import type { Tier, TierFactory } from "../tier/tier.js";
+import type { TierFactory } from "../tier/tier.js";
 import {
   type ByteSize,
   checkBytes,
@@ -53,6 +42,9 @@ import {
   checkCodecOptions,
   checkErrorBudget,
 } from "./codec-options.js";
+import type { FeatureOptions } from "./feature-options.js";
+import { checkSeams, type Seams } from "./seams.js";
+import { checkWatermarks } from "./watermarks.js";
 
 /** The size of a tensor: its shape, or a plain number of bytes. */
 export type TensorExtent<D extends Dtype> =
@@ -106,6 +98,12 @@ export type TensorOptions<D extends Dtype = Dtype> = TensorExtent<D> & {
 export interface TensorMemoryOptions {
   /** A profile, the name of a preset, or `"auto"`. Default: `"auto"`. */
   readonly profile?: HardwareProfile | string | undefined;
+  /**
+   * With the profile `"auto"` and `budgets.ssd`: what was measured of this machine and kept beside the store is
+   * used in any case. `true`: where nothing valid is kept, it is measured now, in at most 300 ms; with a WebGPU
+   * device of the caller's, that too. `npx tierheap doctor` does the same. Default: false.
+   */
+  readonly calibrate?: boolean | { readonly gpu: GpuDevice } | undefined;
   readonly budgets?:
     | {
         /** Default: an eighth of the machine's memory. At least 4 MiB. */
@@ -191,6 +189,16 @@ export interface TensorMemoryOptions {
    * Default: `"auto"`.
    */
   readonly compaction?: "auto" | "on-demand" | CompactionOptions | undefined;
+  /**
+   * Optimisations by themselves: `"auto"`, on, and off for a while whenever one costs more than it gives; `true`,
+   * on whatever it costs; `false`, off. Default: `"auto"` for each.
+   */
+  readonly features?: FeatureOptions | undefined;
+  /**
+   * `"full"`: `stats()` also has latency histograms and samples over time. `"counters"`: it has counters alone.
+   * Default: `"full"`.
+   */
+  readonly statistics?: "full" | "counters" | undefined;
   /** Aborts the opening. */
   readonly signal?: AbortSignal | undefined;
   /** Where the modules come from, for pages whose policy forbids the inline ones. */
@@ -199,29 +207,6 @@ export interface TensorMemoryOptions {
     | undefined;
   /** Replaceable parts; each has a documented seam. For tests and for experiments. */
   readonly seams?: Partial<Seams> | undefined;
-}
-
-/** Everything that is injected. */
-export interface Seams {
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly createMemory: MemoryFactory;
-  readonly fileSystem: FileSystem;
-  /** Stands in for the platform's SSD tier; opened and closed by the memory. */
-  readonly tier: Tier;
-  readonly evictionPolicy: EvictionPolicy;
-  readonly admissionPolicy: AdmissionPolicy;
-  readonly predictor: Predictor;
-  readonly tierPredictor: TierPredictor;
-  readonly lifetimePredictor: LifetimePredictor;
-  readonly statsSink: StatsSink;
-  /** Resident bytes of the process. */
-  readonly residentBytes: () => number;
-  /**
-   * Starts a coding worker: in a page whose bundler leaves `new Worker(new URL(…))` in packages alone, a script of its
-   * own that imports `tierheap/codec-worker`.
-   */
-  readonly startCodecWorker: StartCodecWorker;
 }
 
 /** A tensor's options, checked. */
@@ -370,6 +355,7 @@ export interface CheckedOptions {
 export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions {
   checkObject(options, "createTensorMemory", [
     "profile",
+    "calibrate",
     "budgets",
     "codecs",
     "pools",
@@ -385,8 +371,13 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     "seams",
     "hdd",
     "remote",
+    "features",
+    "statistics",
   ]);
   checkFlag(options.debug, "debug");
+  if (!["full", "counters", undefined].includes(options.statistics)) {
+    throw new MisuseError("bad-option", "statistics is full or counters");
+  }
   checkSignal(options.signal);
   checkObject(options.wasm ?? {}, "wasm", ["core", "kernels"]);
   checkSeams(options.seams ?? {});
@@ -448,71 +439,6 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     fingerprint: checkNamespacePart(namespace["fingerprint"] ?? "", "fingerprint"),
     compaction: checkCompaction(options.compaction),
   };
-}
-
-const HIGH_WATERMARK = 0.8;
-const WATERMARK_DISTANCE = 0.1;
-
-/** @throws {MisuseError} `bad-option`. */
-function checkWatermarks(given: unknown): { readonly high: number; readonly low: number } {
-  const { high = HIGH_WATERMARK, low } = checkObject(given ?? {}, "watermarks", ["high", "low"]);
-  // A share of what is there, where `high` is low itself.
-  const least = low ?? Math.max((high as number) - WATERMARK_DISTANCE, (high as number) / 2);
-  const isShare = (value: unknown) => typeof value === "number" && value > 0 && value <= 1;
-  if (!isShare(high) || !isShare(least) || (least as number) > (high as number)) {
-    throw new MisuseError("bad-option", "0 < watermarks.low <= watermarks.high <= 1");
-  }
-  return { high: high as number, low: least as number };
-}
-
-/** What each seam must answer to; empty: it is a function itself. */
-const SEAM_METHODS: Readonly<Record<keyof Seams, readonly string[]>> = {
-  clock: ["monotonicMs", "wallMs", "sleep", "defer"],
-  random: ["uint32"],
-  createMemory: [],
-  fileSystem: ["join", "list", "create", "openRead", "rename", "remove", "tryLock"],
-  tier: ["open", "begin", "openRead", "delete", "quarantine", "list", "stats", "close"],
-  evictionPolicy: ["track", "touch", "untrack", "candidates"],
-  admissionPolicy: ["admit"],
-  predictor: ["observe"],
-  tierPredictor: ["observe", "expectedReuseMs"],
-  lifetimePredictor: ["expectedMs", "observe"],
-  statsSink: ["count", "time"],
-  residentBytes: [],
-  startCodecWorker: [],
-};
-
-function checkSeams(seams: unknown): void {
-  const given = checkObject(seams, "seams", Object.keys(SEAM_METHODS));
-  for (const [name, methods] of Object.entries(SEAM_METHODS)) {
-    const seam = given[name] as Record<string, unknown> | null | undefined;
-    if (seam === undefined) continue;
-    const isWhole =
-      methods.length === 0
-        ? typeof seam === "function"
-        : methods.every((method) => typeof seam?.[method] === "function");
-    if (!isWhole) throw new MisuseError("bad-option", `seams.${name} lacks methods of its seam`);
-  }
-}
-
-/** @throws {MisuseError} `bad-option` — a figure is missing or out of range. */
-export function checkProfile(profile: HardwareProfile): HardwareProfile {
-  const { name, granuleBytes, arenaBytesMax, chunkBytes, queueDepth, ramBudgetBytes } = profile;
-  const { codecWorkerCount = 0 } = profile;
-  const isWithin = (value: unknown, least: number, most: number) =>
-    Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most;
-  const isUsable =
-    typeof name === "string" &&
-    isWithin(granuleBytes, 16, 2 ** 20) &&
-    Number.isInteger(Math.log2(granuleBytes)) &&
-    isWithin(arenaBytesMax, 2 ** 20, 2 ** 32) &&
-    Number.isInteger(Math.log2(arenaBytesMax)) &&
-    isWithin(chunkBytes, 1, 2 ** 32) &&
-    isWithin(queueDepth, 1, 64) &&
-    isWithin(ramBudgetBytes, 1, Number.MAX_SAFE_INTEGER) &&
-    isWithin(codecWorkerCount, 0, 16);
-  if (!isUsable) throw new MisuseError("bad-option", "a figure of the profile is out of range");
-  return profile;
 }
 
 function checkDirectory(path: unknown, tier: string): string {

@@ -23,6 +23,7 @@ import {
   RANKED,
   RECENT,
 } from "./group-table.js";
+import type { LearntStats } from "./learnt-stats.js";
 import { OrderContest } from "./order-contest.js";
 import { ReuseLaw } from "./reuse-law.js";
 import { featuresOf, gapFeature, LEFT_OVER, TURN_MAX } from "./use-features.js";
@@ -33,17 +34,6 @@ export interface LearntOptions {
   readonly memoryRatio?: number;
 }
 
-/** What the policy did, for reports and benches. */
-export interface LearntStats {
-  /** Whether entries leave by rank now, and not by least recent use. */
-  readonly isRanking: boolean;
-  readonly switchCount: number;
-  readonly useCount: number;
-  readonly knownCount: number;
-  readonly classCount: number;
-  readonly byteLength: number;
-}
-
 export interface LearntPolicy extends EvictionPolicy {
   stats(): LearntStats;
 }
@@ -51,6 +41,8 @@ export interface LearntPolicy extends EvictionPolicy {
 /** Uses between two rebuilds of the law: a share of all uses, within bounds. */
 const REBUILD_USES_MIN = 50;
 const REBUILD_USES_MAX = 1000;
+/** One in so many uses is timed; a power of two. */
+const TIMED_USES = 64;
 /** Groups looked at per use to find some that can be forgotten. */
 const FORGET_STEPS = 64;
 
@@ -74,6 +66,7 @@ class Learnt implements LearntPolicy {
   #switchCount = 0;
   #useCount = 0;
   #nextRebuild = 20;
+  #spentMs = 0;
   /** Oldest group that may hold an entry of the set. */
   #oldestHeld = NONE;
   #oldestRecent = NONE;
@@ -165,6 +158,8 @@ class Learnt implements LearntPolicy {
       knownCount,
       classCount: this.#law.nodeCount,
       byteLength: byteLength + this.#law.byteLength,
+      spentMs: this.#spentMs,
+      hitsGained: this.#contest.hitsGained,
     };
   }
 
@@ -217,6 +212,8 @@ class Learnt implements LearntPolicy {
 
   #use(chain: ArrayLike<number>, hints: ChainHints | undefined): void {
     this.#useCount += 1;
+    const isTimed = (this.#useCount & (TIMED_USES - 1)) === 0;
+    const startMs = isTimed ? this.#clock.monotonicMs() : 0;
     this.#advance();
     this.#count(chain);
     const law = this.#law;
@@ -251,6 +248,7 @@ class Learnt implements LearntPolicy {
       this.#nextRebuild = this.#useCount + Math.max(REBUILD_USES_MIN, share);
     }
     this.#forgetOldest();
+    if (isTimed) this.#spentMs += TIMED_USES * (this.#clock.monotonicMs() - startMs);
   }
 
   /** Moves the chain into a new group, and settles what is left of the old ones. */

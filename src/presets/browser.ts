@@ -5,20 +5,22 @@ import type { TensorMemory } from "../tensor-memory.js";
 import { firstWorkingTier } from "../tier/first-working.js";
 import { nullTier } from "../tier/null.js";
 import type { Tier } from "../tier/tier.js";
-import { composeTensorMemory, type Platform } from "./compose.js";
+import { composeTensorMemory } from "./compose.js";
+import type { Platform } from "./platform.js";
 import type { StorePlace } from "./tiers.js";
 
 function createStore({ browser, onUnavailable, ...place }: StorePlace): Tier {
   const { name, directory, capacityBytes, bufferBytes, clock } = place;
-  const { store = "auto", createWorker, persist } = browser;
+  const { store = "auto", createWorker, persist, waitMs } = browser;
   const candidates = async () => {
     if (persist === true) askToPersist(onUnavailable);
     // Only who has a tier loads them.
     const { opfsTier } = await import("../tier/opfs.js");
     const { hasDatabase, indexedDbTier } = await import("../tier/indexed-db.js");
     const opfs = () =>
-      opfsTier({ name, directory, capacityBytes, bufferBytes, clock, createWorker });
-    const indexedDb = () => indexedDbTier({ name, database: directory, capacityBytes });
+      opfsTier({ name, directory, capacityBytes, bufferBytes, clock, createWorker, waitMs });
+    const indexedDb = () =>
+      indexedDbTier({ name, database: directory, capacityBytes, clock, waitMs });
     if (store === "opfs") return [opfs];
     if (store === "indexeddb") return [indexedDb];
     // What was stored before is not left behind.
@@ -45,6 +47,11 @@ const browserPlatform: Platform = {
   startCodecWorker: () =>
     new Worker(new URL("../codec/codec-worker-browser.js", import.meta.url), { type: "module" }),
   createSsdTier: createStore,
+  calibrationPlace: async (store) =>
+    (await import("../hardware/calibration-browser.js")).browserCalibrationPlace(
+      store,
+      createStore,
+    ),
 };
 
 /** What the package exports under this name loads it. */

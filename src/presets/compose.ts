@@ -20,7 +20,7 @@ import { CHUNK_BYTES_MIN, TransferEngine } from "../cache/transfer-engine.js";
 import { Victims } from "../cache/victims.js";
 import { Workers } from "../cache/workers.js";
 import { systemClock } from "../clock.js";
-import type { Codec, StartCodecWorker } from "../codec/codec.js";
+import type { Codec } from "../codec/codec.js";
 import { CODEC_WORKER_BYTES, unitCodec } from "../codec/unit-codec.js";
 import { ARENA_CAPACITY_MAX, ControlPlane, SLOT_CAPACITY_MAX } from "../core/control-plane.js";
 import { Hasher } from "../core/hash-stream.js";
@@ -28,7 +28,7 @@ import { compileKernels } from "../core/kernels-module.js";
 import { createSharedMemory, createUnsharedMemory } from "../core/linear-memory.js";
 import { arenaMetadataBytesMax } from "../core/metadata-bytes.js";
 import { MisuseError, throwIfAborted } from "../errors.js";
-import { HARDWARE_PROFILES, type HardwareProfile } from "../hardware/hardware-profile.js";
+import type { HardwareProfile } from "../hardware/hardware-profile.js";
 import { unknownLifetime } from "../lifetime/unknown-lifetime.js";
 import { ArenaShelf } from "../memory/arena-shelf.js";
 import { AutoCompaction } from "../memory/auto-compaction.js";
@@ -40,25 +40,16 @@ import { MemoryPool } from "../memory/memory-pool.js";
 import {
   type CheckedOptions,
   checkMemoryOptions,
-  checkProfile,
   type TensorMemoryOptions,
 } from "../memory/options.js";
+import { admitAll } from "../policy/admit-all.js";
 import { admitReused } from "../policy/admit-reused.js";
-import { learntPolicy } from "../policy/learnt.js";
 import { successorPredictor } from "../predictor/successor.js";
 import { systemRandom } from "../random.js";
-import { nullSink } from "../stats/null-sink.js";
 import { TensorMemory } from "../tensor-memory.js";
-import { describe, TENSOR_KINDS, type TensorKind } from "../types.js";
-import { createTiers, hasStack, planTiers, type TierPlatform } from "./tiers.js";
-
-/** What differs between Node and browsers. */
-export interface Platform extends TierPlatform {
-  detectHardware(): HardwareProfile;
-  /** Resident bytes of the process; null where nobody tells. */
-  readonly residentBytes: (() => number) | null;
-  readonly startCodecWorker: StartCodecWorker;
-}
+import { TENSOR_KINDS, type TensorKind } from "../types.js";
+import type { Platform } from "./platform.js";
+import { createTiers, hasStack, planTiers } from "./tiers.js";
 
 const RAM_BYTES_MIN = 4 * 2 ** 20;
 const ARENA_BYTES_MIN = 2 ** 20;
@@ -71,16 +62,6 @@ const GUESS_SHARE = 1 / 8;
 
 function floorPowerOfTwo(value: number): number {
   return 2 ** Math.floor(Math.log2(value));
-}
-
-function chooseProfile(asked: TensorMemoryOptions["profile"], platform: Platform): HardwareProfile {
-  if (asked === undefined || asked === "auto") return platform.detectHardware();
-  if (typeof asked === "object" && asked !== null) return checkProfile(asked);
-  const preset = HARDWARE_PROFILES.get(asked);
-  if (preset === undefined) {
-    throw new MisuseError("bad-option", `unknown profile ${describe(asked)}`);
-  }
-  return preset;
 }
 
 /** Lengths of everything that is fixed at the start. */
@@ -132,8 +113,12 @@ export async function composeTensorMemory(
   platform: Platform,
   options: TensorMemoryOptions = {},
 ): Promise<TensorMemory> {
-  const checked = checkMemoryOptions(options);
+  const asked = checkMemoryOptions(options);
   const seams = options.seams ?? {};
+  const clock = seams.clock ?? systemClock;
+  const events = new EventHub();
+  const { Observer } = await import("./observe.js");
+  const observer = new Observer({ options, checked: asked, clock, events });
   throwIfAborted(options.signal, "memory");
   if (globalThis.crypto?.subtle === undefined) {
     throw new MisuseError(
@@ -141,7 +126,11 @@ export async function composeTensorMemory(
       "pages need HTTPS or localhost: WebCrypto names the records",
     );
   }
-  const profile = chooseProfile(options.profile, platform);
+  // What was detected says nothing that an option could.
+  const { profile, checked } =
+    options.profile === undefined && options.calibrate === undefined && asked.ssdBytes === 0
+      ? { profile: platform.detectHardware(), checked: asked }
+      : await (await import("./profile.js")).chooseProfile(options, asked, platform);
   const sizes = planSizes(profile, checked, hasStack(checked, options));
   const { granuleShift, chunkBytes } = sizes;
   const plan = planTiers(checked, options, chunkBytes);
@@ -157,16 +146,16 @@ export async function composeTensorMemory(
     kernels,
   );
   const hasTier = seams.tier !== undefined || checked.ssdBytes > 0 || plan.isStacked;
-  const clock = seams.clock ?? systemClock;
   const hasCodec = hasTier && sizes.ramBytes >= CODEC_RAM_BYTES_MIN;
-  const { workers: asked } = checked.codecRules;
+  const { workers: wanted } = checked.codecRules;
   const mayStart = sizes.ramBytes >= WORKERS_RAM_BYTES_MIN;
-  const workerCount = asked !== "auto" ? asked : mayStart ? (profile.codecWorkerCount ?? 0) : 0;
+  const workerCount = wanted !== "auto" ? wanted : mayStart ? (profile.codecWorkerCount ?? 0) : 0;
   const start = seams.startCodecWorker ?? platform.startCodecWorker;
   const codec: Codec | null = hasCodec
     ? unitCodec({
         createMemory: createPrivateMemory,
         wasm: kernels,
+        without: observer.codecsOff,
         workers: workerCount === 0 ? null : { workerCount, start, kernels, clock },
       })
     : null;
@@ -186,9 +175,8 @@ export async function composeTensorMemory(
   ) {
     throw new MisuseError("bad-size", "budgets.ram is too small for its own bookkeeping");
   }
-  const events = new EventHub();
-  const made = { platform, checked, options, plan, chunkBytes, clock, hasher, events, codec };
-  const { tier, stack } = await createTiers(made);
+  const kept = { platform, profile, checked, options, plan, chunkBytes, clock, hasher, events };
+  const { tier, stack } = await createTiers({ ...kept, codec, observer });
   if (checked.isDurable && !tier.capabilities.hasDurableCommit) {
     throw new MisuseError("unsupported", "ssd.mode durable on a tier that cannot promise it");
   }
@@ -196,7 +184,12 @@ export async function composeTensorMemory(
   try {
     throwIfAborted(options.signal, tier.name);
     const { tenant, fingerprint, isDurable } = checked;
-    const policy = seams.evictionPolicy ?? learntPolicy({ clock });
+    const { sink, timedOneIn } = observer;
+    const learnt =
+      seams.evictionPolicy === undefined && !observer.isOff("learntPolicy")
+        ? (await import("../policy/learnt.js")).learntPolicy({ clock })
+        : null;
+    const policy = seams.evictionPolicy ?? learnt ?? (await import("../policy/lru.js")).lruPolicy();
     const isDebug = options.debug === true;
     const directory = new Directory();
     const staging = new Staging(profile.queueDepth, chunkBytes, unitBytes);
@@ -216,14 +209,25 @@ export async function composeTensorMemory(
     for (const [index, kind] of TENSOR_KINDS.entries()) {
       const budgetBytes = checked.poolBytes.get(kind) ?? Number.POSITIVE_INFINITY;
       const arenaBytes = sizes.poolArenaBytes(kind);
-      const lengths = { budgetBytes, arenaBytes, canaryBytes: guarding?.CANARY_BYTES ?? 0 };
+      const canaryBytes = guarding?.CANARY_BYTES ?? 0;
+      const { alignmentBytes = 1 } = profile;
+      const lengths = { budgetBytes, arenaBytes, canaryBytes, alignmentBytes };
       pools.set(kind, new MemoryPool({ kind, index, ...lengths, core, shelf }));
     }
-    const sink = seams.statsSink ?? nullSink;
     const compactor = new Compactor({ core, pools, clock });
-    const compacting = { compactor, shelf, budget, pools, events, clock };
+    const compacting = {
+      ...{ compactor, shelf, budget, pools, events, clock, sink },
+      feature: observer.feature("compaction"),
+      // Out to a tier, and back.
+      roomMs: (bytes: number) => {
+        const loadMs = bytes === 0 ? 0 : swapper.speed.estimateMs(bytes);
+        return loadMs === null ? null : 2 * loadMs;
+      },
+    };
     const autoCompaction =
-      checked.compaction && new AutoCompaction({ ...compacting, policy: checked.compaction });
+      checked.compaction !== null && !observer.isOff("compaction")
+        ? new AutoCompaction({ ...compacting, policy: checked.compaction })
+        : null;
     const held = new HeldBlocks(core, shelf);
     const guards = guarding && new guarding.Guards({ core, shelf, held, events });
     const parts = {
@@ -239,6 +243,8 @@ export async function composeTensorMemory(
       policy,
       events,
       clock,
+      sink,
+      observer,
     };
     const onLeaving = (record: TensorRecord) => {
       prefetcher.left(record);
@@ -255,16 +261,18 @@ export async function composeTensorMemory(
               shelf.arenaOf(slot).bytes(core.offsetOf(slot), byteLength),
             tierFreeBytes: () => tier.stats().capacityBytes - tier.stats().physicalBytes,
           });
-    const swapper = new MemorySwapper({
+    const swapper: MemorySwapper = new MemorySwapper({
       ...parts,
       shares,
-      sink,
       guards,
-      codecRules: checked.codecRules,
+      codecRules: { ...checked.codecRules, isOff: observer.isOff("coding") },
       onLeaving,
     });
+    if (stack === null) swapper.speed.expect(profile.tiers?.ssd);
     const { capacityBytes } = tier.stats();
-    const admission = seams.admissionPolicy ?? admitReused({ capacityBytes });
+    const admission =
+      seams.admissionPolicy ??
+      (observer.isOff("admission") ? admitAll : admitReused({ capacityBytes }));
     const disposables = new Disposables({
       ...parts,
       swapper,
@@ -292,7 +300,8 @@ export async function composeTensorMemory(
       reclaimer,
       cache,
       predictor,
-      window: new PrefetchWindow(),
+      feature: observer.feature("prefetch"),
+      window: new PrefetchWindow({ depthMax: profile.prefetchDepthMax ?? 8 }),
       guessBytesMax: budget.arenaLimitBytes * GUESS_SHARE,
     });
     const residentBytes = seams.residentBytes ?? platform.residentBytes;
@@ -322,10 +331,12 @@ export async function composeTensorMemory(
       lifetimes,
       sharing,
       guards,
+      timedOneIn,
     });
     const repeated = new RepeatedTensors(pools, { reclaimer, allocator, held, events, guards });
     const random = seams.random ?? systemRandom;
     const workers = new Workers({ ...parts, reclaimer, random });
+    observer.watch({ ...parts, swapper, cache, stack, disposables, learnt });
     return new TensorMemory({
       ...parts,
       stack,

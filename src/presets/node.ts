@@ -1,17 +1,20 @@
 // The parts that Node uses.
 import { startCodecWorker } from "../codec/start-worker-node.js";
+import { nodeCalibrationPlace } from "../hardware/calibration-node.js";
 import { detectHardware } from "../hardware/detect-node.js";
 import type { TensorMemoryOptions } from "../memory/options.js";
 import type { TensorMemory } from "../tensor-memory.js";
 import { nodeFileSystem } from "../tier/file-system-node.js";
 import { FsTier } from "../tier/fs.js";
-import { composeTensorMemory, type Platform } from "./compose.js";
+import { composeTensorMemory } from "./compose.js";
+import type { Platform } from "./platform.js";
 
 const nodePlatform: Platform = {
   detectHardware,
   residentBytes: () => process.memoryUsage.rss(),
   hasHdd: true,
   startCodecWorker,
+  calibrationPlace: ({ directory, seams }) => nodeCalibrationPlace({ ...seams, directory }),
   createSsdTier: (
     { name, directory, capacityBytes, bufferBytes },
     { fileSystem = nodeFileSystem, random },

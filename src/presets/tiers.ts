@@ -4,11 +4,14 @@ import type { Clock } from "../clock.js";
 import type { Codec } from "../codec/codec.js";
 import type { Hasher } from "../core/hash-stream.js";
 import { MisuseError } from "../errors.js";
+import type { HardwareProfile } from "../hardware/hardware-profile.js";
 import type { BrowserStoreOptions } from "../memory/browser-store-options.js";
 import type { EventHub } from "../memory/events.js";
-import type { CheckedOptions, Seams, TensorMemoryOptions } from "../memory/options.js";
+import type { CheckedOptions, TensorMemoryOptions } from "../memory/options.js";
+import type { Seams } from "../memory/seams.js";
 import { nullTier } from "../tier/null.js";
 import type { Tier } from "../tier/tier.js";
+import type { Observer } from "./observe.js";
 
 /** What a platform gives a tier in a directory. */
 export interface StorePlace {
@@ -72,10 +75,12 @@ export async function createTiers(parts: {
   readonly plan: TierPlan;
   readonly chunkBytes: number;
   readonly clock: Clock;
+  readonly profile: HardwareProfile;
   readonly hasher: Hasher;
   readonly events: EventHub;
   /** null: records stay as they are written. */
   readonly codec: Codec | null;
+  readonly observer: Observer;
 }): Promise<{ readonly tier: Tier; readonly stack: TierStack | null }> {
   const { platform, checked, options, plan, chunkBytes, clock, events } = parts;
   const seams = options.seams ?? {};

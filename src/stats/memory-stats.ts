@@ -15,24 +15,54 @@ import type { ArenaShelfStats } from "../memory/arena-shelf.js";
 import type { BudgetStats } from "../memory/budget.js";
 import type { LeakStats } from "../memory/leak-watch.js";
 import type { PoolStats } from "../memory/memory-pool.js";
+import type { LearntStats } from "../policy/learnt-stats.js";
 import type { TierStats } from "../tier/tier.js";
+import type { FeatureStats } from "./feature.js";
+import type { LatencyStats, SeriesStats } from "./recording.js";
 
-export interface MemoryStats {
+/** What is seen from outside: balances, latencies, the course of things. */
+export interface ObservedStats {
+  /**
+   * Cost and gain of each optimisation. `"coding"` has the sum of all codecs, which follow it. What the speed
+   * of the tiers has to tell is 0 ns until it was measured.
+   */
+  readonly features: readonly FeatureStats[];
+  /** How long operations took; only those that there were. Empty with `statistics: "counters"`. */
+  readonly latencies: readonly LatencyStats[];
+  /** The memory over time; null with `statistics: "counters"`. */
+  readonly series: SeriesStats | null;
+  /** What the default order of leaving has done; null when another one was chosen. */
+  readonly learnt: LearntStats | null;
+}
+
+/**
+ * Everything that a memory counts, at one moment. Bytes, milliseconds unless a name says otherwise; counts are
+ * sums since the memory was created. `statsProblems` of `tierheap/testing` says what has to add up.
+ */
+export interface MemoryStats extends ObservedStats {
+  /** Name of the hardware profile. */
   readonly profile: string;
+  /** The RAM budget, and what it is used for. */
   readonly budget: BudgetStats;
+  /** Arenas of all kinds, spares included. */
   readonly arenas: ArenaShelfStats;
   /** Kinds that have ever had an arena. */
   readonly pools: readonly PoolStats[];
   readonly tensors: {
+    /** Of this memory, wherever they are. */
     readonly count: number;
+    /** Resident ones; shared ones once for each content. */
     readonly hotCount: number;
     readonly hotBytes: number;
   };
   readonly lookups: LookupStats;
+  /** Between RAM and the tiers below it. */
   readonly transfers: SwapperStats;
   readonly prefetch: PrefetchStats;
+  /** What admission decided about disposable tensors. */
   readonly disposables: DisposableStats;
   readonly sharing: SharingStats;
+  /** What was done above the high watermark. */
   readonly background: PressureWatchStats;
   /** All tiers below the arenas together. */
   readonly tier: TierStats & { readonly name: string };
@@ -44,10 +74,12 @@ export interface MemoryStats {
   readonly transcoded: readonly CodecStats[];
   /** null: no workers code; or none has been needed yet. */
   readonly codecWorkers: CodecWorkersStats | null;
+  /** Name of the order in which tensors leave. */
   readonly policy: string;
   readonly leaks: LeakStats;
   /** null without debug mode. */
   readonly guards: GuardStats | null;
+  /** Events that a slow listener never got. */
   readonly droppedEventCount: number;
   /** How often the guard of the core was taken, by all threads. null unless the memory is shared. */
   readonly lock: LockCounters | null;
@@ -76,6 +108,7 @@ export interface StatsSources {
   readonly leaks: readonly { stats(): LeakStats }[];
   readonly guards: { stats(): GuardStats } | null;
   readonly events: { readonly droppedCount: number };
+  readonly observer: { stats(): ObservedStats };
   readonly core: { readonly lanes: { readonly lockCounters: LockCounters } | null };
 }
 
@@ -84,6 +117,7 @@ export function collectStats(sources: StatsSources): MemoryStats {
   const { hotCount, hotBytes } = transfers;
   const sharing = sources.sharing.stats();
   return {
+    ...sources.observer.stats(),
     profile: sources.profile.name,
     budget: sources.budget.stats(),
     arenas: sources.shelf.stats(),
@@ -154,16 +188,17 @@ function levelsBelow(sources: StatsSources): LevelStats[] {
   return levels.map((level, index) => ({ ...level, priority: index + 1 }));
 }
 
-/** A tier that is no stack knows nothing of lookups: what was loaded was found there. */
+/** A tier that is no stack knows nothing of lookups: the cache has asked it. */
 function loneLevel({ tier, swapper, cache }: StatsSources): LevelStats {
   const { swapInCount, latencyMs, bytesPerSecond } = swapper.stats();
+  const { cold, absent } = cache.lookupStats();
   return {
     ...NOTHING,
     ...tier.stats(),
     name: tier.name,
     priority: 1,
-    hits: swapInCount,
-    misses: cache.lookupStats().misses - swapInCount,
+    hits: cold,
+    misses: absent,
     loads: swapInCount,
     latencyMs,
     bytesPerSecond,

@@ -1,4 +1,5 @@
 // Statistics as text for people.
+import type { FeatureStats } from "./feature.js";
 import { formatBytes, formatPercent, formatTable } from "./format.js";
 import type { MemoryStats } from "./memory-stats.js";
 
@@ -31,6 +32,23 @@ function blockRows({ kind, freeBlocks, cachedBlocks }: MemoryStats["pools"][numb
   return rows;
 }
 
+/** A row for each feature that did something, or was switched off; under a head. */
+export function featureRows(features: readonly FeatureStats[]): string[][] {
+  const text = ({ ns, bytes, count }: FeatureStats["cost"]) =>
+    `${count} × ${(ns / 1e6).toFixed(1)} ms, ${formatBytes(bytes)}`;
+  const rows = features
+    .filter(({ isOn, cost, gain }) => !isOn || cost.count > 0 || gain.count > 0)
+    .map(({ name, isOn, governedBy, cost, gain, switchedOffCount }) => [
+      name,
+      `${isOn ? "on" : "off"}, by ${governedBy}`,
+      text(cost),
+      text(gain),
+      `${switchedOffCount}`,
+    ]);
+  if (rows.length === 0) return rows;
+  return [["feature", "now", "cost", "gain", "switched off"], ...rows];
+}
+
 export function formatReport(stats: MemoryStats): string {
   const { budget, arenas, lookups, transfers, prefetch, disposables, sharing } = stats;
   const sections: string[] = [];
@@ -55,6 +73,8 @@ export function formatReport(stats: MemoryStats): string {
         "arenas",
         "live now",
         "live peak",
+        "allocated",
+        "freed",
         "granted",
         "free",
         "ext. frag.",
@@ -67,6 +87,8 @@ export function formatReport(stats: MemoryStats): string {
         `${pool.arenaCount} × ${formatBytes(pool.arenaBytes)}`,
         formatBytes(pool.requestedBytes),
         formatBytes(pool.requestedBytesPeak),
+        `${pool.allocationCount}`,
+        `${pool.freeCount}`,
         formatBytes(pool.grantedBytes),
         formatBytes(pool.freeBytes),
         formatPercent(pool.externalFragmentation),
@@ -146,5 +168,7 @@ export function formatReport(stats: MemoryStats): string {
       formatTable([["coding workers", `${workerCount}: ${jobCount} jobs, ${failureCount} ended`]]),
     );
   }
+  const features = featureRows(stats.features);
+  if (features.length > 0) sections.push(formatTable(features));
   return sections.join("\n\n");
 }

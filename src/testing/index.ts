@@ -58,6 +58,7 @@ export {
   predictorConformance,
   tierPredictorConformance,
 } from "./predictor-conformance.js";
+export { statsProblems } from "./stats-problems.js";
 export type { Attempt } from "./store-crashes.js";
 export {
   type CrashReport,

@@ -26,6 +26,8 @@ export interface FsTierOptions {
   readonly packedBytesMax?: number;
   /** Default: 0.5. Bytes that cleaning in the background may write per byte that callers write. */
   readonly cleaningShare?: number;
+  /** Default: 0. Room on the device that is kept for deletions, where the capacity is many times that. */
+  readonly spareRoomBytes?: number;
   readonly random?: Random;
 }
 
@@ -86,7 +88,7 @@ export class FsTier implements Tier {
     try {
       writer = await store.begin(key, byteLength);
     } catch (error) {
-      return this.#noSpaceOr(error, "cannot create a file");
+      return this.#noSpaceOr(store, error, "cannot create a file");
     }
     if (writer === null) {
       this.#counters.noSpaceCount += 1;
@@ -189,6 +191,7 @@ export class FsTier implements Tier {
       bufferBytes: this.#options.bufferBytes ?? BUFFER_BYTES,
       packedBytesMax: this.#options.packedBytesMax ?? PACKED_BYTES_MAX,
       cleaningShare: this.#options.cleaningShare ?? CLEANING_SHARE,
+      spareRoomBytes: this.#options.spareRoomBytes ?? 0,
     });
     await store.settle();
     return store;
@@ -214,7 +217,7 @@ export class FsTier implements Tier {
         try {
           await writer.write(source);
         } catch (error) {
-          return this.#noSpaceOr(error, "cannot write a file");
+          return this.#noSpaceOr(store, error, "cannot write a file");
         }
         writtenBytes += source.byteLength;
         this.#counters.bytesWritten += source.byteLength;
@@ -233,7 +236,7 @@ export class FsTier implements Tier {
           committing = writer.commit(durable);
           await committing;
         } catch (error) {
-          return this.#noSpaceOr(error, "cannot commit an object");
+          return this.#noSpaceOr(store, error, "cannot commit an object");
         }
         await end();
         this.#counters.commitCount += 1;
@@ -251,9 +254,11 @@ export class FsTier implements Tier {
     return tracked;
   }
 
-  #noSpaceOr(error: unknown, message: string): "no-space" {
+  async #noSpaceOr(store: OpenStore, error: unknown, message: string): Promise<"no-space"> {
     if (isNoSpace(error)) {
       this.#counters.noSpaceCount += 1;
+      // Who tries again finds more.
+      await store.giveRoom();
       return "no-space";
     }
     throw this.#translate(error, message);

@@ -2,11 +2,13 @@
 // are assembled in memory, so one object needs its own size twice while it is written or read.
 //
 // IndexedDB stores the whole buffer behind a view, hence private copies only.
+import { type Clock, systemClock } from "../clock.js";
 import { TierError } from "../errors.js";
 import { type PrivateBytes, privateBytes } from "../util/private-bytes.js";
 import { FailedDeletions } from "./failed-deletions.js";
 import { TierMeter } from "./meter.js";
 import type { Tier, TierKey } from "./tier.js";
+import { takeWebLock } from "./web-lock.js";
 
 export interface IndexedDbTierOptions {
   /** Name of the database. */
@@ -19,8 +21,16 @@ export interface IndexedDbTierOptions {
   readonly indexedDB?: IDBFactory;
   /** Default: the platform's. Where there are none (insecure pages), nothing keeps two pages apart. */
   readonly locks?: LockManager;
+  /** Default: 4000. How long another page's lock is waited for; Infinity: until that page has gone. */
+  readonly waitMs?: number | undefined;
+  readonly clock?: Clock;
 }
 
+const WAIT_MS = 4000;
+/** How long opening may take: it waits for deletions and upgrades that other pages have asked for. */
+const OPEN_MS = 10_000;
+
+const VERSION = 1;
 const STORE = "objects";
 /** Lengths of the objects by the same keys: the objects themselves are not read at open. */
 const LENGTH_STORE = "lengths";
@@ -48,31 +58,25 @@ export async function hasDatabase(name: string): Promise<boolean> {
   return found?.some((each) => each.name === name) ?? false;
 }
 
-/** Gives a function that releases the lock, or null when somebody else holds it. */
-function tryLock(locks: LockManager, lockName: string): Promise<(() => void) | null> {
-  return new Promise((resolve, reject) => {
-    locks
-      .request(lockName, { ifAvailable: true }, (lock) => {
-        if (lock !== null) return new Promise<void>((release) => resolve(release));
-        resolve(null);
-        return undefined;
-      })
-      .catch(reject);
-  });
-}
-
 export function indexedDbTier(options: IndexedDbTierOptions): Tier {
   const name = options.name ?? "ssd";
   const factory = options.indexedDB ?? indexedDB;
   const meter = new TierMeter(options.capacityBytes ?? Number.POSITIVE_INFINITY);
   const locks = options.locks ?? (globalThis.navigator?.locks as LockManager | undefined);
+  const { waitMs = WAIT_MS, clock = systemClock } = options;
   let database: IDBDatabase | null = null;
+  /** Not by us. */
+  let isLost = false;
   let unlock = () => {};
   const condemned = new FailedDeletions();
 
   const opened = (): IDBDatabase => {
-    if (database === null) throw new TierError("closed", name, "the tier is closed");
-    return database;
+    if (database !== null) return database;
+    throw new TierError(
+      "closed",
+      name,
+      isLost ? "the database was deleted or upgraded: make a new memory" : "the tier is closed",
+    );
   };
   const begin = (
     stores: string[],
@@ -90,24 +94,37 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
 
   const open = (): Promise<IDBDatabase> =>
     new Promise((resolve, reject) => {
-      const request = factory.open(options.database, 1);
+      const request = factory.open(options.database, VERSION);
+      let isLate = false;
+      const forget = clock.defer(OPEN_MS, () => {
+        isLate = true;
+        reject(new TierError("busy", name, "another page is upgrading or deleting the database"));
+      });
       request.onupgradeneeded = () => {
         request.result.createObjectStore(STORE);
         request.result.createObjectStore(LENGTH_STORE);
         request.result.createObjectStore(DAMAGED_STORE, { autoIncrement: true });
       };
-      request.onblocked = () => {
-        reject(
-          new TierError("busy", name, "another tab keeps an older version of the database open"),
-        );
+      request.onerror = () => {
+        forget();
+        const isNewer = request.error?.name === "VersionError";
+        reject(isNewer ? incompatible() : failed(request.error, "cannot open the database"));
       };
-      request.onerror = () => reject(failed(request.error, "cannot open the database"));
-      request.onsuccess = () => resolve(request.result);
+      request.onsuccess = () => {
+        forget();
+        // Nobody waits any more, and an open connection would be in others' way.
+        if (isLate) request.result.close();
+        else resolve(request.result);
+      };
     });
+  const incompatible = (): TierError =>
+    new TierError("incompatible", name, `the database ${options.database} is not of this version`);
 
   const learn = async (from: IDBDatabase): Promise<void> => {
-    const store = from.transaction(LENGTH_STORE).objectStore(LENGTH_STORE);
+    const stores = [STORE, LENGTH_STORE, DAMAGED_STORE];
+    if (!stores.every((each) => from.objectStoreNames.contains(each))) throw incompatible();
     try {
+      const store = from.transaction(LENGTH_STORE).objectStore(LENGTH_STORE);
       const [keys, lengths] = await Promise.all([
         settled(store.getAllKeys()),
         settled<number[]>(store.getAll()),
@@ -143,8 +160,9 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
     },
     open: async () => {
       if (database !== null) return;
+      isLost = false;
       if (locks !== undefined) {
-        const release = await tryLock(locks, `tierheap/${options.database}`);
+        const release = await takeWebLock(locks, `tierheap/${options.database}`, waitMs, clock);
         if (release === null) {
           throw new TierError("busy", name, "another page or worker holds the database: close it");
         }
@@ -154,13 +172,20 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
         const found = await open();
         const lose = () => {
           found.close();
+          isLost = true;
           database = null;
           unlock();
         };
         found.onversionchange = lose;
         // The browser cleared the origin, or its storage failed.
         found.onclose = lose;
-        await learn(found);
+        try {
+          await learn(found);
+        } catch (error) {
+          found.close();
+          throw error;
+        }
+        if (isLost) opened();
         database = found;
       } catch (error) {
         unlock();
@@ -192,9 +217,9 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
           const transaction = begin([STORE, LENGTH_STORE], "readwrite", {
             durability: durable ? "strict" : "relaxed",
           });
-          transaction.objectStore(STORE).put(object, key);
-          transaction.objectStore(LENGTH_STORE).put(byteLength, key);
           try {
+            transaction.objectStore(STORE).put(object, key);
+            transaction.objectStore(LENGTH_STORE).put(byteLength, key);
             await completed(transaction);
           } catch (error) {
             if ((error as DOMException | null)?.name !== "QuotaExceededError") {

@@ -6,17 +6,18 @@
 import { type Random, randomName } from "../random.js";
 import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
 import { FailedDeletions } from "./failed-deletions.js";
-import { systemCode } from "./file-errors.js";
+import { isNoSpace, systemCode } from "./file-errors.js";
 import { FileReaders } from "./file-readers.js";
 import type { FileSystem } from "./file-system.js";
 import { FrameBuffers } from "./frame-buffers.js";
 import { IdleFiles, type WritableFile } from "./idle-files.js";
+import { copyAside, trimQuarantine } from "./quarantine.js";
 import { type Segment, wideHex } from "./segment.js";
 import { SegmentCleaner } from "./segment-cleaner.js";
 import { FRAME_HEADER_BYTES, frameBytesOf, packedBytesOf } from "./segment-format.js";
 import { SegmentLog } from "./segment-log.js";
+import { SpareRoom } from "./spare-room.js";
 import type { StoredFile, StoreIndex } from "./store-index.js";
-import { DAMAGED_NAME } from "./store-opening.js";
 import { openStored, type StoredObject } from "./stored-object.js";
 import type { TierKey } from "./tier.js";
 
@@ -32,6 +33,8 @@ export interface OpenStoreOptions {
   readonly bufferBytes: number;
   readonly packedBytesMax: number;
   readonly cleaningShare: number;
+  /** Kept free on the device for deletions; 0: none. */
+  readonly spareRoomBytes: number;
 }
 
 /** An object that is being written. */
@@ -50,8 +53,10 @@ const SEGMENT_BYTES_MAX = 16 * MIB;
 const SEGMENT_COUNT_MIN = 32;
 /** A segment holds at least this many objects of the longest packed length. */
 const PACKED_COUNT_MIN = 8;
-/** Quarantined files kept as evidence. */
-const DAMAGED_COUNT_MAX = 16;
+/** No object's: of the file that keeps room for deletions. */
+const SPARE_KEY = "0".repeat(64);
+/** Part of a limited capacity that may be kept for them. */
+const SPARE_SHARE_MAX = 1 / 32;
 
 export class OpenStore {
   readonly index: StoreIndex;
@@ -67,6 +72,7 @@ export class OpenStore {
   readonly #buffers: FrameBuffers;
   readonly #readers: FileReaders;
   readonly #idle: IdleFiles;
+  readonly #spareRoom: SpareRoom;
   /** Files that do not count any more, and are still there. */
   readonly #replaced: StoredFile[] = [];
   /** Their removal while it is under way. */
@@ -93,6 +99,11 @@ export class OpenStore {
     this.#sequence = index.lastSequence;
     this.#readers = new FileReaders(files, directory);
     this.#idle = new IdleFiles(files);
+    this.#spareRoom = new SpareRoom(
+      files,
+      this.#temporaryPath(SPARE_KEY),
+      options.spareRoomBytes <= capacityBytes * SPARE_SHARE_MAX ? options.spareRoomBytes : 0,
+    );
     this.log = new SegmentLog({
       files,
       directory,
@@ -118,7 +129,7 @@ export class OpenStore {
 
   /** Bytes on the device. */
   get physicalBytes(): number {
-    return this.index.physicalBytes + this.#idle.byteLength;
+    return this.index.physicalBytes + this.#idle.byteLength + this.#spareRoom.byteLength;
   }
 
   /** @returns null when the object would exceed the capacity, and cleaning does not help. */
@@ -174,10 +185,11 @@ export class OpenStore {
       this.index.dropFile(entry);
       if (this.index.hasShadow(key)) await this.#bury(key);
     } else {
-      await this.#copyAside(key, path);
+      const object = await this.openObject(key);
+      if (object !== null) await copyAside(this.#files, object, path);
       await this.#bury(key);
     }
-    await this.#trimQuarantine();
+    await trimQuarantine(this.#files, this.#directory);
     await this.settle();
     return true;
   }
@@ -187,7 +199,16 @@ export class OpenStore {
     // Nobody waits for files that were replaced, but who needs their room.
     this.#removeReplaced().catch(() => {});
     await this.#removeEmptied();
+    await this.#spareRoom.take();
     this.cleaner.wake();
+  }
+
+  /** The device has no room: what is kept for later goes. @returns Whether that gave any. */
+  async giveRoom(): Promise<boolean> {
+    const physicalBytes = this.physicalBytes;
+    await this.#removeReplaced();
+    await this.#idle.clear();
+    return this.physicalBytes < physicalBytes;
   }
 
   /** Cleans every segment that holds something dead. */
@@ -202,6 +223,7 @@ export class OpenStore {
   /** Removes what need not be there at the next open. Every writer has ended. */
   async close(): Promise<void> {
     await this.cleaner.close();
+    await this.#spareRoom.give();
     await this.#condemned.retry((key) => this.delete(key));
     await this.log.seal();
     await this.settle();
@@ -352,6 +374,7 @@ export class OpenStore {
       return this.#bury(file.key);
     }
     this.index.dropFile(file);
+    this.#spareRoom.noteRoom();
     if (file.isDurable) await this.#files.syncDirectory(this.#directory);
   }
 
@@ -399,7 +422,12 @@ export class OpenStore {
     const reservedBytes = packedBytesOf(0);
     const isReserved = (await this.#reserve(reservedBytes)) || this.#tryReserve(reservedBytes, 0);
     try {
-      await this.#appendTombstone(key);
+      await this.#appendTombstone(key).catch(async (error: unknown) => {
+        if (!isNoSpace(error)) throw error;
+        const isGiven = await this.#spareRoom.give();
+        if (!(await this.giveRoom()) && !isGiven) throw error;
+        await this.#appendTombstone(key);
+      });
     } finally {
       if (isReserved) this.#unreserve(reservedBytes);
     }
@@ -411,35 +439,6 @@ export class OpenStore {
     const isDurable = this.index.needsDurable(key);
     const kind = "tombstone";
     await this.log.append({ kind, key, sequence, payloadBytes: 0, isDurable, frame });
-  }
-
-  /** Copies a damaged packed object into a file of its own. */
-  async #copyAside(key: TierKey, path: string): Promise<void> {
-    const object = await this.openObject(key);
-    if (object === null) return;
-    const bytes = privateBytes(object.byteLength);
-    let count = 0;
-    try {
-      count = await object.read(0, bytes);
-    } finally {
-      await object.close().catch(() => {});
-    }
-    const file = await this.#files.create(path);
-    try {
-      for (let done = 0; done < count; ) {
-        done += await file.write([privatePart(bytes, done, count)], done);
-      }
-    } finally {
-      await file.close();
-    }
-  }
-
-  async #trimQuarantine(): Promise<void> {
-    const files = await this.#files.list(this.#directory);
-    const damaged = files.filter(({ name }) => DAMAGED_NAME.test(name));
-    for (const { name } of damaged.slice(DAMAGED_COUNT_MAX)) {
-      await this.#files.remove(this.#path(name));
-    }
   }
 
   async #removeEmptied(): Promise<void> {
@@ -456,6 +455,7 @@ export class OpenStore {
       try {
         await this.#files.remove(this.#path(segment.name));
         this.index.dropSegment(segment);
+        this.#spareRoom.noteRoom();
       } catch {
         // It is found again at the next open, with nothing in it.
       }

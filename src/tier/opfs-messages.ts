@@ -8,7 +8,7 @@ export interface OpfsCalls {
   openRead(path: string): { readonly number: number; readonly byteLength: number } | null;
   rename(sourcePath: string, targetPath: string): void;
   remove(path: string): boolean;
-  tryLock(path: string): boolean;
+  tryLock(path: string, waitMs: number): boolean;
   unlock(path: string): void;
   read(number: number, byteLength: number, offset: number): Uint8Array<ArrayBuffer>;
   write(number: number, source: Uint8Array<ArrayBuffer>, offset: number): number;

@@ -6,6 +6,7 @@
 // first: as on other file systems it stays readable for those who have it open.
 import { systemClock } from "../clock.js";
 import type { OpfsReply, OpfsRequest } from "./opfs-messages.js";
+import { takeWebLock } from "./web-lock.js";
 
 /** What the standard has and the compiler's library has not. */
 interface SyncHandle {
@@ -204,22 +205,12 @@ class Files {
   }
 
   /** @returns Whether the lock is held now. */
-  async tryLock(path: string): Promise<boolean> {
+  async tryLock(path: string, waitMs: number): Promise<boolean> {
     if (this.#locks.has(path)) return false;
     const locks = (navigator as { locks?: LockManager }).locks;
     // Insecure pages have none; nor have they OPFS.
     if (locks === undefined) return false;
-    const attempt = () =>
-      new Promise<(() => void) | null>((resolve, reject) => {
-        locks
-          .request(`tierheap/opfs/${path}`, { ifAvailable: true }, (lock) => {
-            if (lock !== null) return new Promise<void>((release) => resolve(release));
-            resolve(null);
-            return undefined;
-          })
-          .catch(reject);
-      });
-    const release = await outlast(attempt);
+    const release = await takeWebLock(locks, `tierheap/opfs/${path}`, waitMs, systemClock);
     if (release === null) return false;
     this.#locks.set(path, release);
     return true;

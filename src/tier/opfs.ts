@@ -24,11 +24,17 @@ export interface OpfsTierOptions {
    * page's content security policy may forbid.
    */
   readonly createWorker?: (() => Worker) | undefined;
+  /** Default: 4000. How long another page's lock is waited for; Infinity: until that page has gone. */
+  readonly waitMs?: number | undefined;
   readonly clock?: Clock;
 }
 
 /** A file costs more here than elsewhere to open: longer objects share segments. */
 const PACKED_BYTES_MAX = 2 ** 21;
+/** At the quota deletions must still fit: a browser gives an open file no less than this. */
+const SPARE_ROOM_BYTES = 2 ** 20;
+/** A worker of a page that was left may write on for seconds, and keeps its locks for so long. */
+const WAIT_MS = 4000;
 /** How long a worker may take for the first answer. */
 const START_MS = 5000;
 
@@ -41,22 +47,32 @@ class SystemError extends Error {
 }
 
 interface Waiting {
+  readonly call: keyof OpfsCalls;
   resolve(value: unknown): void;
   reject(error: Error): void;
 }
 
+/** How long nothing may be heard from a worker that has something to do. */
+const SILENT_MS = 30_000;
+/** As that, when all it has to do is to close a file: browsers hang there when its data was cleared. */
+const SILENT_CLOSING_MS = 5000;
+
 /** Calls of the worker, and the end of all of them. */
 class WorkerLink {
   readonly #worker: Worker;
+  readonly #clock: Clock;
+  #stopWatching = () => {};
   readonly #waiting = new Map<number, Waiting>();
   #lastId = 0;
   #end: Error | null = null;
 
-  constructor(worker: Worker) {
+  constructor(worker: Worker, clock: Clock) {
     this.#worker = worker;
+    this.#clock = clock;
     worker.onmessage = ({ data: reply }: MessageEvent<OpfsReply>) => {
       const waiting = this.#waiting.get(reply.id);
       this.#waiting.delete(reply.id);
+      this.#watch();
       if ("code" in reply) waiting?.reject(new SystemError(reply.code, reply.message));
       else waiting?.resolve(reply.value);
     };
@@ -76,18 +92,31 @@ class WorkerLink {
       if (this.#end !== null) return reject(this.#end);
       this.#lastId += 1;
       this.#waiting.set(this.#lastId, {
+        call,
         resolve: resolve as (value: unknown) => void,
         reject,
       });
       this.#worker.postMessage({ id: this.#lastId, call, parameters }, transfer);
+      if (this.#waiting.size === 1) this.#watch();
     });
   }
 
   end(reason: string): void {
     this.#end ??= new SystemError("EIO", reason);
+    this.#stopWatching();
     this.#worker.terminate();
     for (const { reject } of this.#waiting.values()) reject(this.#end);
     this.#waiting.clear();
+  }
+
+  /** Looks whether the worker goes on, from now. */
+  #watch(): void {
+    this.#stopWatching();
+    const [first] = this.#waiting.values();
+    // A lock may take as long as whoever asked for it wants to wait.
+    if (first === undefined || first.call === "tryLock") return;
+    const silentMs = first.call === "close" ? SILENT_CLOSING_MS : SILENT_MS;
+    this.#stopWatching = this.#clock.defer(silentMs, () => this.end("the worker does not answer"));
   }
 }
 
@@ -106,16 +135,18 @@ async function startFromText(): Promise<Worker> {
 export class OpfsFileSystem implements FileSystem {
   readonly #createWorker: (() => Worker) | undefined;
   readonly #clock: Clock;
+  readonly #waitMs: number;
   #link: WorkerLink | null = null;
 
-  constructor(createWorker?: () => Worker, clock: Clock = systemClock) {
+  constructor(createWorker?: () => Worker, clock: Clock = systemClock, waitMs = WAIT_MS) {
+    this.#waitMs = waitMs;
     this.#createWorker = createWorker;
     this.#clock = clock;
   }
 
   /** @throws The platform's error where workers, or files in them, do not work here. */
   async start(): Promise<void> {
-    const link = new WorkerLink(this.#createWorker?.() ?? (await startFromText()));
+    const link = new WorkerLink(this.#createWorker?.() ?? (await startFromText()), this.#clock);
     const forget = this.#clock.defer(START_MS, () => link.end("the worker does not answer"));
     try {
       this.#link = link;
@@ -190,7 +221,7 @@ export class OpfsFileSystem implements FileSystem {
   async syncDirectory(): Promise<void> {}
 
   async tryLock(path: string): Promise<{ release(): Promise<void> } | null> {
-    if (!(await this.#call("tryLock", [path]))) return null;
+    if (!(await this.#call("tryLock", [path, this.#waitMs]))) return null;
     return { release: () => this.#call("unlock", [path]) };
   }
 
@@ -233,9 +264,14 @@ export class OpfsFileSystem implements FileSystem {
 
 /** @throws {TierError} From `open`: `busy`, `io`. */
 export function opfsTier(options: OpfsTierOptions): Tier {
-  const { createWorker, clock, ...rest } = options;
-  const fileSystem = new OpfsFileSystem(createWorker, clock);
-  const store = new FsTier({ packedBytesMax: PACKED_BYTES_MAX, ...rest, fileSystem });
+  const { createWorker, clock, waitMs, ...rest } = options;
+  const fileSystem = new OpfsFileSystem(createWorker, clock, waitMs);
+  const store = new FsTier({
+    packedBytesMax: PACKED_BYTES_MAX,
+    spareRoomBytes: SPARE_ROOM_BYTES,
+    ...rest,
+    fileSystem,
+  });
   let isStarted = false;
   return {
     name: store.name,

@@ -5,6 +5,7 @@
 // Source: Mendel Rosenblum, John Ousterhout, "The Design and Implementation of a Log-Structured File
 // System", SOSP 1991, section 3 — cleaning, and why short segments with little that counts go first.
 import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
+import { isNoSpace } from "./file-errors.js";
 import type { FileReaders } from "./file-readers.js";
 import type { Segment, StoredFrame } from "./segment.js";
 import {
@@ -159,9 +160,9 @@ export class SegmentCleaner {
         await this.#copy(victim, frames.slice(start, end));
         start = end;
       }
-    } catch {
+    } catch (error) {
       // What was copied counts where it is now, the rest where it was.
-      this.#unreadable.add(victim);
+      if (!isNoSpace(error)) this.#unreadable.add(victim);
       return false;
     } finally {
       unreserve(bytes);

@@ -123,6 +123,15 @@ export async function serve(config: InlineConfig): Promise<Site> {
   return { url, close: () => server.close() };
 }
 
+/** One that has ended by itself is what was wanted. */
+function kill(processId: number): void {
+  try {
+    process.kill(processId, "SIGKILL");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+}
+
 /** WebGPU without a GPU: an adapter in software. */
 export const WEBGPU_ARGUMENTS = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
 
@@ -173,6 +182,26 @@ export class Browser {
     await session.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: quotaBytes });
   }
 
+  /** Resident bytes of the processes that pages and their workers live in. */
+  residentBytes(): number {
+    const { stdout } = spawnSync("pgrep", ["-f", `type=renderer.*${this.#directory}`], {
+      encoding: "utf8",
+    });
+    let byteLength = 0;
+    for (const id of stdout.match(/\d+/g) ?? []) {
+      const status = spawnSync("cat", [`/proc/${id}/status`], { encoding: "utf8" }).stdout;
+      byteLength += Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) * 1024;
+    }
+    return byteLength;
+  }
+
+  /** What the browser does for a user who deletes the site's data. */
+  async clearData(page: Page): Promise<void> {
+    const session = await this.#context.newCDPSession(page);
+    const { origin } = new URL(page.url());
+    await session.send("Storage.clearDataForOrigin", { origin, storageTypes: "all" });
+  }
+
   /** Kills the page's renderer. */
   async crash(page: Page): Promise<void> {
     const session = await this.#context.newCDPSession(page);
@@ -187,7 +216,8 @@ export class Browser {
   /** Kills every process of the browser at once, and starts it again on the same profile. */
   async killAndRelaunch(): Promise<void> {
     const closed = new Promise((resolve) => this.#context.once("close", resolve));
-    spawnSync("pkill", ["-KILL", "-f", this.#directory]);
+    const { stdout } = spawnSync("pgrep", ["-f", this.#directory], { encoding: "utf8" });
+    for (const id of stdout.match(/\d+/g) ?? []) kill(Number(id));
     await closed;
     this.#context = await launchOn(this.#directory, this.#args);
   }

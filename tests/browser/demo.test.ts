@@ -1,12 +1,33 @@
 // The demo, built, in a real browser: what a visitor does, by the names a visitor sees.
+import { mkdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+import type { AxeResults } from "axe-core";
 import type { Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
-import { Browser, buildAndServe, DEMO, type Site } from "./browser.js";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { buildDecoder } from "../../examples/chat/model/decoder.js";
+import { ANSWER_TOKENS, MODEL, tokensOf } from "../../examples/demo/model.js";
+import { BareChat } from "../support/bare-decoder.js";
+import { Browser, buildAndServe, DEMO, type Site, serve } from "./browser.js";
+
+const FIRST_LOAD_BYTES_MAX = 150 * 1024;
+const MAP_SHARE_MAX = 0.1;
+const QUESTIONS = [
+  "Hello. Who is there?",
+  "What do you remember of it?",
+  "And after the crash?",
+  "Once more, from a page that is new.",
+] as const;
+const SCREENSHOTS = fileURLToPath(new URL("../../build/screenshots/", import.meta.url));
+const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 
 let site: Site;
 let browser: Browser;
 
 beforeAll(async () => {
+  mkdirSync(SCREENSHOTS, { recursive: true });
   site = await buildAndServe(DEMO);
   browser = await Browser.launch();
 });
@@ -16,80 +37,310 @@ afterAll(async () => {
   await site?.close();
 });
 
-afterEach(() => {
+const opened = new Set<Page>();
+
+/** Closed after the test: a page that stays would keep the store from the next one. */
+async function open(url: string): Promise<Page> {
+  const page = await browser.open(url);
+  opened.add(page);
+  return page;
+}
+
+afterEach(async () => {
+  for (const page of opened) await page.close();
+  opened.clear();
   expect(browser.complaints.splice(0)).toEqual([]);
 });
 
-async function press(page: Page, name: string): Promise<void> {
+async function press(page: Page, name: string | RegExp): Promise<void> {
   await page.getByRole("button", { name, exact: true }).click();
 }
 
-async function expectStatus(page: Page, text: RegExp): Promise<void> {
-  await page.getByRole("status").filter({ hasText: text }).waitFor({ timeout: 30_000 });
+async function expectStatus(page: Page, text: RegExp): Promise<string> {
+  const status = page.getByRole("status").filter({ hasText: text });
+  await status.waitFor({ timeout: 30_000 });
+  return (await status.textContent()) ?? "";
 }
 
-async function allocate(page: Page, megabytes: string, count: number): Promise<void> {
-  await page.getByLabel("Size of each").selectOption(megabytes);
-  await page.getByLabel("How many").fill(`${count}`);
-  await press(page, "Allocate");
-  await expectStatus(page, new RegExp(`^Allocated ${count} tensors`));
+async function ask(page: Page, question: string, chat = 1): Promise<void> {
+  await page.getByLabel("Your message").fill(question);
+  await press(page, "Ask");
+  await page.getByText(question, { exact: true }).waitFor({ timeout: 30_000 });
+  await expectStatus(page, new RegExp(`^Chat ${chat}: answered .* the chat is saved`));
 }
 
-it("keeps saved tensors over a reload, byte for byte", async () => {
-  const page = await browser.open(site.url);
-  await expectStatus(page, /^Ready/);
-  await allocate(page, "1 MiB", 6);
-  await press(page, "Pin and write pattern");
-  await expectStatus(page, /^Pattern: 6 written/);
-  await press(page, "Save");
-  await expectStatus(page, /^Save: 6 stored/);
-  await page.reload();
-  await expectStatus(page, /^Restored 6 tensors; every byte is equal/);
-  expect(await page.getByRole("cell", { name: "pattern, equal" }).count()).toBe(6);
-  await press(page, "Delete all");
-  await expectStatus(page, /^Delete: 6 deleted/);
-  await page.reload();
-  await expectStatus(page, /^Ready\. Nothing was saved/);
-  await page.close();
+async function tokensOn(page: Page): Promise<number[]> {
+  const text = (await page.getByRole("log").getAttribute("data-tokens")) ?? "";
+  return text.split(" ").filter(Boolean).map(Number);
+}
+
+async function figure(page: Page, id: string): Promise<number> {
+  return Number.parseFloat((await page.locator(`#${id}`).textContent()) ?? "");
+}
+
+/** The same questions to the runtime alone, without a heap and without a browser. */
+async function bareTokens(questions: readonly string[]): Promise<BareChat> {
+  const ort = await import("onnxruntime-web");
+  ort.env.wasm.numThreads = 1;
+  const options = { executionProviders: ["wasm"], logSeverityLevel: 4 as const };
+  const session = await ort.InferenceSession.create(buildDecoder(MODEL), options);
+  const { layers, kvHeads, hidden, heads } = MODEL;
+  const shape = { layers, kvHeads, headDim: hidden / heads, capacityTokens: 0 };
+  const chat = new BareChat({ ort, session, style: "concat", ...shape });
+  for (const question of questions) await chat.say(tokensOf(question), ANSWER_TOKENS);
+  await session.release();
+  return chat;
+}
+
+describe("a session of chat, pressure, compaction, crash, reload", () => {
+  it("has the bare runtime's tokens all the way", async () => {
+    let page = await open(`${site.url}?quiet`);
+    await expectStatus(page, /^Ready\. Nothing was saved/);
+    await ask(page, QUESTIONS[0]);
+    await press(page, "Run a churn");
+    await page.waitForTimeout(1500);
+    await press(page, "Pressure");
+    await expectStatus(page, /^Pressure:/);
+    await press(page, "Pause the churn");
+    await expectStatus(page, /^The churn is paused/);
+    await press(page, "Compact");
+    expect(await expectStatus(page, /^Compacted:/)).not.toContain("Compacted: 0 B");
+    await ask(page, QUESTIONS[1]);
+    const before = await tokensOn(page);
+    await page.screenshot({ path: join(SCREENSHOTS, "session-before-crash.png"), fullPage: true });
+
+    const reloaded = page.waitForEvent("load");
+    await press(page, "Crash and reload");
+    await reloaded;
+    await expectStatus(page, /^Ready\. One chat is back/);
+    expect(await tokensOn(page)).toEqual(before);
+    await ask(page, QUESTIONS[2]);
+    await page.getByText(/KV (brought back|computed again); saved/).waitFor();
+    await page.screenshot({ path: join(SCREENSHOTS, "session-after-crash.png"), fullPage: true });
+
+    // The renderer is killed, and then another page of the origin goes on.
+    await browser.crash(page);
+    page = await open(`${site.url}?quiet`);
+    await expectStatus(page, /^Ready\. One chat is back/);
+    await ask(page, QUESTIONS[3]);
+    const after = await tokensOn(page);
+    await press(page, "Check the tokens");
+    await expectStatus(page, /^Chat 1: all \d+ tokens are equal to the bare runtime's/);
+
+    const bare = await bareTokens(QUESTIONS);
+    console.log(`smallest distance between two choices: ${bare.gapMin.toPrecision(2)}`);
+    expect(after.slice(0, before.length)).toEqual(before);
+    expect(after).toEqual(bare.tokens);
+    expect(new Set(after).size).toBeGreaterThan(30);
+
+    await press(page, "New");
+    await ask(page, QUESTIONS[0], 2);
+    expect(await tokensOn(page)).toEqual(after.slice(0, (await tokensOn(page)).length));
+    await press(page, "Forget all");
+    await expectStatus(page, /^Forgotten/);
+    await page.reload();
+    await expectStatus(page, /^Ready\. Nothing was saved/);
+  }, 240_000);
+
+  it("opens the heap anew with another budget, and keeps the chat", async () => {
+    const page = await open(`${site.url}?quiet`);
+    await expectStatus(page, /^Ready/);
+    await ask(page, QUESTIONS[0]);
+    const before = await tokensOn(page);
+    await page.getByRole("slider", { name: /^RAM/ }).focus();
+    await page.keyboard.press("ArrowLeft");
+    await expectStatus(page, /^Opened anew: 48 MiB/);
+    expect(await tokensOn(page)).toEqual(before);
+    await ask(page, QUESTIONS[1]);
+    await page.getByText(/KV brought back; saved/).waitFor();
+    expect((await tokensOn(page)).slice(0, before.length)).toEqual(before);
+    await press(page, "Check the tokens");
+    await expectStatus(page, /^Chat 1: all \d+ tokens are equal/);
+    await page.getByRole("slider", { name: /^RAM/ }).focus();
+    await page.keyboard.press("ArrowRight");
+    await expectStatus(page, /^Opened anew: 64 MiB/);
+    await press(page, "Forget all");
+    await expectStatus(page, /^Forgotten/);
+  }, 120_000);
+
+  it("works in a page without isolation", async () => {
+    const plain = await serve({ ...DEMO, mode: "plain" });
+    const page = await open(`${plain.url}?quiet`);
+    await expectStatus(page, /^Ready/);
+    expect(await page.evaluate(() => crossOriginIsolated)).toBe(false);
+    await ask(page, QUESTIONS[0]);
+    const { tokens } = await bareTokens(QUESTIONS.slice(0, 1));
+    expect(await tokensOn(page)).toEqual(tokens);
+    await page.close();
+    await plain.close();
+  }, 120_000);
 });
 
-it("holds more than its RAM budget, moves it out and brings it back", async () => {
-  const page = await browser.open(`${site.url}?ram=16MiB&ssd=128MiB`);
-  await expectStatus(page, /^Ready/);
-  await allocate(page, "4 MiB", 12);
-  await press(page, "Pin and write pattern");
-  await expectStatus(page, /^Pattern: 12 written/);
-  await press(page, "Verify bytes");
-  await expectStatus(page, /^Verified: 12 pattern/);
-  await press(page, "Swap out");
-  await expectStatus(page, /^Swap out: 12 stored/);
-  expect(await page.getByRole("button", { name: /^Bring in demo/ }).count()).toBe(12);
-  await page
-    .getByRole("button", { name: /^Bring in demo/ })
-    .first()
-    .click();
-  await expectStatus(page, /brought in/);
-  await press(page, "Compact");
-  await expectStatus(page, /^Compacted/);
-  await press(page, "Trim");
-  await expectStatus(page, /^Trimmed/);
-  await press(page, "Verify bytes");
-  await expectStatus(page, /^Verified: 12 pattern/);
-  await press(page, "Delete all");
-  await expectStatus(page, /^Delete: 12 deleted/);
-  await page.close();
+describe("the map", () => {
+  it("moves under churn and compaction, for a small share of the main thread", async () => {
+    const page = await open(`${site.url}?quiet`);
+    await expectStatus(page, /^Ready/);
+    const map = page.locator("#map-canvas");
+    await press(page, "Run a churn");
+    await page.waitForTimeout(6000);
+    const share = (await figure(page, "cost-map")) / 100;
+    console.log(`map, of the main thread, under churn: ${(share * 100).toFixed(1)} %`);
+    expect(share).toBeGreaterThan(0);
+    expect(share).toBeLessThanOrEqual(MAP_SHARE_MAX);
+    const one = await map.screenshot();
+    await page.waitForTimeout(500);
+    expect((await map.screenshot()).equals(one)).toBe(false);
+    await press(page, "Pause the churn");
+    await page.waitForTimeout(1000);
+    const still = await map.screenshot();
+    await page.waitForTimeout(1000);
+    expect((await map.screenshot()).equals(still)).toBe(true);
+    await press(page, "Compact");
+    await expectStatus(page, /^Compacted:/);
+    await page.waitForTimeout(1000);
+    expect((await map.screenshot()).equals(still)).toBe(false);
+  });
+
+  it("follows wheel, drag and keyboard, and says in words what it shows", async () => {
+    const page = await open(`${site.url}?quiet`);
+    await expectStatus(page, /^Ready/);
+    await press(page, "Run a churn");
+    await page.waitForTimeout(2000);
+    await press(page, "Pause the churn");
+    const zoom = page.locator("#map-zoom");
+    const map = page.getByRole("application", { name: /^Map of the arenas/ });
+    await map.focus();
+    await page.keyboard.press("+");
+    expect(await zoom.textContent()).toBe("1.4×");
+    const before = await map.screenshot();
+    await page.keyboard.press("ArrowRight");
+    await page.waitForTimeout(500);
+    expect((await map.screenshot()).equals(before)).toBe(false);
+    await page.keyboard.press("0");
+    expect(await zoom.textContent()).toBe("1.0×");
+    const box = await map.boundingBox();
+    if (box === null) throw new Error("the map has no place");
+    await page.mouse.move(box.x + 60, box.y + 60);
+    expect(await page.locator("#map-tip").textContent()).toMatch(/^(anonymous|free)/);
+    await page.mouse.wheel(0, -300);
+    await expect.poll(() => zoom.textContent()).not.toBe("1.0×");
+    const zoomed = await map.screenshot();
+    await page.mouse.down();
+    await page.mouse.move(box.x + 20, box.y + 30, { steps: 4 });
+    await page.mouse.up();
+    await page.waitForTimeout(500);
+    expect((await map.screenshot()).equals(zoomed)).toBe(false);
+    await page.getByText("The map as a table").click();
+    await page.getByRole("rowheader").first().waitFor();
+    expect(await page.locator("#map-rows tr").count()).toBeGreaterThan(1);
+  });
 });
 
-it("is isolated where it is served, and fits a phone", async () => {
-  const page = await browser.open(site.url);
-  await expectStatus(page, /^(Ready|Restored)/);
-  expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
-  await page.setViewportSize({ width: 360, height: 720 });
-  await allocate(page, "64 KiB", 2);
-  expect(await page.evaluate(() => document.activeElement?.textContent)).toBe("Allocate");
-  const overflowPixels = await page.evaluate(
-    () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
-  );
-  expect(overflowPixels).toBeLessThanOrEqual(0);
-  await page.close();
+describe("a visitor's own weights", () => {
+  it("are read from a file, found where they are, and equal to it", async () => {
+    const page = await open(`${site.url}?quiet&ram=32&warm=0`);
+    await expectStatus(page, /^Ready/);
+    await press(page, "Make one up");
+    await expectStatus(page, /^24 tensors, 24\.0 MiB, read/);
+    await press(page, "Pressure");
+    await expectStatus(page, /^Pressure: .* \d+ tensors left RAM/);
+    await page.getByText(/: 24 tensors, 24\.0 MiB; \d+ in RAM, [1-9]\d* in colder tiers/).waitFor();
+    await press(page, "Compare");
+    await expectStatus(page, /^All 24 tensors are equal to the file/);
+
+    const header = '{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}'.padEnd(56);
+    const bytes = Buffer.concat([Buffer.from([56, 0, 0, 0, 0, 0, 0, 0]), Buffer.from(header)]);
+    const mimeType = "application/octet-stream";
+    const file = (name: string, buffer: Buffer) => ({ name, mimeType, buffer });
+    const own = file("own.safetensors", Buffer.concat([bytes, Buffer.from([1, 2, 3, 4])]));
+    await page.locator("#file").setInputFiles(own);
+    await expectStatus(page, /^1 tensors, 4 B, read/);
+    const transfer = await page.evaluateHandle(
+      (content) => {
+        const data = new DataTransfer();
+        data.items.add(new File([Uint8Array.from(content)], "dropped.safetensors"));
+        return data;
+      },
+      [...own.buffer.subarray(0, -1)],
+    );
+    await page.dispatchEvent("body", "drop", { dataTransfer: transfer });
+    await expectStatus(page, /truncated|bytes|beyond|end/i);
+    await press(page, "Forget all");
+    await expectStatus(page, /^Forgotten/);
+  });
+});
+
+describe("the page", () => {
+  it("loads little, blocks little and shifts nothing", async () => {
+    const fresh = await Browser.launch();
+    const page = await fresh.open("about:blank");
+    let bytes = 0;
+    let fileCount = 0;
+    page.on("response", (response) => {
+      if (!response.url().startsWith("http")) return;
+      fileCount += 1;
+      response.body().then(
+        (body) => {
+          bytes += gzipSync(body, { level: 9 }).length;
+        },
+        () => undefined,
+      );
+    });
+    await page.goto(site.url);
+    await expectStatus(page, /^Ready/);
+    await page.getByText(/requests open/).waitFor();
+    await page.waitForTimeout(3000);
+    const blocking = await page.locator("#cost-blocking").textContent();
+    const shift = await figure(page, "cost-shift");
+    const kib = (bytes / 1024).toFixed(1);
+    console.log(
+      `first load: ${kib} KiB gzip in ${fileCount} files; blocking ${blocking}; shift ${shift}`,
+    );
+    expect(fileCount).toBeGreaterThan(5);
+    expect(bytes).toBeGreaterThan(50 * 1024);
+    expect(bytes).toBeLessThanOrEqual(FIRST_LOAD_BYTES_MAX);
+    expect(shift).toBe(0);
+    expect(fresh.complaints).toEqual([]);
+    await fresh.close();
+  });
+
+  it.each([
+    { name: "light", width: 1360, height: 900, colorScheme: "light" },
+    { name: "dark", width: 1360, height: 900, colorScheme: "dark" },
+    { name: "phone", width: 375, height: 760, colorScheme: "light" },
+  ] as const)("is accessible and fits: $name", async ({ name, width, height, colorScheme }) => {
+    const page = await open("about:blank");
+    await page.setViewportSize({ width, height });
+    await page.emulateMedia({ colorScheme });
+    await page.goto(site.url);
+    await expectStatus(page, /^Ready/);
+    expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
+    await page.locator("#charts").scrollIntoViewIfNeeded();
+    await page.waitForTimeout(9000);
+    await page.addScriptTag({ content: readFileSync(AXE, "utf8") });
+    const results = (await page.evaluate("axe.run()")) as AxeResults;
+    const violations = results.violations.map(
+      ({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`,
+    );
+    expect(violations).toEqual([]);
+    expect(results.passes.length).toBeGreaterThan(20);
+    const overflowPixels = await page.evaluate(
+      () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    );
+    expect(overflowPixels).toBeLessThanOrEqual(0);
+    await page.evaluate("scrollTo(0, 0)");
+    await page.waitForTimeout(300);
+    await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), fullPage: true });
+    await press(page, "Forget all");
+    await expectStatus(page, /^Forgotten/);
+  });
+
+  it("stands still for visitors who want that", async () => {
+    const page = await open("about:blank");
+    await page.emulateMedia({ reducedMotion: "reduce" });
+    await page.goto(site.url);
+    await expectStatus(page, /^Ready/);
+    await page.waitForTimeout(500);
+    expect(await page.locator("#run-trace").getAttribute("aria-pressed")).toBe("false");
+  });
 });

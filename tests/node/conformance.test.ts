@@ -21,6 +21,7 @@ import { successorPredictor } from "../../src/predictor/successor.js";
 import { unknownReuse } from "../../src/predictor/unknown-reuse.js";
 import { seededRandom, systemRandom } from "../../src/random.js";
 import { nullSink } from "../../src/stats/null-sink.js";
+import { Recorder } from "../../src/stats/recorder.js";
 import {
   admissionPolicyConformance,
   arenaConformance,
@@ -280,6 +281,12 @@ suite(
 suite(
   "StatsSink: null",
   statsSinkConformance(async () => nullSink),
+);
+suite(
+  "StatsSink: recorder",
+  statsSinkConformance(
+    async () => new Recorder({ clock: systemClock, next: nullSink, sampledOneIn: new Map() }),
+  ),
 );
 for (const name of HARDWARE_PROFILES.keys()) {
   const profile = HARDWARE_PROFILES.get(name) as HardwareProfile;

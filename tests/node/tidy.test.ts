@@ -92,13 +92,13 @@ const SOURCE_LAYERS: readonly Layer[] = [
   {
     name: "seam",
     files:
-      /^src\/(arena\/arena|tier\/(tier|file-system)|codec\/codec|policy\/(eviction|admission)-policy|predictor\/(tier-)?predictor|lifetime\/lifetime-predictor|hardware\/hardware-profile|stats\/stats-sink|kv\/(page-form|forms\/(exact|section)))\.ts$/,
+      /^src\/(arena\/arena|tier\/(tier|file-system)|codec\/codec|policy\/((eviction|admission)-policy|learnt-stats)|predictor\/(tier-)?predictor|lifetime\/lifetime-predictor|hardware\/hardware-profile|stats\/(stats-sink|feature|recording)|kv\/(page-form|forms\/(exact|section)))\.ts$/,
     sees: ["base", "core", "seam"],
   },
   // Plain data about the whole, and its rendering.
   {
     name: "figures",
-    files: /^src\/stats\/(memory-stats|report|format)\.ts$/,
+    files: /^src\/stats\/(memory-(map|stats)|report|format)\.ts$/,
     sees: ["base", "core", "seam", "memory", "residency", "cache", "figures"],
   },
   {
@@ -134,26 +134,46 @@ const SOURCE_LAYERS: readonly Layer[] = [
     sees: ["abi", "base", "core", "memory"],
   },
   {
+    name: "plan",
+    files: /^src\/plan\//,
+    sees: ["abi", "base", "seam", "implementation", "memory", "cache", "figures", "plan"],
+  },
+  {
+    name: "metrics",
+    files: /^src\/metrics\//,
+    sees: ["base", "seam", "memory", "figures", "metrics"],
+  },
+  {
     name: "composition",
     files: /^src\/tensor-memory(-parts)?\.ts$|^src\/presets\//,
     sees: [
       ...["base", "core", "record", "seam", "implementation", "residency", "memory", "cache"],
-      ...["figures", "composition"],
+      ...["figures", "plan", "composition"],
     ],
   },
   {
     name: "surface",
-    files: /^src\/(index|node|browser|kv)\.ts$|^src\/adapters\//,
+    files: /^src\/(index|node|browser|kv|metrics|plan)\.ts$|^src\/adapters\//,
     sees: [
       ...["base", "core", "seam", "residency", "memory", "cache", "figures", "low-level"],
-      ...["composition", "surface"],
+      ...["plan", "metrics", "composition", "surface"],
     ],
   },
   // The command works on files and policies, without a memory.
   {
     name: "command",
     files: /^src\/cli\//,
-    sees: ["base", "core", "record", "seam", "implementation", "figures", "command"],
+    sees: [
+      "base",
+      "core",
+      "record",
+      "seam",
+      "implementation",
+      "figures",
+      "plan",
+      "metrics",
+      "command",
+    ],
   },
   {
     name: "testing",
@@ -334,7 +354,7 @@ const RULES: readonly Rule[] = [
         tree,
         "src/",
         /^export (\*|(type )?\{.*\} from)|^\} from "[^"]*";? *\/\/ export/,
-        /^src\/(index|node|browser|codecs|kv|layout|policies|adapters\/(ort(-webgpu)?|safetensors(-node)?|transformers)|testing\/index)\.ts$/,
+        /^src\/(index|node|browser|codecs|kv|layout|metrics|plan|policies|adapters\/(ort(-webgpu)?|model-worker|safetensors(-node)?|transformers)|testing\/index)\.ts$/,
       ),
     canary: { "src/tier/index.ts": 'export * from "./tier.js";' },
   },
@@ -371,7 +391,7 @@ const RULES: readonly Rule[] = [
         tree,
         "src/",
         /\bnavigator\b|\bindexedDB\b|\bGPU[A-Z]\w+/,
-        /^src\/(core\/lane-watch|hardware\/detect-browser|tier\/(indexed-db|opfs-worker|webgpu)|presets\/browser)\.ts$/,
+        /^src\/(core\/lane-watch|hardware\/(detect|calibration)-browser|tier\/(indexed-db|opfs-worker|webgpu)|presets\/browser)\.ts$/,
       ),
     canary: { "src/memory/a.ts": "export const has = 'locks' in navigator;" },
   },

@@ -42,6 +42,16 @@ export class BareChat {
     return this.#past.get(name)?.data as Float32Array;
   }
 
+  /** Its KV, by the names of {@link names}; of no other chat. */
+  takePast(): { readonly past: ReadonlyMap<string, Tensor>; readonly pastTokens: number } {
+    return { past: this.#past, pastTokens: this.#pastTokens };
+  }
+
+  givePast(past: ReadonlyMap<string, Tensor>, pastTokens: number): void {
+    this.#past = new Map(past);
+    this.#pastTokens = pastTokens;
+  }
+
   /** Takes one turn. @returns The answer. */
   async say(prompt: readonly number[], answerTokens: number): Promise<number[]> {
     this.tokens.push(...prompt);

@@ -42,6 +42,41 @@ interface Parts {
   readonly totalBytes: number;
 }
 
+/** The places of a section's parts. Checks nothing. */
+function partsOf(
+  { heads, headDim }: KvLayerShape,
+  pageTokens: number,
+  sides: { readonly keys: Side; readonly values: Side },
+): Parts {
+  const keysPitch = sectionAlign(sides.keys.byteLength(pageTokens, headDim));
+  const valuesPitch = sectionAlign(sides.values.byteLength(pageTokens, headDim));
+  const keys = sectionAlign(EXPONENTS_OFFSET + 2 * heads);
+  const values = keys + heads * keysPitch;
+  return { keys, keysPitch, values, valuesPitch, totalBytes: values + heads * valuesPitch };
+}
+
+/**
+ * Bytes of a layer's section whose keys and values are coded so. Needs no workspace.
+ *
+ * @throws {MisuseError} `bad-shape` — tokens or elements are no multiples of {@link SIDE_MULTIPLE}; as
+ *   {@link sideBytes}.
+ */
+export function codedSectionBytes(
+  layer: KvLayerShape,
+  pageTokens: number,
+  sides: { readonly keys: Side; readonly values: Side },
+): number {
+  sideBytes(layer, pageTokens);
+  if (pageTokens % SIDE_MULTIPLE !== 0 || layer.headDim % SIDE_MULTIPLE !== 0) {
+    throw new MisuseError(
+      "bad-shape",
+      `coded pages have ${SIDE_MULTIPLE} n tokens and heads of ${SIDE_MULTIPLE} n elements, ` +
+        `not ${pageTokens} and ${layer.headDim}`,
+    );
+  }
+  return partsOf(layer, pageTokens, sides).totalBytes;
+}
+
 export class CodedForm implements PageForm {
   readonly name: string;
   readonly isExact = false;
@@ -59,17 +94,10 @@ export class CodedForm implements PageForm {
   }
 
   sectionBytes(layer: KvLayerShape, pageTokens: number): number {
-    sideBytes(layer, pageTokens);
     const { headDim } = layer;
-    if (pageTokens % SIDE_MULTIPLE !== 0 || headDim % SIDE_MULTIPLE !== 0) {
-      throw new MisuseError(
-        "bad-shape",
-        `${this.name} takes pages of ${SIDE_MULTIPLE} n tokens and heads of ${SIDE_MULTIPLE} n ` +
-          `elements, not ${pageTokens} and ${headDim}`,
-      );
-    }
+    const sides = { keys: this.#keys, values: this.#values };
+    const totalBytes = codedSectionBytes(layer, pageTokens, sides);
     this.#requireLayer?.(layer);
-    const { totalBytes } = this.#parts(layer, pageTokens);
     const scratchBytes = Math.max(
       this.#keys.scratchBytes(pageTokens, headDim),
       this.#values.scratchBytes(pageTokens, headDim),
@@ -142,12 +170,8 @@ export class CodedForm implements PageForm {
     });
   }
 
-  #parts({ heads, headDim }: KvLayerShape, pageTokens: number): Parts {
-    const keysPitch = sectionAlign(this.#keys.byteLength(pageTokens, headDim));
-    const valuesPitch = sectionAlign(this.#values.byteLength(pageTokens, headDim));
-    const keys = sectionAlign(EXPONENTS_OFFSET + 2 * heads);
-    const values = keys + heads * keysPitch;
-    return { keys, keysPitch, values, valuesPitch, totalBytes: values + heads * valuesPitch };
+  #parts(layer: KvLayerShape, pageTokens: number): Parts {
+    return partsOf(layer, pageTokens, { keys: this.#keys, values: this.#values });
   }
 
   #encodeHead(

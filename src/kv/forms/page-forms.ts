@@ -24,7 +24,7 @@ import {
 } from "./basis.js";
 import { CodedForm } from "./coded.js";
 import { exactForm } from "./exact.js";
-import { chanSide, lmSide, q8Side } from "./sides.js";
+import { type CodeBits, lmSide, sidesOf } from "./sides.js";
 
 /** Enough for pages of 64 tokens with 32 heads of 128. */
 const WORKSPACE_BYTES = 2 ** 20;
@@ -38,9 +38,6 @@ export interface PageFormsOptions {
   /** Bytes of linear memory to code in. Default: 1 MiB. A page's section and one head must fit. */
   readonly workspaceBytes?: number;
 }
-
-/** Bits of a code, beside what ranges and gains cost. */
-export type CodeBits = 8 | 4 | 3 | 2;
 
 /** What a low-rank form keeps. */
 export interface LowRankOptions {
@@ -88,11 +85,8 @@ export interface PageForms {
 export async function openPageForms(options: PageFormsOptions = {}): Promise<PageForms> {
   const { createMemory = createUnsharedMemory, wasm, workspaceBytes = WORKSPACE_BYTES } = options;
   const workspace = await CodecWorkspace.create(workspaceBytes, createMemory, wasm);
-  const coded = (name: string, keyBits: CodeBits, valueBits: CodeBits) => {
-    const keys = chanSide(keyBits, keyBits === 2 ? 32 : 64);
-    const values = valueBits === 8 ? q8Side : lmSide(valueBits);
-    return new CodedForm({ name, workspace, keys, values });
-  };
+  const coded = (name: string, keyBits: CodeBits, valueBits: CodeBits) =>
+    new CodedForm({ name, workspace, ...sidesOf(keyBits, valueBits) });
   return {
     exact: exactForm,
     a8: coded("a8", 8, 8),

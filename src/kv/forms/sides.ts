@@ -153,3 +153,15 @@ export function lmSide(bits: number): Side {
     },
   };
 }
+
+/** Bits of a code, beside what ranges and gains cost. */
+export type CodeBits = 8 | 4 | 3 | 2;
+
+/** Keys per channel, values per token: the sides of the forms that need no basis. */
+export function sidesOf(
+  keyBits: CodeBits,
+  valueBits: CodeBits,
+): { readonly keys: Side; readonly values: Side } {
+  const keys = chanSide(keyBits, keyBits === 2 ? 32 : 64);
+  return { keys, values: valueBits === 8 ? q8Side : lmSide(valueBits) };
+}

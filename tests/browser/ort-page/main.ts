@@ -9,6 +9,7 @@ import {
   poolRefusals,
   suspendBetweenTurns,
 } from "./gpu-scenarios.js";
+import { closeModel, openModel, putAway, speak, speakBare, statsOfModel } from "./model-owner.js";
 import { runWasm } from "./wasm.js";
 
 const api = {
@@ -22,6 +23,12 @@ const api = {
   misuses,
   loseDevice,
   goOnAfterLoss,
+  openModel,
+  speak,
+  speakBare,
+  putAway,
+  statsOfModel,
+  closeModel,
 };
 
 declare global {
