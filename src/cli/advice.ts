@@ -3,7 +3,7 @@
 import type { CalibrationFigures } from "../hardware/calibration.js";
 import type { HardwareProfile } from "../hardware/hardware-profile.js";
 import type { DiskReport, MachineReport } from "../hardware/machine-node.js";
-import { formatBytes } from "../stats/report.js";
+import { formatBytes } from "../stats/format.js";
 
 export interface Findings {
   readonly machine: MachineReport;

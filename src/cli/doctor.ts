@@ -16,7 +16,7 @@ import {
   readMachine,
 } from "../hardware/machine-node.js";
 import { tunedProfile } from "../hardware/tuned-profile.js";
-import { formatBytes, formatTable } from "../stats/report.js";
+import { formatBytes, formatTable } from "../stats/format.js";
 import { parseByteSize } from "../types.js";
 import { type Advice, adviceOf } from "./advice.js";
 import {

@@ -1,6 +1,6 @@
 // Who leaks: leaks by the place that allocated them. Layer: metrics.
 import type { MemoryEvent } from "../memory/events.js";
-import { formatBytes, formatTable } from "../stats/report.js";
+import { formatBytes, formatTable } from "../stats/format.js";
 import type { TensorKind } from "../types.js";
 
 /** Leaks of one place. */
