@@ -12,6 +12,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -178,13 +179,11 @@ async function inEsbuild(project) {
   return pageOutcome(outdir);
 }
 
-/** As files: two names need an import map, because browsers know no packages. */
+/** As files, with the import map that the guide shows. */
 async function inPage(project) {
-  const imports = {
-    tierheap: "/node_modules/tierheap/dist/src/browser.js",
-    "@assemblyscript/loader": "/node_modules/@assemblyscript/loader/index.js",
-  };
-  const map = `<script type="importmap">${JSON.stringify({ imports })}</script>`;
+  const guide = readFileSync(join(root, "docs", "guides", "platforms.md"), "utf8");
+  const map = /<script type="importmap">[\s\S]*?<\/script>/.exec(guide)?.[0];
+  if (map === undefined) throw new Error("the guide shows no import map");
   writeFileSync(join(project, "index.html"), pageText(map, "./page.mjs"));
   return pageOutcome(project);
 }

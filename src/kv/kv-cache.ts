@@ -196,7 +196,7 @@ export class KvCache {
    * Forgets all tokens from `tokenCount` on: what a model guessed and was wrong about, or a text that was
    * edited there.
    *
-   * @param tokenCount From 0 to {@link tokenCount}.
+   * @param tokenCount From 0 to `tokenCount`.
    * @throws {MisuseError} `bad-option`; `unsupported` — the page of that token has left; `re-entrant`,
    *   `freed`.
    * @throws {OutOfMemoryError} A page is cut, and there is no room for its first rows. The cache is as

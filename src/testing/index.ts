@@ -3,7 +3,7 @@
 
 export type { Arena, ArenaFactory } from "../arena/arena.js";
 export { systemClock } from "../clock.js";
-export type { Codec, CodecWorkers, CodedParts, DecodeJob } from "../codec/codec.js";
+export type { Codec, CodecWorkers, CodedPart, CodedParts, DecodeJob } from "../codec/codec.js";
 export { seededRandom } from "../random.js";
 export type { MemoryTierOptions } from "../tier/memory.js";
 export { memoryTier } from "../tier/memory.js";

@@ -114,7 +114,7 @@ export class OrtGpuCache {
   /**
    * Forgets all tokens from `tokenCount` on.
    *
-   * @param tokenCount From 0 to {@link tokenCount}.
+   * @param tokenCount From 0 to `tokenCount`.
    * @throws {MisuseError} `bad-option`; `freed`; `re-entrant` — work on it is under way.
    */
   truncate(tokenCount: number): void {

@@ -137,7 +137,7 @@ export class OrtKvCache {
   /**
    * Forgets all tokens from `tokenCount` on, for example because the text was edited there.
    *
-   * @param tokenCount From 0 to {@link tokenCount}.
+   * @param tokenCount From 0 to `tokenCount`.
    * @throws {MisuseError} `bad-option`; `freed`; `re-entrant` — a step is under way; `not-resident`,
    *   `overwritten` — only of a model that delta rows do not fit, whose KV has to move.
    */
