@@ -22,6 +22,7 @@ export {
 export type { GuardStats } from "./cache/guards.js";
 export type { LookupStats } from "./cache/hierarchical-cache.js";
 export type { ListedTensor, VerifyResult } from "./cache/inventory.js";
+export type { LifetimeStats, SiteLifetimes } from "./cache/lifetime-collector.js";
 export type { PrefetchStats } from "./cache/prefetcher.js";
 export type { PressureWatchStats } from "./cache/pressure-watch.js";
 export type { FixedShapeOptions } from "./cache/repeated-tensors.js";
@@ -50,6 +51,12 @@ export {
   TierheapError,
 } from "./errors.js";
 export { HARDWARE_PROFILES, type HardwareProfile } from "./hardware/hardware-profile.js";
+export type {
+  IdleEnd,
+  LifetimeAge,
+  LifetimePredictor,
+  LifetimeSample,
+} from "./lifetime/lifetime-predictor.js";
 export type { ArenaShelfStats } from "./memory/arena-shelf.js";
 export type {
   AttachedMemory,
@@ -66,9 +73,10 @@ export type { MemoryEvent } from "./memory/events.js";
 export type { FragmentationLevel } from "./memory/fragmentation.js";
 export type { LeakStats } from "./memory/leak-watch.js";
 export type { CompactionTotals, MemoryPool, PoolStats } from "./memory/memory-pool.js";
-export type { Seams, TensorMemoryOptions, TensorOptions } from "./memory/options.js";
+export type { LifetimeOptions, TensorMemoryOptions, TensorOptions } from "./memory/options.js";
 export type { Pin, PinAccess } from "./memory/pin.js";
 export type { Scope } from "./memory/scope.js";
+export type { Seams } from "./memory/seams.js";
 export type { Tensor } from "./memory/tensor.js";
 export type { MemoryToken, TensorMessage } from "./memory/tokens.js";
 export type { Predictor } from "./predictor/predictor.js";

@@ -15,6 +15,8 @@ export interface ChatOptions {
   readonly warm: string | undefined;
   readonly hdd: string | undefined;
   readonly remote: string | undefined;
+  /** Where what was done with tensors is written down; undefined: nowhere. */
+  readonly trace: string | undefined;
   readonly chats: number;
   readonly visits: number;
   readonly seed: number;
@@ -39,6 +41,7 @@ export const USAGE = `npm start -- [options]
   --visits N         turns after the three rounds       (120)
   --seed N           of prompts, visits and model       (1)
   --keep             leave the records of a finished run
+  --trace FILE       write down what was done with tensors: one JSON array a line
 `;
 
 /** @throws {UsageError} Not a whole number in the range. */
@@ -74,6 +77,7 @@ export function parseOptions(args: readonly string[]): ChatOptions {
         warm: { type: "string" },
         hdd: { type: "string" },
         remote: { type: "string" },
+        trace: { type: "string" },
         chats: { type: "string" },
         visits: { type: "string" },
         seed: { type: "string" },
@@ -97,6 +101,7 @@ export function parseOptions(args: readonly string[]): ChatOptions {
     warm: values["warm"] as string | undefined,
     hdd: values["hdd"] as string | undefined,
     remote: values["remote"] as string | undefined,
+    trace: values["trace"] as string | undefined,
     chats: integer(text("chats", "20"), "chats", 2, 99),
     visits: integer(text("visits", "120"), "visits", 0, 100_000),
     seed: integer(text("seed", "1"), "seed", 0, 2 ** 31),

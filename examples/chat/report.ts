@@ -1,6 +1,6 @@
 /** The report of a run, for people and as JSON. */
 import { cpus } from "node:os";
-import { formatBytes, formatPercent, formatTable } from "tierheap";
+import { formatBytes, formatPercent, formatTable, type LifetimeStats } from "tierheap";
 import type { RunResult } from "./run.js";
 
 function milliseconds(value: number): string {
@@ -74,6 +74,7 @@ export function formatRun(result: RunResult): string {
     "copied before they had to go",
     `${earlyCopyCount} tensors; ${cleanEvictionCount} left without a write`,
   ]);
+  if (stats.lifetimes !== null) rows.push(["lifetimes", lifetimeText(stats.lifetimes)]);
   const { steps, planCount, replayedCount, planBytes, planBytesLeast } = result.stepInputs;
   const { fixedCount, reuseCount, scopedCount } = result.stepInputs;
   rows.push(
@@ -92,6 +93,17 @@ export function formatRun(result: RunResult): string {
     `${formatBytes(result.rssBareBytes)} bare runtime, grew by at most ${formatBytes(result.rssGrowthBytesPeak)}`,
   ]);
   return `${result.report}\n\n${formatTable(rows)}\n\n${verdict(result)}`;
+}
+
+/** What was given up because it seemed over, and how well lifetimes were predicted. */
+function lifetimeText(lifetimes: LifetimeStats): string {
+  const { registeredCount, collectedCount, regretCount, sites } = lifetimes;
+  const [most] = sites;
+  const predicted =
+    most === undefined || most.predictedCount === 0
+      ? "none predicted"
+      : `${most.site} predicted ${milliseconds(most.expectedMs)}, lived ${milliseconds(most.livedMs)}, ${most.withinTwiceCount} of ${most.predictedCount} within twice`;
+  return `${collectedCount} of ${registeredCount} tensors collected, ${regretCount} wanted again; ${predicted}`;
 }
 
 /** What was moved during the run, and what moving everything at its end did. */
@@ -196,6 +208,12 @@ export function figuresOf(result: RunResult): Figure[] {
       "ratio",
       2,
     ),
+    { id: "chat/collected", value: result.stats.lifetimes?.collectedCount ?? 0, unit: "tensors" },
+    {
+      id: "chat/collected-in-vain",
+      value: result.stats.lifetimes?.regretCount ?? 0,
+      unit: "tensors",
+    },
     { id: "chat/prefix-tokens-shared", value: result.prefixes.tokens, unit: "tokens" },
     { id: "chat/rss-growth", value: result.rssGrowthBytesPeak, unit: "bytes" },
   ];

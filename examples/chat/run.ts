@@ -2,6 +2,7 @@
  * One run of the chat example: opens model and memory, takes the visits, proves the tokens, and
  * gathers the figures. It prints nothing but progress; the report is made elsewhere.
  */
+import { writeFile } from "node:fs/promises";
 import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import {
@@ -31,6 +32,7 @@ import {
 import type { DecoderRuntime, KvShape } from "./runtime.js";
 import { makeSchedule } from "./schedule.js";
 import { HeapStepInputs, type StepInputStats } from "./step-inputs.js";
+import { TraceRecorder } from "./trace-recorder.js";
 
 /** Root of the repository, seen from build/examples/chat. */
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
@@ -250,7 +252,7 @@ export async function runChats(
 ): Promise<RunResult> {
   const startMs = performance.now();
   const { runtime, fingerprint, name, model } = await openModel(options, signal);
-  const memory = await createTensorMemory({
+  const opened = await createTensorMemory({
     budgets: { ram: options.ram, warm: options.warm, ssd: options.ssd, hdd: options.hdd },
     ssd: { directory: options.directory },
     codecs: { default: options.codecs },
@@ -258,6 +260,9 @@ export async function runChats(
     remote: options.remote === undefined ? undefined : redisTier({ url: options.remote }),
     namespace: { fingerprint },
   });
+  const recorder =
+    options.trace === undefined ? null : new TraceRecorder(opened, () => performance.now());
+  const memory = recorder?.memory ?? opened;
   let progress: Progress | null = null;
   let decoder: Awaited<ReturnType<typeof openHeapDecoder>> = null;
   try {
@@ -288,6 +293,7 @@ export async function runChats(
     progress = startProgress({ stream, now, visitsTotal: Math.max(1, visits.length) });
     for (const [at, { chat, turn }] of visits.entries()) {
       if (signal.aborted) break;
+      recorder?.turn(visitsTaken);
       const prompt = promptOf(plan, chat, turn);
       // In the rounds it is known who speaks next; after them people come unasked.
       const next = visits[at + 1];
@@ -309,6 +315,10 @@ export async function runChats(
     progress.stop();
     const isInterrupted = visitsTaken < visits.length;
     const chatsSaved = isInterrupted ? await saveChats(memory, store, chats, decoder) : 0;
+    if (recorder !== null) {
+      const lines = recorder.lines.map((line) => JSON.stringify(line));
+      await writeFile(options.trace as string, `${lines.join("\n")}\n`);
+    }
     const compaction = compactKv(memory);
     const stats = memory.stats();
     const report = memory.report();

@@ -10,6 +10,7 @@ import type { TensorKind } from "../types.js";
 import { hasExpired } from "./cold-copies.js";
 import type { Directory } from "./directory.js";
 import type { Disposables } from "./disposables.js";
+import type { LifetimeCollector } from "./lifetime-collector.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { Reclaimer } from "./reclaimer.js";
 import { expectedRestoreMs } from "./restore-cost.js";
@@ -26,6 +27,7 @@ export interface HierarchicalCacheOptions {
   readonly policy: EvictionPolicy;
   readonly events: EventHub;
   readonly clock: Clock;
+  readonly collector: LifetimeCollector | null;
 }
 
 /** Every lookup is exactly one of hit, join and miss. */
@@ -51,6 +53,7 @@ export class HierarchicalCache {
   readonly #policy: EvictionPolicy;
   readonly #events: EventHub;
   readonly #clock: Clock;
+  readonly #collector: LifetimeCollector | null;
   readonly #adoptions = new Map<string, Promise<TensorRecord | null>>();
   #hits = 0;
   #joins = 0;
@@ -67,6 +70,7 @@ export class HierarchicalCache {
     this.#policy = options.policy;
     this.#events = options.events;
     this.#clock = options.clock;
+    this.#collector = options.collector;
   }
 
   /**
@@ -91,6 +95,7 @@ export class HierarchicalCache {
       throwIfAborted(signal, this.#engine.tier.name);
       const known = this.#directory.get(id);
       const isDropped = known === undefined && this.#disposables.wantDropped(id);
+      if (isDropped) this.#collector?.noteWanted(id);
       const record = isDropped ? null : (known ?? (await abortable(this.#adopt(id), signal)));
       if (record === null) {
         if (!isCounted) this.#misses += 1;
@@ -244,7 +249,7 @@ export class HierarchicalCache {
       recomputeMs: null,
     };
     const pool = this.#pools.get(header.kind) as MemoryPool;
-    const record = this.#directory.add(options, pool, this.#clock.monotonicMs());
+    const record = this.#directory.add(options, pool);
     const { generation, codecId, storedBytes, isDurable, isSaved, expiresMs } = header;
     const { version } = record;
     const place = { generation, codecId, storedBytes, isDurable, isSaved, expiresMs };

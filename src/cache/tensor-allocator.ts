@@ -1,10 +1,8 @@
 // Makes tensors, pins, resizes and frees them: what every step of a program does many times, so it
 // stays free of calls and objects that can be saved. Sees seams only.
-import type { Clock } from "../clock.js";
 import type { ControlPlane } from "../core/control-plane.js";
 import { requireLanes } from "../core/lanes.js";
 import { MisuseError } from "../errors.js";
-import type { LifetimePredictor } from "../lifetime/lifetime-predictor.js";
 import type { ArenaShelf } from "../memory/arena-shelf.js";
 import { callSite } from "../memory/call-site.js";
 import type { EventHub } from "../memory/events.js";
@@ -24,6 +22,7 @@ import { describe, type Shape, type TensorKind } from "../types.js";
 import type { Directory } from "./directory.js";
 import type { Disposables } from "./disposables.js";
 import type { Guards } from "./guards.js";
+import type { LifetimeCollector } from "./lifetime-collector.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { Reclaimer } from "./reclaimer.js";
 import type { SharedTensors } from "./shared-tensors.js";
@@ -38,9 +37,9 @@ export interface TensorAllocatorOptions {
   readonly reclaimer: Reclaimer;
   readonly disposables: Disposables;
   readonly policy: EvictionPolicy;
-  readonly lifetimes: LifetimePredictor;
   readonly events: EventHub;
-  readonly clock: Clock;
+  /** null: lifetimes are nobody's business. */
+  readonly collector: LifetimeCollector | null;
   readonly sharing: SharedTensors;
   /** Only in debug mode. */
   readonly guards: Guards | null;
@@ -56,8 +55,7 @@ export class TensorAllocator implements TensorOwner {
   readonly #reclaimer: Reclaimer;
   readonly #disposables: Disposables;
   readonly #policy: EvictionPolicy;
-  readonly #lifetimes: LifetimePredictor;
-  readonly #clock: Clock;
+  readonly #collector: LifetimeCollector | null;
   readonly #sharing: SharedTensors;
   readonly #guards: Guards | null;
   #isClosed = false;
@@ -71,8 +69,7 @@ export class TensorAllocator implements TensorOwner {
     this.#reclaimer = options.reclaimer;
     this.#disposables = options.disposables;
     this.#policy = options.policy;
-    this.#lifetimes = options.lifetimes;
-    this.#clock = options.clock;
+    this.#collector = options.collector;
     this.#sharing = options.sharing;
     this.#guards = options.guards;
     this.leaks = new LeakWatch(options.events, (record) => {
@@ -119,6 +116,7 @@ export class TensorAllocator implements TensorOwner {
     if (record.shared !== null && access === "write") this.#sharing.own(record);
     const holder = record.shared ?? record;
     const { slot } = holder;
+    if (record.life !== null) this.#collector?.used(record.life);
     if (holder.id !== null) this.#policy.touch(holder.index);
     const epoch = this.#core.pin(slot, holder.generation);
     if (holder.view === null || holder.viewEpoch !== epoch) {
@@ -250,10 +248,10 @@ export class TensorAllocator implements TensorOwner {
   }
 
   #attach(checked: CheckedTensor, pool: MemoryPool, slot: number, owner: TensorOwner): Tensor {
-    const allocatedMs = this.#lifetimes.learns ? this.#clock.monotonicMs() : 0;
     const isNew = checked.id === null || this.#directory.droppedIndex(checked.id) === null;
-    const record = this.#directory.add(checked, pool, allocatedMs);
+    const record = this.#directory.add(checked, pool);
     if (isNew) this.#disposables.want(record);
+    this.#collector?.register(record, checked.site, checked.lifetimeMs);
     if (this.#guards !== null) record.callSite = callSite();
     this.#swapper.attach(record, slot);
     if (checked.isZeroed) {
@@ -284,8 +282,6 @@ export class TensorAllocator implements TensorOwner {
     // It may have been disposable before.
     if (record.id !== null) this.#disposables.freed(record);
     this.#directory.remove(record);
-    if (!this.#lifetimes.learns) return;
-    const { kind, byteLength: bytes, tag } = record;
-    this.#lifetimes.observe({ kind, bytes, tag }, this.#clock.monotonicMs() - record.allocatedMs);
+    if (record.life !== null) this.#collector?.freed(record.life);
   }
 }

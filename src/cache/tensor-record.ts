@@ -1,6 +1,7 @@
 // The one record of a tensor's residency: where its bytes are, which copies are valid, clean or
 // dirty, pinned, in flight. Cache, swapper and collector are policies over this record.
 
+import type { LifetimeSample } from "../lifetime/lifetime-predictor.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
 import type { Dtype, Layout, TensorErrorBudget, TensorKind, TensorView } from "../types.js";
 
@@ -24,6 +25,19 @@ export interface ColdCopy {
 export interface Transfer {
   /** Settles with the transfer and never rejects; waiters look at the record again. */
   readonly settled: Promise<void>;
+}
+
+/** What the collector knows of a registered tensor. */
+export interface TensorLife {
+  readonly sample: LifetimeSample;
+  /** As was predicted at the allocation; Infinity when nothing was. */
+  readonly expectedMs: number;
+  readonly allocatedMs: number;
+  /** When it was pinned last, or allocated. */
+  usedMs: number;
+  useCount: number;
+  /** It was given up because it seemed over, and has not been used since. */
+  isCollected: boolean;
 }
 
 export interface TensorRecordOptions {
@@ -67,8 +81,8 @@ export class TensorRecord {
   /** It was used as a part of a chain. */
   isChained = false;
   readonly pool: MemoryPool;
-  /** By the memory's clock; 0 when nobody measures lifetimes. */
-  readonly allocatedMs: number;
+  /** null: it is not registered with the collector. */
+  life: TensorLife | null = null;
 
   /** The hot copy; slot 0 when the tensor is not resident. */
   slot = 0;
@@ -105,7 +119,7 @@ export class TensorRecord {
   /** The only copy was found damaged. */
   isLost = false;
 
-  constructor(index: number, options: TensorRecordOptions, pool: MemoryPool, allocatedMs: number) {
+  constructor(index: number, options: TensorRecordOptions, pool: MemoryPool) {
     this.index = index;
     this.id = options.id;
     this.kind = options.kind;
@@ -119,7 +133,6 @@ export class TensorRecord {
     this.errorBudget = options.errorBudget;
     this.recomputeMs = options.recomputeMs;
     this.pool = pool;
-    this.allocatedMs = allocatedMs;
   }
 
   get isResident(): boolean {

@@ -1,20 +1,9 @@
 // What callers may ask for, and its validation. Everything wrong is a MisuseError before anything
 // changes.
-import type { Clock } from "../clock.js";
-import type { StartCodecWorker } from "../codec/codec.js";
-import type { MemoryFactory } from "../core/linear-memory.js";
 import type { WasmSource } from "../core/module-instance.js";
 import { MisuseError } from "../errors.js";
 import type { HardwareProfile } from "../hardware/hardware-profile.js";
-import type { LifetimePredictor } from "../lifetime/lifetime-predictor.js";
-import type { AdmissionPolicy } from "../policy/admission-policy.js";
-import type { EvictionPolicy } from "../policy/eviction-policy.js";
-import type { Predictor } from "../predictor/predictor.js";
-import type { TierPredictor } from "../predictor/tier-predictor.js";
-import type { Random } from "../random.js";
-import type { StatsSink } from "../stats/stats-sink.js";
-import type { FileSystem } from "../tier/file-system.js";
-import type { Tier, TierFactory } from "../tier/tier.js";
+import type { TierFactory } from "../tier/tier.js";
 import {
   type ByteSize,
   checkBytes,
@@ -52,6 +41,7 @@ import {
   checkCodecOptions,
   checkErrorBudget,
 } from "./codec-options.js";
+import { checkSeams, type Seams } from "./seams.js";
 
 /** The size of a tensor: its shape, or a plain number of bytes. */
 export type TensorExtent<D extends Dtype> =
@@ -95,6 +85,17 @@ export type TensorOptions<D extends Dtype = Dtype> = TensorExtent<D> & {
   readonly recomputeMs?: number | undefined;
   /** A label for leak reports, statistics and `codecs.tags`. Default: empty. */
   readonly tag?: string | undefined;
+  /**
+   * What the place of this call is called: what it allocates is expected to live as long as what it
+   * allocated before. A tensor with an id and a site, or a told lifetime, is registered for collection
+   * (see `lifetimes`). Default: the tag; within a scope that is its name, unless another tag is given.
+   */
+  readonly site?: string | undefined;
+  /**
+   * How long it is expected to be needed, in milliseconds, above 0. Counts until its site has a history
+   * of its own. Needs an id. Default: unknown.
+   */
+  readonly lifetimeMs?: number | undefined;
   /**
    * How much its values may change when it leaves RAM, also by `save`; `"exact"`: not at all, whatever
    * `codecs` says. Each time it was written in RAM, it may change anew. Default: what `codecs` says.
@@ -190,6 +191,12 @@ export interface TensorMemoryOptions {
    * Default: `"auto"`.
    */
   readonly compaction?: "auto" | "on-demand" | CompactionOptions | undefined;
+  /**
+   * Which registered tensors leave RAM before the others because they seem to be over: from the low
+   * watermark on, the more often the fuller. What somebody uses again all the same costs a restore; only
+   * disposable tensors may be dropped. Default: learnt. `false`: none.
+   */
+  readonly lifetimes?: LifetimeOptions | false | undefined;
   /** Aborts the opening. */
   readonly signal?: AbortSignal | undefined;
   /** Where the modules come from, for pages whose policy forbids the inline ones. */
@@ -200,27 +207,15 @@ export interface TensorMemoryOptions {
   readonly seams?: Partial<Seams> | undefined;
 }
 
-/** Everything that is injected. */
-export interface Seams {
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly createMemory: MemoryFactory;
-  readonly fileSystem: FileSystem;
-  /** Stands in for the platform's SSD tier; opened and closed by the memory. */
-  readonly tier: Tier;
-  readonly evictionPolicy: EvictionPolicy;
-  readonly admissionPolicy: AdmissionPolicy;
-  readonly predictor: Predictor;
-  readonly tierPredictor: TierPredictor;
-  readonly lifetimePredictor: LifetimePredictor;
-  readonly statsSink: StatsSink;
-  /** Resident bytes of the process. */
-  readonly residentBytes: () => number;
+/** How lifetimes are predicted; see `tierheap/policies` for predictors to inject as a seam. */
+export interface LifetimeOptions {
   /**
-   * Starts a coding worker: in a page whose bundler leaves `new Worker(new URL(…))` in packages alone, a script of its
-   * own that imports `tierheap/codec-worker`.
+   * `"learnt"`: per kind and site, from how long earlier tensors lived and were idle. `"told"`: a tensor
+   * is over at the end of its `lifetimeMs`, or when it was idle for 80 % of that. Default: `"learnt"`.
    */
-  readonly startCodecWorker: StartCodecWorker;
+  readonly rule?: "learnt" | "told" | undefined;
+  /** Most of the learnt rule's choices that may be used again, above 0 and at most 0.5. Default: 0.01. */
+  readonly regretShare?: number | undefined;
 }
 
 /** A tensor's options, checked. */
@@ -237,6 +232,10 @@ export interface CheckedTensor {
   readonly tag: string;
   readonly errorBudget: TensorErrorBudget | null;
   readonly recomputeMs: number | null;
+  /** Empty: not given. */
+  readonly site: string;
+  /** Infinity: not told. */
+  readonly lifetimeMs: number;
 }
 
 /** A block's length is 32 bits wide in the core. */
@@ -268,11 +267,19 @@ export function checkTensorOptions(options: TensorOptions): CheckedTensor {
   if (isDisposable && id === null) {
     throw new MisuseError("bad-option", "a disposable tensor needs an id");
   }
+  const { site = tag, lifetimeMs = Number.POSITIVE_INFINITY } = given;
+  if (typeof site !== "string") throw new MisuseError("bad-option", "site is a string");
+  const isTold = given["lifetimeMs"] !== undefined;
+  if (isTold && (id === null || !(checkMs(lifetimeMs, "lifetimeMs") > 0))) {
+    throw new MisuseError("bad-option", "lifetimeMs is above 0, and needs an id");
+  }
   return {
     kind,
     id,
     dtype,
     shape,
+    site,
+    lifetimeMs: lifetimeMs as number,
     layout: checkLayout(given["layout"] ?? "row-major"),
     byteLength,
     alignment,
@@ -298,6 +305,8 @@ export const TENSOR_OPTION_NAMES = [
   "tag",
   "budget",
   "recomputeMs",
+  "site",
+  "lifetimeMs",
 ];
 
 /** A shape that was checked, and the bytes of a dense tensor of it. Frozen, so that all may share it. */
@@ -387,6 +396,7 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     "seams",
     "hdd",
     "remote",
+    "lifetimes",
   ]);
   checkFlag(options.debug, "debug");
   checkSignal(options.signal);
@@ -465,36 +475,6 @@ function checkWatermarks(given: unknown): { readonly high: number; readonly low:
     throw new MisuseError("bad-option", "0 < watermarks.low <= watermarks.high <= 1");
   }
   return { high: high as number, low: least as number };
-}
-
-/** What each seam must answer to; empty: it is a function itself. */
-const SEAM_METHODS: Readonly<Record<keyof Seams, readonly string[]>> = {
-  clock: ["monotonicMs", "wallMs", "sleep", "defer"],
-  random: ["uint32"],
-  createMemory: [],
-  fileSystem: ["join", "list", "create", "openRead", "rename", "remove", "tryLock"],
-  tier: ["open", "begin", "openRead", "delete", "quarantine", "list", "stats", "close"],
-  evictionPolicy: ["track", "touch", "untrack", "candidates"],
-  admissionPolicy: ["admit"],
-  predictor: ["observe"],
-  tierPredictor: ["observe", "expectedReuseMs"],
-  lifetimePredictor: ["expectedMs", "observe"],
-  statsSink: ["count", "time"],
-  residentBytes: [],
-  startCodecWorker: [],
-};
-
-function checkSeams(seams: unknown): void {
-  const given = checkObject(seams, "seams", Object.keys(SEAM_METHODS));
-  for (const [name, methods] of Object.entries(SEAM_METHODS)) {
-    const seam = given[name] as Record<string, unknown> | null | undefined;
-    if (seam === undefined) continue;
-    const isWhole =
-      methods.length === 0
-        ? typeof seam === "function"
-        : methods.every((method) => typeof seam?.[method] === "function");
-    if (!isWhole) throw new MisuseError("bad-option", `seams.${name} lacks methods of its seam`);
-  }
 }
 
 /** @throws {MisuseError} `bad-option` — a figure is missing or out of range. */

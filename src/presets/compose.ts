@@ -29,7 +29,6 @@ import { createSharedMemory, createUnsharedMemory } from "../core/linear-memory.
 import { arenaMetadataBytesMax } from "../core/metadata-bytes.js";
 import { MisuseError, throwIfAborted } from "../errors.js";
 import { HARDWARE_PROFILES, type HardwareProfile } from "../hardware/hardware-profile.js";
-import { unknownLifetime } from "../lifetime/unknown-lifetime.js";
 import { ArenaShelf } from "../memory/arena-shelf.js";
 import { AutoCompaction } from "../memory/auto-compaction.js";
 import { Budget } from "../memory/budget.js";
@@ -134,6 +133,8 @@ export async function composeTensorMemory(
 ): Promise<TensorMemory> {
   const checked = checkMemoryOptions(options);
   const seams = options.seams ?? {};
+  const collecting = options.lifetimes === false ? null : await import("./lifetimes.js");
+  const lifetimes = collecting?.choosePredictor(options);
   throwIfAborted(options.signal, "memory");
   if (globalThis.crypto?.subtle === undefined) {
     throw new MisuseError(
@@ -284,17 +285,7 @@ export async function composeTensorMemory(
       giveUpGuess,
       victims,
     });
-    const cache = new HierarchicalCache({ ...parts, swapper, reclaimer, disposables });
     const predictor = seams.predictor ?? successorPredictor();
-    const prefetcher: Prefetcher = new Prefetcher({
-      ...parts,
-      swapper,
-      reclaimer,
-      cache,
-      predictor,
-      window: new PrefetchWindow(),
-      guessBytesMax: budget.arenaLimitBytes * GUESS_SHARE,
-    });
     const residentBytes = seams.residentBytes ?? platform.residentBytes;
     if (residentBytes === null && checked.rssLimitBytes < Number.POSITIVE_INFINITY) {
       throw new MisuseError("unsupported", "limits.rss where the platform does not tell");
@@ -312,14 +303,28 @@ export async function composeTensorMemory(
         victims.prepare(bytes, () => mayGoOn() && !reclaimer.isDemoting),
     });
     if (capacityBytes > 0) reclaimer.watchPressure(watch);
-    const lifetimes = seams.lifetimePredictor ?? unknownLifetime;
+    const collectable = { ...parts, swapper, victims, watch, watermarks };
+    const collector =
+      collecting && lifetimes
+        ? collecting.createCollector({ ...collectable, reclaimer, predictor: lifetimes })
+        : null;
+    const cache = new HierarchicalCache({ ...parts, swapper, reclaimer, disposables, collector });
+    const prefetcher: Prefetcher = new Prefetcher({
+      ...parts,
+      swapper,
+      reclaimer,
+      cache,
+      predictor,
+      window: new PrefetchWindow(),
+      guessBytesMax: budget.arenaLimitBytes * GUESS_SHARE,
+    });
     const sharing = new SharedTensors({ ...parts, swapper, reclaimer });
     const allocator = new TensorAllocator({
       ...parts,
       swapper,
       reclaimer,
       disposables,
-      lifetimes,
+      collector,
       sharing,
       guards,
     });
@@ -340,6 +345,7 @@ export async function composeTensorMemory(
       sharing,
       prefetcher,
       disposables,
+      collector,
       watch,
       isDurable,
     });

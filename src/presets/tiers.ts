@@ -6,7 +6,8 @@ import type { Hasher } from "../core/hash-stream.js";
 import { MisuseError } from "../errors.js";
 import type { BrowserStoreOptions } from "../memory/browser-store-options.js";
 import type { EventHub } from "../memory/events.js";
-import type { CheckedOptions, Seams, TensorMemoryOptions } from "../memory/options.js";
+import type { CheckedOptions, TensorMemoryOptions } from "../memory/options.js";
+import type { Seams } from "../memory/seams.js";
 import { nullTier } from "../tier/null.js";
 import type { Tier } from "../tier/tier.js";
 

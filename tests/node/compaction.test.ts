@@ -3,7 +3,7 @@
 import { describe, expect, it } from "vitest";
 import { systemClock } from "../../src/clock.js";
 import { fragmentationLevel } from "../../src/memory/fragmentation.js";
-import type { Seams } from "../../src/memory/options.js";
+import type { Seams } from "../../src/memory/seams.js";
 import type { Tensor } from "../../src/memory/tensor.js";
 import type { TensorMemory } from "../../src/tensor-memory.js";
 import { seededRandom } from "../../src/testing/index.js";

@@ -78,10 +78,11 @@ export function checkQuiet(memory: TensorMemory): void {
   // What debug mode holds in quarantine belongs to no tensor.
   if (memory.stats().guards !== null) memory.trim();
   expect(memory.verify()).toMatchObject({ isSound: true, brokenInvariant: null, problems: [] });
-  const { background, budget, pools, lookups, tensors, guards, prefetch } = memory.stats();
+  const { budget, pools, lookups, tensors, guards, prefetch, ...rest } = memory.stats();
+  const isRunning = rest.background.isRunning || rest.lifetimes?.isRunning === true;
   const canaryBytes = guards === null ? 0 : tensors.hotCount * CANARY_BYTES;
   for (const pool of pools) {
-    const ownCount = background.isRunning ? 1 : 0;
+    const ownCount = isRunning ? 2 : 0;
     expect(pool.pinnedCount, `pins left in ${pool.kind}`).toBeLessThanOrEqual(ownCount);
     expect(pool.grantedBytes + pool.freeBytes, `${pool.kind} adds up`).toBeLessThanOrEqual(
       pool.capacityBytes,
@@ -91,7 +92,7 @@ export function checkQuiet(memory: TensorMemory): void {
   const sum = (pick: (pool: (typeof pools)[number]) => number) =>
     pools.reduce((total, pool) => total + pick(pool), 0);
   // A tensor that is freed while it is copied keeps its block until then.
-  if (!background.isRunning) {
+  if (!isRunning) {
     expect(
       sum((pool) => pool.liveCount),
       "blocks without a tensor",
