@@ -106,7 +106,7 @@ it("OpenTelemetry's own SDK collects the same figures", async () => {
   const attributes = { kind: "KV_CACHE", memory: "chats" };
   expect(granted).toMatchObject({ unit: "By", value: 4 * MIB, attributes });
   const moves = points().filter(({ name }) => name === "tierheap.transfers");
-  expect(moves.map(({ type }) => type)).toContain("OBSERVABLE_COUNTER");
+  expect(moves.map((move) => (move as { type?: string }).type)).toContain("OBSERVABLE_COUNTER");
   end();
   exporter.reset();
   await reader.forceFlush();
