@@ -58,7 +58,7 @@ export async function replay(trace, options) {
     wallMs: () => Date.now(),
     sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
     defer: (ms, work) => {
-      const timer = setTimeout(work, ms);
+      const timer = setTimeout(() => work(), ms);
       timer.unref();
       return () => clearTimeout(timer);
     },

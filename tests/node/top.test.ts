@@ -59,7 +59,7 @@ describe("tierheap top", () => {
     let looks = 0;
     child.stdout.on("data", () => {
       looks += 1;
-      if (looks === 3) void server.close();
+      if (looks === 3) server.close().catch(() => {});
     });
     const { status, stdout } = await result;
     expect(status).toBe(0);
