@@ -283,11 +283,13 @@ async function saveSomewhere({ directory, isBroken, hasOwnWorker, persist }: Aut
     if (event.type === "tier-unavailable") told.push(event.error.message);
   }
   await memory.close();
-  const root = await navigator.storage.getDirectory();
-  const hasFolder = await root.getDirectoryHandle(directory).then(
-    () => true,
-    () => false,
-  );
+  const storage = (navigator as Partial<Navigator>).storage;
+  const hasFolder = await Promise.resolve(storage?.getDirectory?.())
+    .then((root) => root?.getDirectoryHandle(directory))
+    .then(
+      (folder) => folder !== undefined,
+      () => false,
+    );
   const databases = await indexedDB.databases();
   const hasDatabase = databases.some(({ name }) => name === directory);
   return { outcome, isBack, told, hasFolder, hasDatabase };
