@@ -83,7 +83,11 @@ try {
       // Whatever else the machine does, these stay the same.
       const messages = what === "writeMs" ? "writeMessages" : "readMessages";
       const each = median(rounds.map((round) => round.opfs[messages] / length.count));
-      figures.push({ id: `browser/opfs-${word}-${slug}-messages`, value: each, unit: "per tensor" });
+      figures.push({
+        id: `browser/opfs-${word}-${slug}-messages`,
+        value: each,
+        unit: "per tensor",
+      });
       if (!length.hasFileEach) continue;
       const files = `${speed("fileEach", what)} MB/s with a file each`;
       add(`opfs-${word}-${slug}-over-file-each`, ratio("opfs", "fileEach", what), 50, files);

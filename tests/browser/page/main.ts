@@ -359,8 +359,10 @@ async function codeInWorkers(): Promise<{
   readonly isIntact: boolean;
   readonly jobCount: number;
   readonly failureCount: number;
+  readonly isShared: boolean;
 }> {
   const memory = await createTensorMemory({
+    shared: "auto",
     budgets: { ram: "64MiB", ssd: "256MiB" },
     ssd: { directory: "coded" },
     codecs: { default: "lossless", workers: 2 },
@@ -381,8 +383,13 @@ async function codeInWorkers(): Promise<{
   }
   const { jobCount = 0, failureCount = 0 } = memory.stats().codecWorkers ?? {};
   await memory.delete("a");
+  let isShared: boolean;
+  {
+    using pin = memory.allocate({ kind: "ACTIVATIONS", byteLength: 64 }).pin();
+    isShared = !(pin.bytes.buffer instanceof ArrayBuffer);
+  }
   await memory.close();
-  return { isIntact, jobCount, failureCount };
+  return { isIntact, jobCount, failureCount, isShared };
 }
 
 let shared: TensorMemory | null = null;
@@ -425,7 +432,7 @@ async function killWorkers(count: number): Promise<{
   readonly liveBytes: number;
   readonly problems: readonly string[];
 }> {
-  const memory = await createTensorMemory({ budgets: { ram: "32MiB" }, shared: true });
+  const memory = await createTensorMemory({ budgets: { ram: "32MiB" }, shared: "auto" });
   let doubled = 0;
   for (let death = 0; death < count; death++) {
     const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
