@@ -195,9 +195,10 @@ export interface TensorMemoryOptions {
   /**
    * Whether workers can be given tensors and room for their own: `memory.share()`. Default: false.
    * Views then lie on shared memory, which native ONNX Runtime and some platform APIs refuse: give
-   * them copies. In browsers it needs a cross-origin isolated page.
+   * them copies. In browsers it needs a cross-origin isolated page; `"auto"` is true in those and in Node, and
+   * false elsewhere.
    */
-  readonly shared?: boolean | undefined;
+  readonly shared?: boolean | "auto" | undefined;
   /**
    * When blocks are moved together, and out of arenas that their kind can do without. `"auto"`: in short
    * steps in the background, once the free space of a kind is in too many pieces, and under pressure.
