@@ -25,7 +25,7 @@ async function checkMap(memory: TensorMemory, named: ReadonlyMap<string, Tensor>
     const pinned = own.flatMap(({ blocks }) => blocks).filter(({ isPinned }) => isPinned);
     expect(pinned.length).toBe(pinnedCount);
   }
-  const found = new Map<string, number>();
+  const found = new Map<string, [offset: number, byteLength: number]>();
   for (const { blocks, byteLength, kind } of arenas) {
     let end = 0;
     for (const block of blocks) {
@@ -33,12 +33,17 @@ async function checkMap(memory: TensorMemory, named: ReadonlyMap<string, Tensor>
       expect(block.byteLength).toBeGreaterThanOrEqual(block.requestedBytes);
       expect(block.kind).toBe(kind);
       end = block.offset + block.byteLength;
-      if (block.id !== null) found.set(block.id, block.requestedBytes);
+      if (block.id !== null) found.set(block.id, [block.offset, block.requestedBytes]);
     }
     expect(end).toBeLessThanOrEqual(byteLength);
   }
   const resident = [...named].filter(([, tensor]) => tensor.isResident);
-  expect(found).toEqual(new Map(resident.map(([id, { byteLength }]) => [id, byteLength])));
+  // An arena's memory begins where its offsets begin.
+  const places = resident.map(([id, tensor]) => {
+    using pin = tensor.pin({ access: "read" });
+    return [id, [pin.bytes.byteOffset, tensor.byteLength]] as const;
+  });
+  expect(found).toEqual(new Map(places));
   return found.size;
 }
 
