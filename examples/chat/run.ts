@@ -113,9 +113,13 @@ function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? Number.NaN)) / 2;
 }
 
-/** The restore that took as long as most, if there was one. */
+/** Restores that a plan at the end knows about; a machine is not as fast at all times. */
+const LATE_RESTORES = 32;
+
+/** Of the last restores the one that took as long as most, if there was one. */
 function medianRestore(restores: readonly Restore[]): { tokens: number; ms: number } | null {
-  const sorted = [...restores].sort((left, right) => left.durationMs - right.durationMs);
+  const late = restores.slice(-LATE_RESTORES);
+  const sorted = late.sort((left, right) => left.durationMs - right.durationMs);
   const middle = sorted[Math.floor(sorted.length / 2)];
   return middle === undefined ? null : { tokens: middle.state.tokens, ms: middle.durationMs };
 }
