@@ -62,7 +62,7 @@ const STRIDE_MIN = 2;
 const PEAK_SHARE_KEPT = 0.99;
 /** Tensors that one look asks about, and one search for room. */
 const LOOK_COUNT = 32;
-const SEARCH_COUNT = 256;
+const SEARCH_COUNT = 4096;
 /** Tensors that one run gives up at most. */
 const RUN_COUNT_MAX = 32;
 /** Sites that are told apart in the statistics; the rest is one more. */

@@ -9,7 +9,7 @@ import { toldLifetime } from "./told-lifetime.js";
 
 export interface LearntLifetimeOptions {
   /**
-   * Most of the tensors called over that may be used again, above 0 and at most 0.5. Default: 0.01.
+   * Most of the tensors called over that may be used again, above 0 and at most 0.5. Default: 0.002.
    * Lower waits longer, and takes more examples before it calls any over.
    */
   readonly regretShare?: number | undefined;
@@ -31,7 +31,7 @@ interface SiteHistory {
 
 /** @throws {MisuseError} `bad-option` — the share is out of range. */
 export function learntLifetime(options: LearntLifetimeOptions = {}): LifetimePredictor {
-  const { regretShare = 0.01 } = options;
+  const { regretShare = 0.002 } = options;
   if (typeof regretShare !== "number" || !(regretShare > 0 && regretShare <= 0.5)) {
     throw new MisuseError("bad-option", "regretShare is above 0 and at most 0.5");
   }
