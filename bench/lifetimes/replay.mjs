@@ -3,6 +3,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { systemClock } from "../../dist/src/clock.js";
 import { createTensorMemory } from "../../dist/src/node.js";
 import { ALLOCATE, FREE, TURN } from "./traces.mjs";
 
@@ -53,16 +54,7 @@ export async function ramFor(arenaBytes) {
 export async function replay(trace, options) {
   const directory = mkdtempSync(join(tmpdir(), "tierheap-lifetimes-"));
   let traceMs = 0;
-  const clock = {
-    monotonicMs: () => traceMs,
-    wallMs: () => Date.now(),
-    sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
-    defer: (ms, work) => {
-      const timer = setTimeout(work, ms);
-      timer.unref();
-      return () => clearTimeout(timer);
-    },
-  };
+  const clock = { ...systemClock, monotonicMs: () => traceMs };
   const memory = await createTensorMemory({
     profile: PROFILE,
     budgets: { ram: options.ram, ssd: 8 * GIB },

@@ -118,9 +118,9 @@ async function compare(name, trace, seed) {
   console.log(`\n${name}: ${trace.codes.length} operations, seed ${seed}`);
   printContestants(rows);
   printSites(collecting.lifetimes);
-  for (const [user, { lost, isSound, lookups }] of rows) {
-    if (lost > 0 || !isSound) throw new Error(`${name}: ${user} has lost ${lost} tensors`);
-    if (lookups === 0) throw new Error(`${name}: ${user} has used nothing`);
+  for (const { lost, isSound, lookups } of [scoped, forgetful, collecting, policy]) {
+    if (lost > 0 || !isSound) throw new Error(`${name}: ${lost} tensors are lost`);
+    if (lookups === 0) throw new Error(`${name}: nothing was used`);
   }
   const { collectedCount, regretCount, registeredCount } = collecting.lifetimes;
   if (registeredCount === 0) throw new Error(`${name}: nothing is registered`);
