@@ -3,6 +3,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { systemClock } from "../../dist/src/clock.js";
 import { createTensorMemory } from "../../dist/src/node.js";
 import { ALLOCATE, FREE, TURN } from "./traces.mjs";
 
@@ -10,8 +11,8 @@ const GIB = 2 ** 30;
 /** Operations after which the event loop gets a millisecond, as it does while a runtime computes. */
 const YIELD_STRIDE = 32;
 
-/** Between two looks at what is live, the most bytes that become so, in parts of the budget. */
-const PEAK_PARTS = 256;
+/** Bytes that become live between two looks at how many are: to look at all counters takes long. */
+const LOOK_BYTES = 2 ** 19;
 
 /** Short arenas, so that what is taken from the machine follows what is in use. */
 const PROFILE = {
@@ -29,7 +30,7 @@ const fixedBytesOf = ({ byCategory }) => byCategory.control + byCategory.staging
 /** The budget of which tensors get so many bytes: its own bookkeeping grows with it. */
 export async function ramFor(arenaBytes) {
   const directory = mkdtempSync(join(tmpdir(), "tierheap-lifetimes-"));
-  let ram = arenaBytes;
+  let ram = Math.ceil(arenaBytes);
   for (let round = 0; round < 4; round++) {
     const memory = await createTensorMemory({
       profile: PROFILE,
@@ -37,7 +38,7 @@ export async function ramFor(arenaBytes) {
       ssd: { directory },
       codecs: { default: "raw" },
     });
-    ram = arenaBytes + fixedBytesOf(memory.stats().budget);
+    ram = Math.ceil(arenaBytes) + fixedBytesOf(memory.stats().budget);
     await memory.close();
   }
   rmSync(directory, { recursive: true, force: true });
@@ -53,16 +54,7 @@ export async function ramFor(arenaBytes) {
 export async function replay(trace, options) {
   const directory = mkdtempSync(join(tmpdir(), "tierheap-lifetimes-"));
   let traceMs = 0;
-  const clock = {
-    monotonicMs: () => traceMs,
-    wallMs: () => Date.now(),
-    sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
-    defer: (ms, work) => {
-      const timer = setTimeout(() => work(), ms);
-      timer.unref();
-      return () => clearTimeout(timer);
-    },
-  };
+  const clock = { ...systemClock, monotonicMs: () => traceMs };
   const memory = await createTensorMemory({
     profile: PROFILE,
     budgets: { ram: options.ram, ssd: 8 * GIB },
@@ -74,10 +66,9 @@ export async function replay(trace, options) {
   });
   const counts = { lookups: 0, misses: 0, lost: 0, waits: 0, liveBytesPeak: 0 };
   let freshBytes = 0;
-  // To look at all counters takes long: the peak is known to a part of a hundred.
   const noteLive = (bytes) => {
     freshBytes += bytes;
-    if (freshBytes < options.ram / PEAK_PARTS) return;
+    if (freshBytes < LOOK_BYTES) return;
     freshBytes = 0;
     const { hotBytes } = memory.stats().transfers;
     counts.liveBytesPeak = Math.max(counts.liveBytesPeak, hotBytes);

@@ -9,7 +9,7 @@ import type { TensorKind } from "../types.js";
 import type { Directory } from "./directory.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { PressureWatch } from "./pressure-watch.js";
-import type { TensorLife, TensorRecord } from "./tensor-record.js";
+import { nameOf, type TensorLife, type TensorRecord } from "./tensor-record.js";
 
 export interface LifetimeCollectorOptions {
   readonly predictor: LifetimePredictor;
@@ -62,7 +62,7 @@ const STRIDE_MIN = 2;
 const PEAK_SHARE_KEPT = 0.99;
 /** Tensors that one look asks about, and one search for room. */
 const LOOK_COUNT = 32;
-const SEARCH_COUNT = 256;
+const SEARCH_COUNT = 4096;
 /** Tensors that one run gives up at most. */
 const RUN_COUNT_MAX = 32;
 /** Sites that are told apart in the statistics; the rest is one more. */
@@ -98,11 +98,9 @@ export class LifetimeCollector {
     this.#options = options;
   }
 
-  /** Registers a fresh tensor, if it has a name, and a site or a told lifetime. */
+  /** Registers a fresh named tensor, if it has a site or a told lifetime. */
   register(record: TensorRecord, site: string, toldMs: number): void {
-    const { id, kind, byteLength: bytes } = record;
-    if (id === null) return;
-    this.noteWanted(id);
+    const { kind, byteLength: bytes } = record;
     if (site === "" && toldMs === Number.POSITIVE_INFINITY) return;
     const { predictor, clock } = this.#options;
     const sample: LifetimeSample = { kind, bytes, site, toldMs };
@@ -203,7 +201,7 @@ export class LifetimeCollector {
     if (this.#dropped.size === DROPPED_COUNT_MAX) {
       this.#dropped.delete(this.#dropped.values().next().value as string);
     }
-    this.#dropped.add(record.id as string);
+    this.#dropped.add(nameOf(record));
   }
 
   /** Ends what is under way after its present transfer, for good. */

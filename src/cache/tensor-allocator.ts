@@ -274,7 +274,8 @@ export class TensorAllocator implements TensorOwner {
     const isNew = checked.id === null || this.#directory.droppedIndex(checked.id) === null;
     const record = this.#directory.add(checked, pool);
     if (isNew) this.#disposables.want(record);
-    this.#collector?.register(record, checked.site, checked.lifetimeMs);
+    else this.#collector?.noteWanted(nameOf(record));
+    if (record.id !== null) this.#collector?.register(record, checked.site, checked.lifetimeMs);
     if (this.#guards !== null) record.callSite = callSite();
     this.#swapper.attach(record, slot);
     if (checked.isZeroed) {

@@ -2,6 +2,7 @@
 // of uses, hardly any of them is used again. Until a site has shown enough, what the caller expects
 // counts; without that, nothing is over.
 import { MisuseError } from "../errors.js";
+import type { TensorKind } from "../types.js";
 import { IdleTimes } from "./idle-times.js";
 import type { LifetimePredictor, LifetimeSample } from "./lifetime-predictor.js";
 import { LifetimesEnded } from "./lifetimes-ended.js";
@@ -9,13 +10,13 @@ import { toldLifetime } from "./told-lifetime.js";
 
 export interface LearntLifetimeOptions {
   /**
-   * Most of the tensors called over that may be used again, above 0 and at most 0.5. Default: 0.01.
+   * Most of the tensors called over that may be used again, above 0 and at most 0.5. Default: 0.002.
    * Lower waits longer, and takes more examples before it calls any over.
    */
   readonly regretShare?: number | undefined;
 }
 
-/** Sites that are kept; beyond that the one seen first is forgotten. */
+/** Sites of a kind that are kept; beyond that the one seen first is forgotten. */
 const SITE_COUNT_MAX = 512;
 /** Lifetimes that a site must have ended before its history counts more than what was told. */
 const ENDED_COUNT_MIN = 32;
@@ -31,19 +32,18 @@ interface SiteHistory {
 
 /** @throws {MisuseError} `bad-option` — the share is out of range. */
 export function learntLifetime(options: LearntLifetimeOptions = {}): LifetimePredictor {
-  const { regretShare = 0.01 } = options;
+  const { regretShare = 0.002 } = options;
   if (typeof regretShare !== "number" || !(regretShare > 0 && regretShare <= 0.5)) {
     throw new MisuseError("bad-option", "regretShare is above 0 and at most 0.5");
   }
-  const sites = new Map<string, SiteHistory>();
-  const nameOf = ({ kind, site }: LifetimeSample) => `${kind} ${site}`;
-  const historyOf = (sample: LifetimeSample): SiteHistory => {
-    const name = nameOf(sample);
-    let history = sites.get(name);
-    if (history !== undefined) return history;
+  const kinds = new Map<TensorKind, Map<string, SiteHistory>>();
+  const known = ({ kind, site }: LifetimeSample) => kinds.get(kind)?.get(site);
+  const addSite = ({ kind, site }: LifetimeSample): SiteHistory => {
+    const sites = kinds.get(kind) ?? new Map<string, SiteHistory>();
+    kinds.set(kind, sites);
     if (sites.size === SITE_COUNT_MAX) sites.delete(sites.keys().next().value as string);
-    history = { lifetimes: new LifetimesEnded(), idle: [] };
-    sites.set(name, history);
+    const history = { lifetimes: new LifetimesEnded(), idle: [] };
+    sites.set(site, history);
     return history;
   };
   const useClassOf = (useCount: number) =>
@@ -56,12 +56,12 @@ export function learntLifetime(options: LearntLifetimeOptions = {}): LifetimePre
   return {
     name: "learnt",
     expectedMs: (sample) => {
-      const lifetimes = sites.get(nameOf(sample))?.lifetimes;
+      const lifetimes = known(sample)?.lifetimes;
       const isLearnt = lifetimes !== undefined && lifetimes.endedCount >= ENDED_COUNT_MIN;
       return isLearnt ? lifetimes.medianMs() : toldLifetime.expectedMs(sample);
     },
     isOver: (sample, age) => {
-      const history = sites.get(nameOf(sample));
+      const history = known(sample);
       if (history === undefined || history.lifetimes.endedCount < ENDED_COUNT_MIN) {
         return toldLifetime.isOver(sample, age);
       }
@@ -69,7 +69,7 @@ export function learntLifetime(options: LearntLifetimeOptions = {}): LifetimePre
       return idle !== undefined && age.idleMs >= idle.overMs(regretShare);
     },
     observe: (sample, { ageMs, idleMs, useCount }, end) => {
-      const { lifetimes, idle } = historyOf(sample);
+      const { lifetimes, idle } = known(sample) ?? addSite(sample);
       const place = useClassOf(useCount);
       const times = idle[place] ?? new IdleTimes();
       idle[place] = times;
@@ -77,9 +77,11 @@ export function learntLifetime(options: LearntLifetimeOptions = {}): LifetimePre
       if (end !== "used") lifetimes.note(ageMs, end === "alive");
     },
     endCensus: () => {
-      for (const { lifetimes, idle } of sites.values()) {
-        lifetimes.endCensus();
-        for (const times of idle) times?.endCensus();
+      for (const sites of kinds.values()) {
+        for (const { lifetimes, idle } of sites.values()) {
+          lifetimes.endCensus();
+          for (const times of idle) times?.endCensus();
+        }
       }
     },
   };

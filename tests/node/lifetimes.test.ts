@@ -37,7 +37,7 @@ function open(options: TensorMemoryOptions = {}, clock: ManualClock = manualCloc
 }
 
 /** Allocates, writes and frees tensors of a site, each used once more after a millisecond. */
-function teachSite(memory: TensorMemory, clock: ManualClock, site: string, count = 200): void {
+function teachSite(memory: TensorMemory, clock: ManualClock, site: string, count = 400): void {
   for (let index = 0; index < count; index++) {
     const id = `${site}/taught/${index}`;
     const tensor = memory.allocate({ kind: "ACTIVATIONS", id, byteLength: 64, site });
@@ -61,7 +61,7 @@ describe("the told lifetime", () => {
 
 describe("the learnt lifetime", () => {
   it("waits as long as tensors of the site were used again", () => {
-    const predictor = learntLifetime();
+    const predictor = learntLifetime({ regretShare: 0.01 });
     for (let round = 0; round < 500; round++) {
       predictor.observe(SITE, age(50, 50, 0), "used");
       predictor.observe(SITE, age(150, 100, 1), "used");
@@ -77,8 +77,8 @@ describe("the learnt lifetime", () => {
   });
 
   it("counts those that still live: it does not take the short-lived for all", () => {
-    const naive = learntLifetime();
-    const censored = learntLifetime();
+    const naive = learntLifetime({ regretShare: 0.01 });
+    const censored = learntLifetime({ regretShare: 0.01 });
     for (let round = 0; round < 100; round++) {
       for (const predictor of [naive, censored]) predictor.observe(SITE, age(10, 1), "freed");
     }
@@ -89,7 +89,7 @@ describe("the learnt lifetime", () => {
   });
 
   it("counts those that wait: a few that were used late do not make all wait", () => {
-    const predictor = learntLifetime();
+    const predictor = learntLifetime({ regretShare: 0.01 });
     for (let round = 0; round < 40; round++) predictor.observe(SITE, age(10, 2), "freed");
     predictor.observe(SITE, age(900, 900), "used");
     expect(predictor.isOver(SITE, age(1200, 1000))).toBe(false);
@@ -99,7 +99,7 @@ describe("the learnt lifetime", () => {
   });
 
   it("begins with what was told, and ends with what was seen", () => {
-    const predictor = learntLifetime();
+    const predictor = learntLifetime({ regretShare: 0.01 });
     const told = { ...SITE, toldMs: 100 };
     expect(predictor.expectedMs(told)).toBe(100);
     expect(predictor.isOver(told, age(90, 85))).toBe(true);
@@ -112,7 +112,7 @@ describe("the learnt lifetime", () => {
   });
 
   it("forgets what was long ago", () => {
-    const predictor = learntLifetime();
+    const predictor = learntLifetime({ regretShare: 0.01 });
     const live = (idleMs: number) => {
       predictor.observe(SITE, age(idleMs, idleMs, 1), "used");
       predictor.observe(SITE, age(4 * idleMs, 4 * idleMs, 1), "freed");
@@ -125,7 +125,7 @@ describe("the learnt lifetime", () => {
   });
 
   it("keeps no more sites than it may", () => {
-    const predictor = learntLifetime();
+    const predictor = learntLifetime({ regretShare: 0.01 });
     const toldMs = 7;
     for (let site = 0; site < 2000; site++) {
       const sample = { ...SITE, site: `site ${site}`, toldMs };
@@ -324,7 +324,7 @@ describe("the collector", () => {
 describe("any history", () => {
   it("never costs a tensor that is held, whatever was predicted", () =>
     withSeed("lifetimes", async (seed) => {
-      for (let round = 0; round < 6; round++) await runModel(seed + round);
+      for (let round = 0; round < 3; round++) await runModel(seed + round);
     }));
 });
 
@@ -342,7 +342,7 @@ async function runModel(seed: number): Promise<void> {
   >();
   let nextId = 0;
   let collectedCount = 0;
-  for (let step = 0; step < 300; step++) {
+  for (let step = 0; step < 200; step++) {
     clock.advance(below(8) === 0 ? below(1000) : below(4));
     const choice = below(10);
     const ids = [...held.keys()];
