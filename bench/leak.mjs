@@ -4,6 +4,7 @@
 //
 // Allocates tensors that nobody frees and nobody can reach, collects, and prints what is reported.
 import { createTensorMemory } from "tierheap";
+import { printFeatures } from "./features.mjs";
 import { report } from "./support.mjs";
 
 const LEAKED_COUNT = 3;
@@ -33,6 +34,7 @@ for (const { tag, kind, bytes, callSite } of leaks) {
 const isNamed = leaks.every(({ callSite }) => callSite.startsWith("at forgetTensors"));
 const { leakedBytes } = memory.stats().leaks;
 const liveCount = memory.stats().pools[0].liveCount;
+printFeatures(memory.stats());
 await memory.close();
 report("leak", [
   {

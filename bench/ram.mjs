@@ -5,6 +5,7 @@
 // Allocates 1 GiB and touches it, frees it, trims and collects; then fills a pool of 6 GiB, touching
 // one byte in 64 KiB. Reports resident memory as the system sees it.
 import { createTensorMemory } from "tierheap";
+import { printFeatures } from "./features.mjs";
 import { report } from "./support.mjs";
 
 const GIB = 2 ** 30;
@@ -35,6 +36,7 @@ async function giveBack() {
   await collect();
   const endBytes = rss();
   const { retired } = memory.stats().budget.byCategory;
+  printFeatures(memory.stats());
   await memory.close();
   return { startBytes, fullBytes, endBytes, droppedBytes, retired };
 }
@@ -64,6 +66,7 @@ async function fillPool() {
   }
   const { isSound } = memory.verify();
   const [pool] = memory.stats().pools;
+  printFeatures(memory.stats());
   await memory.close();
   return { bytes, wrong, isSound, arenaCount: pool.arenaCount, capacityBytes: pool.capacityBytes };
 }

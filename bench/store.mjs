@@ -14,6 +14,7 @@ import { join } from "node:path";
 import { createTensorMemory } from "tierheap";
 import { nodeFileSystem } from "../dist/src/tier/file-system-node.js";
 import { FsTier } from "../dist/src/tier/fs.js";
+import { printFeatures } from "./features.mjs";
 import {
   add,
   CALLER_COUNT,
@@ -238,6 +239,7 @@ async function together() {
     for (const side of round % 2 === 0 ? [files, store] : [store, files]) await side();
     globalThis.gc?.();
   }
+  printFeatures(memory.stats());
   await memory.close();
   rmSync(directory, { recursive: true });
   const over = (id, own, plain, target, beside) =>

@@ -12,6 +12,7 @@ export {
   type Sample,
 } from "./metrics/families.js";
 export { type LeakSite, LeakSites } from "./metrics/leak-sites.js";
+export { mapSvg } from "./metrics/map-svg.js";
 export { formatPrometheus, PROMETHEUS_TYPE } from "./metrics/prometheus.js";
 export { type Timeline, timelineSink } from "./metrics/timeline.js";
 

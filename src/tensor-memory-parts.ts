@@ -1,6 +1,7 @@
 // What presets/ composes, and a memory is made of.
 import type { Directory } from "./cache/directory.js";
 import type { Disposables } from "./cache/disposables.js";
+import type { GpuLevel } from "./cache/gpu-level.js";
 import type { Guards } from "./cache/guards.js";
 import type { HeldBlocks } from "./cache/held-blocks.js";
 import type { HierarchicalCache } from "./cache/hierarchical-cache.js";
@@ -41,6 +42,7 @@ export interface TensorMemoryParts {
   readonly engine: TransferEngine;
   /** The engine's tier, when it is several. */
   readonly stack: TierStack | null;
+  readonly gpu: GpuLevel | null;
   readonly swapper: MemorySwapper;
   readonly cache: HierarchicalCache;
   readonly reclaimer: Reclaimer;

@@ -1,9 +1,10 @@
 // What users hold: every public operation, checked, over the parts that presets/ has composed. Start
 // reading here; it names no implementation.
 import { leaseAll } from "./cache/chain-leases.js";
-import { hasSaved } from "./cache/cold-copies.js";
+import { hasSaved, lossOf } from "./cache/cold-copies.js";
 import type { Directory } from "./cache/directory.js";
 import type { FixedShapePool } from "./cache/fixed-shape-pool.js";
+import type { GpuLevel } from "./cache/gpu-level.js";
 import type { HierarchicalCache } from "./cache/hierarchical-cache.js";
 import {
   type ListedTensor,
@@ -25,7 +26,7 @@ import type { TensorRecord } from "./cache/tensor-record.js";
 import type { TransferEngine } from "./cache/transfer-engine.js";
 import type { Workers } from "./cache/workers.js";
 import type { EndingWorker } from "./core/lane-watch.js";
-import { CorruptionError, MisuseError, TierError } from "./errors.js";
+import { MisuseError, TierError } from "./errors.js";
 import type { HardwareProfile } from "./hardware/hardware-profile.js";
 import { TENSOR_BYTES_MAX } from "./limits.js";
 import {
@@ -65,6 +66,8 @@ import { checkBytes, checkKind, type Dtype, describe, type TensorKind } from "./
  */
 export class TensorMemory {
   readonly profile: HardwareProfile;
+  /** Buffers of the GPU, above RAM. null: the option `gpu` was not given, or no device can be had. */
+  readonly gpu: GpuLevel | null;
   readonly #parts: TensorMemoryParts;
   readonly #pools: ReadonlyMap<TensorKind, MemoryPool>;
   readonly #directory: Directory;
@@ -84,6 +87,8 @@ export class TensorMemory {
   constructor(parts: TensorMemoryParts) {
     this.profile = parts.profile;
     this.#parts = parts;
+    this.gpu = parts.gpu;
+    if (parts.gpu !== null) parts.gpu.leaseInRam = (...request) => this.#lease(...request);
     this.#pools = parts.pools;
     this.#directory = parts.directory;
     this.#engine = parts.engine;
@@ -419,6 +424,7 @@ export class TensorMemory {
     this.#allocator.checkOpen();
     for (;;) {
       const outcome = await this.#whenIdle(checkId(id), async (record) => {
+        if (record.isOnlyOnDevice) return this.#cache.promote(id, undefined, () => "arrived");
         if (!record.isResident) return "demoted";
         if (!this.#swapper.canDemote(record))
           throw new MisuseError("pinned", "the tensor is pinned");
@@ -429,7 +435,7 @@ export class TensorMemory {
         throw new TierError("busy", this.#engine.tier.name, message);
       }
       if (outcome === "demoted") return "stored";
-      if (!(await this.#makeColdRoom(id))) return outcome;
+      if (outcome === "no-space" && !(await this.#makeColdRoom(id))) return outcome;
     }
   }
 
@@ -642,6 +648,7 @@ export class TensorMemory {
       this.#parts.watch.stop();
       try {
         await this.#swapper.transfers.settle();
+        await this.gpu?.close();
         await this.#engine.close();
       } finally {
         this.#events.close();
@@ -664,9 +671,7 @@ export class TensorMemory {
   async #whenIdle<T>(id: string, work: (record: TensorRecord) => Promise<T>): Promise<T> {
     for (;;) {
       const record = this.#require(id);
-      if (record.isLost) {
-        throw new CorruptionError(this.#engine.tier.name, "the only copy is damaged or gone");
-      }
+      if (record.isLost) throw lossOf(record, this.#engine.tier.name);
       if (record.transfer === null) return work(record);
       await record.transfer.settled;
     }

@@ -1,6 +1,7 @@
-// The stores of a browser beside plain calls of its private file system, in a real Chromium:
+// The stores of a browser beside plain calls of its private file system, and its GPU beside plain WebGPU calls,
+// in a real Chromium:
 //
-//   npm run bench:browser -- [--rounds N] [--json FILE]
+//   npm run bench:browser -- [--only stores|gpu] [--rounds N] [--json FILE]
 //
 // Contestants take turns within one page; every ratio is of two figures of one round, and the median of
 // the rounds counts. Nobody flushes. tierheap also hashes what it writes and reads; plain calls do not.
@@ -15,7 +16,7 @@ import { CHROMIUM_OPTIONS, ensureChromium } from "../../scripts/browser.mjs";
 import { median, report } from "../support.mjs";
 
 const { values } = parseArgs({
-  options: { rounds: { type: "string" }, json: { type: "string" } },
+  options: { rounds: { type: "string" }, json: { type: "string" }, only: { type: "string" } },
 });
 const roundCount = Number(values.rounds ?? 5);
 const MIB = 2 ** 20;
@@ -45,13 +46,15 @@ const server = await preview(config);
 const profile = mkdtempSync(join(tmpdir(), "tierheap-bench-browser-"));
 const context = await chromium.launchPersistentContext(profile, {
   ...CHROMIUM_OPTIONS,
+  // Where there is no GPU, an adapter in software.
+  args: [...CHROMIUM_OPTIONS.args, "--enable-unsafe-webgpu"],
   executablePath,
 });
 const figures = [];
 try {
   const page = await context.newPage();
   await page.goto(server.resolvedUrls.local[0]);
-  for (const { name, ...length } of LENGTHS) {
+  for (const { name, ...length } of values.only === "gpu" ? [] : LENGTHS) {
     const rounds = [];
     for (let round = 0; round <= roundCount; round++) {
       const result = await page.evaluate((given) => window.round(given), length);
@@ -84,9 +87,33 @@ try {
       add(`opfs-${word}-${slug}-over-file-each`, ratio("opfs", "fileEach", what), 50, files);
     }
   }
+  const hasGpu = values.only !== "stores" && (await page.evaluate(() => window.hasGpu()));
+  if (!hasGpu && values.only !== "stores") console.log("this browser has no WebGPU adapter");
+  for (const { name, ...length } of hasGpu ? LENGTHS : []) {
+    const rounds = [];
+    for (let round = 0; round <= roundCount; round++) {
+      const result = await page.evaluate((given) => window.gpuRound(given), length);
+      if (round > 0) rounds.push(result);
+    }
+    const megabytes = (length.byteLength * length.count) / 1e6;
+    const slug = name.replace(" ", "-").toLowerCase();
+    for (const [what, word] of [
+      ["uploadMs", "upload"],
+      ["readbackMs", "readback"],
+    ]) {
+      const speed = (who) =>
+        Math.round(median(rounds.map((round) => (megabytes / round[who][what]) * 1000)));
+      figures.push({
+        id: `browser/gpu-${word}-${slug}-over-plain`,
+        value: median(rounds.map(({ plain, tierheap }) => plain[what] / tierheap[what])),
+        unit: "ratio",
+        beside: `${speed("tierheap")} against ${speed("plain")} MB/s`,
+      });
+    }
+  }
 } finally {
   await context.close();
   await server.close();
   rmSync(profile, { recursive: true, force: true });
 }
-report("stores in a browser", figures);
+report("stores and GPU in a browser", figures);

@@ -56,6 +56,15 @@ const PROMISES = [
     promise: "cost growth from 1,000 to 200,000 live",
     figures: { "core/growth-live-200k-over-1k": "≤" },
   },
+  {
+    promise: "statistics beside counters alone, and what they leave to the collector",
+    figures: {
+      "core/statistics-overhead-pass": "≤",
+      "core/statistics-overhead-pairs": "≤",
+      "core/statistics-overhead-lookups": "≤",
+      "core/statistics-allocations": "≤",
+    },
+  },
 ];
 
 /**

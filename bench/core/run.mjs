@@ -32,6 +32,7 @@ const SECTIONS = [
   { name: "fill", title: "(d) fill and churn, reuse, metadata" },
   { name: "compaction", title: "Compaction" },
   { name: "growth", title: "Growth" },
+  { name: "statistics", title: "Statistics, beside counters alone" },
   { name: "workers", title: "Two threads on one plane" },
 ];
 

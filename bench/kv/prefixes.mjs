@@ -7,6 +7,7 @@ import { createTensorMemory } from "../../dist/src/node.js";
 import { lruPolicy } from "../../dist/src/policies.js";
 import { seededRandom } from "../../dist/src/testing/index.js";
 import { generateTrace, readTrace } from "../cache/traces.mjs";
+import { printFeatures } from "../features.mjs";
 
 const KIB = 1024;
 /** Of the trace, in blocks: one in a hundred of what it touches. */
@@ -58,6 +59,7 @@ async function replay(trace, blocks) {
     const pageCount = memory.stats().tensors.hotCount - fillers.length;
     return { hits, wrongCount, seconds, pageCount };
   } finally {
+    printFeatures(memory.stats(), isBounded ? "features, bounded" : "features, unbounded");
     await memory.close();
   }
 }

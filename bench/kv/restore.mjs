@@ -9,6 +9,7 @@ import { buildDecoder } from "../../build/examples/chat/model/decoder.js";
 import { greedyToken, openOrtDecoder } from "../../dist/src/adapters/ort.js";
 import { openKvCaches } from "../../dist/src/kv.js";
 import { createTensorMemory } from "../../dist/src/node.js";
+import { printFeatures } from "../features.mjs";
 import { median } from "../support.mjs";
 import { RUNTIMES } from "./chats.mjs";
 
@@ -63,6 +64,7 @@ export async function runRestore({ figure, isQuick, threads, timed }) {
     const close = async () => {
       caches.close();
       await decoder.close();
+      printFeatures(memory.stats());
       await memory.close();
     };
     return { memory, decoder, caches, close };

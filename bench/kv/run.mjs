@@ -9,6 +9,7 @@
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { createTensorMemory } from "../../dist/src/node.js";
+import { printFeatures } from "../features.mjs";
 import { environment, median, printFigures } from "../support.mjs";
 import { BareModel, fillTo, openDelta, RUNTIMES, TOKEN_BYTES } from "./chats.mjs";
 import { runLayouts } from "./layouts.mjs";
@@ -102,6 +103,7 @@ async function withModels({ runtime, style, pageTokens }, work) {
   } finally {
     await delta.decoder.close();
     await bare.release();
+    printFeatures(memory.stats());
     await memory.close();
   }
 }

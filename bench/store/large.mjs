@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { createTensorMemory } from "tierheap";
 import { nodeFileSystem } from "../../dist/src/tier/file-system-node.js";
 import { FsTier } from "../../dist/src/tier/fs.js";
+import { printFeatures } from "../features.mjs";
 import { median } from "../support.mjs";
 import {
   add,
@@ -141,6 +142,7 @@ export async function large() {
     }
     await tier.close();
     rmSync(bare, { recursive: true });
+    printFeatures(memory.stats());
     await memory.close();
     rmSync(directory, { recursive: true });
     const rate = (list) => (count * byteLength) / 1000 / median(list);

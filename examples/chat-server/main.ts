@@ -2,6 +2,7 @@
  * Many users, one model, one budget: a chat server whose chats outlive it. `--help` lists the options.
  */
 import { createTensorMemory, TierheapError } from "tierheap";
+import { serveStats } from "tierheap/stats-server";
 import { openHeapDecoder } from "../chat/heap-decoder.js";
 import { openModel } from "../chat/open-model.js";
 import { UsageError } from "../chat/options.js";
@@ -47,12 +48,15 @@ async function serve(options: ServerOptions): Promise<void> {
     process.once("SIGTERM", resolve);
   });
   const url = await server.listen(options.port, options.host);
+  const statsServer = options.top ? await serveStats(memory, { title: "chat server" }) : null;
+  const watch = statsServer === null ? "" : `Watch:    npx tierheap top ${process.pid}\n`;
   const known = (await chats.list()).length;
   process.stdout.write(
-    `${name} on ${runtime.name}, ${known} chats, listening on ${url}\n\n${helpFor(url)}`,
+    `${name} on ${runtime.name}, ${known} chats, listening on ${url}\n\n${helpFor(url)}${watch}`,
   );
   await stopped;
   process.stderr.write("stopping when the turns under way have ended …\n");
+  await statsServer?.close();
   await server.close();
 }
 

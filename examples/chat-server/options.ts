@@ -14,6 +14,8 @@ export interface ServerOptions {
   readonly queue: number;
   readonly context: number;
   readonly seed: number;
+  /** Statistics are served to `tierheap top`. */
+  readonly top: boolean;
 }
 
 export const USAGE = `npm run chat-server -- [options]
@@ -28,6 +30,7 @@ export const USAGE = `npm run chat-server -- [options]
   --context N        tokens that a chat may have        (2048)
   --model FILE       use your own exported decoder (ONNX, with past_key_values)
   --seed N           of the built-in model              (1)
+  --top              serve statistics to npx tierheap top
 `;
 
 /** @throws {UsageError} An unknown option, or a value out of range. */
@@ -40,6 +43,7 @@ export function parseServerOptions(args: readonly string[]): ServerOptions {
       args: [...args],
       options: {
         help: { type: "boolean" },
+        top: { type: "boolean" },
         ...Object.fromEntries([...names, "model", "seed"].map((name) => [name, text])),
       },
     }));
@@ -53,6 +57,7 @@ export function parseServerOptions(args: readonly string[]): ServerOptions {
     integer(textOf(name, String(fallback)), name, least, most);
   return {
     help: values["help"] === true,
+    top: values["top"] === true,
     model: values["model"] as string | undefined,
     directory: textOf("directory", ".tierheap/chat-server"),
     ram: textOf("ram", "32MiB"),

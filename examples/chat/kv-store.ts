@@ -55,6 +55,8 @@ export function kvBytes(kv: KvShape, tokens: number): number {
 export interface Restore {
   readonly state: KvState;
   readonly durationMs: number;
+  /** As the heap had foretold it; null before it knew how fast its tiers are. */
+  readonly expectedMs: number | null;
 }
 
 /** KV in tierheap: resident while it is used, wherever there is room for it otherwise. */
@@ -119,10 +121,23 @@ export class HeapKvStore implements KvStore {
     return ids.filter((id) => this.#memory.tensor(id)?.isResident === true).length;
   }
 
+  /** What bringing these back would take, one after the other. */
+  async #expectedMs(ids: readonly string[]): Promise<number | null> {
+    let sumMs = 0;
+    for (const id of ids) {
+      const restoreMs = (await this.#memory.estimateRestore(id))?.restoreMs ?? null;
+      if (restoreMs === null) return null;
+      sumMs += restoreMs;
+    }
+    return sumMs;
+  }
+
   async hold(state: KvState): Promise<HeldKv | null> {
     const ids = this.idsOf(state);
     const residentCount = this.#residentCount(ids);
     const wasPrefetched = this.#prefetched.delete(keyOf(state));
+    const isWhole = residentCount === 0 && !wasPrefetched;
+    const expectedMs = isWhole ? await this.#expectedMs(ids) : null;
     const startMs = this.#now();
     let leases: Pin[] | null = null;
     try {
@@ -140,7 +155,7 @@ export class HeapKvStore implements KvStore {
     const durationMs = this.#now() - startMs;
     if (wasPrefetched || residentCount < ids.length) this.swappedInCount += 1;
     if (wasPrefetched) this.prefetchedWaitsMs.push(durationMs);
-    else if (residentCount === 0) this.restores.push({ state, durationMs });
+    else if (isWhole) this.restores.push({ state, durationMs, expectedMs });
     return {
       views: held.map((lease) => lease.view as Float32Array | Uint16Array),
       release: () => {

@@ -6,7 +6,12 @@ export interface ChatOptions {
   readonly resume: boolean;
   readonly keep: boolean;
   readonly help: boolean;
+  readonly calibrate: boolean;
+  /** Statistics are served to `tierheap top`. */
+  readonly top: boolean;
   readonly model: string | undefined;
+  /** Where the memory's map goes at the end; undefined: nowhere. */
+  readonly map: string | undefined;
   readonly directory: string;
   readonly ram: string;
   readonly ssd: string;
@@ -39,6 +44,9 @@ export const USAGE = `npm start -- [options]
   --visits N         turns after the three rounds       (120)
   --seed N           of prompts, visits and model       (1)
   --keep             leave the records of a finished run
+  --calibrate        measure this machine first, if nothing is kept of it beside DIR
+  --map FILE         write where every block lay at the end, for npx tierheap map
+  --top              serve statistics to npx tierheap top, and draw transfers on Node's timeline
 `;
 
 /** @throws {UsageError} Not a whole number in the range. */
@@ -66,7 +74,10 @@ export function parseOptions(args: readonly string[]): ChatOptions {
         resume: { type: "boolean" },
         keep: { type: "boolean" },
         help: { type: "boolean" },
+        calibrate: { type: "boolean" },
+        top: { type: "boolean" },
         model: { type: "string" },
+        map: { type: "string" },
         directory: { type: "string" },
         ram: { type: "string" },
         ssd: { type: "string" },
@@ -89,7 +100,10 @@ export function parseOptions(args: readonly string[]): ChatOptions {
     resume: values["resume"] === true,
     keep: values["keep"] === true,
     help: values["help"] === true,
+    calibrate: values["calibrate"] === true,
+    top: values["top"] === true,
     model: values["model"] as string | undefined,
+    map: values["map"] as string | undefined,
     directory: text("directory", ".tierheap/chat"),
     ram: text("ram", "16MiB"),
     ssd: text("ssd", "1GiB"),

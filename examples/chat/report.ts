@@ -1,6 +1,6 @@
 /** The report of a run, for people and as JSON. */
 import { cpus } from "node:os";
-import { formatBytes, formatPercent, formatTable } from "tierheap";
+import { type FeatureAmount, formatBytes, formatPercent, formatTable } from "tierheap";
 import type { Foresight, Foretold } from "./foresight.js";
 import type { RunResult } from "./run.js";
 
@@ -13,6 +13,7 @@ export function formatRun(result: RunResult): string {
   const kvRatio = result.kvBytes / stats.budget.limitBytes;
   const rows: string[][] = [
     ["model", `${result.model}, run by ${result.runtime}`],
+    ["hardware profile", stats.profile],
     ["chats", `${result.chats}, ${result.visitsTaken} of ${result.visitsTotal} turns in this run`],
     [
       "KV of all chats",
@@ -55,6 +56,12 @@ export function formatRun(result: RunResult): string {
         "restore of a chat",
         `${milliseconds(restore.restoreMs)}, median of ${restore.sampleCount}, making room included`,
       ],
+      [
+        "restore cost foretold",
+        restore.expectedMs === null
+          ? "nothing was measured before"
+          : `${milliseconds(restore.expectedMs)} for its tensors one after the other, median`,
+      ],
       ["computing it again", `${milliseconds(restore.recomputeMs)}, median`],
       ["restore is faster by", `${restore.speedup.toFixed(1)} ×`],
     );
@@ -90,11 +97,29 @@ export function formatRun(result: RunResult): string {
   );
   if (result.foresight !== null)
     rows.push(["planned beside what happened", foretold(result.foresight)]);
+  const { sharedCount, contentCount, savedBytes } = stats.sharing;
+  rows.push([
+    "shared by the chats",
+    `${sharedCount} system prompts in ${contentCount} contents: ${formatBytes(savedBytes)} saved`,
+  ]);
+  rows.push(...featureLines(result));
   rows.push([
     "resident memory",
     `${formatBytes(result.rssBareBytes)} bare runtime, grew by at most ${formatBytes(result.rssGrowthBytesPeak)}`,
   ]);
   return `${result.report}\n\n${formatTable(rows)}\n\n${verdict(result)}`;
+}
+
+/** A line for each optimisation that did something, or was switched off. */
+function featureLines({ stats }: RunResult): string[][] {
+  const text = ({ ns, bytes, count }: FeatureAmount) =>
+    `${milliseconds(ns / 1e6)}, ${formatBytes(bytes)}, ${count} times`;
+  return stats.features
+    .filter(({ isOn, cost, gain }) => !isOn || cost.count > 0 || gain.count > 0)
+    .map(({ name, isOn, cost, gain, switchedOffCount }) => [
+      `feature ${name}`,
+      `${isOn ? "on" : "off"}: took ${text(cost)}; saved ${text(gain)}; switched off ${switchedOffCount} times`,
+    ]);
 }
 
 /** What was moved during the run, and what moving everything at its end did. */
@@ -211,6 +236,13 @@ export function figuresOf(result: RunResult): Figure[] {
       2,
     ),
     { id: "chat/prefix-tokens-shared", value: result.prefixes.tokens, unit: "tokens" },
+    atLeast("chat/shared-tensors", result.stats.sharing.sharedCount, "tensors", 2),
+    { id: "chat/shared-saved", value: result.stats.sharing.savedBytes, unit: "bytes" },
+    ...result.stats.features.flatMap(({ name, cost, gain, switchedOffCount }) => [
+      { id: `chat/feature/${name}-cost`, value: cost.ns, unit: "ns" },
+      { id: `chat/feature/${name}-gain`, value: gain.ns, unit: "ns" },
+      { id: `chat/feature/${name}-switched-off`, value: switchedOffCount, unit: "times" },
+    ]),
     { id: "chat/rss-growth", value: result.rssGrowthBytesPeak, unit: "bytes" },
   ];
   if (result.compaction !== null) {

@@ -2,6 +2,7 @@
  * One run of the chat example: opens model and memory, takes the visits, proves the tokens, and
  * gathers the figures. It prints nothing but progress; the report is made elsewhere.
  */
+import { writeFile } from "node:fs/promises";
 import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import {
@@ -12,6 +13,8 @@ import {
   type TensorMemory,
 } from "tierheap";
 import type { OrtDecoder, OrtDecoderStats } from "tierheap/adapters/ort";
+import { timelineSink } from "tierheap/metrics";
+import { type StatsServer, serveStats } from "tierheap/stats-server";
 import { redisTier } from "tierheap/tiers/redis";
 import { type ChatState, Conversation } from "./conversation.js";
 import { type Foresight, finalTokens, foresee, requestOf } from "./foresight.js";
@@ -32,6 +35,7 @@ import {
 import type { DecoderRuntime, KvShape } from "./runtime.js";
 import { makeSchedule } from "./schedule.js";
 import { HeapStepInputs, type StepInputStats } from "./step-inputs.js";
+import { readSystemPrompt, SYSTEM_PROMPT, shareSystemPrompts } from "./system-prompt.js";
 
 /** Root of the repository, seen from build/examples/chat. */
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
@@ -40,12 +44,6 @@ const ANSWER_TOKENS = 8;
 const ROUND_ROBIN_ROUNDS = 3;
 const TURNS_MAX = 24;
 const OPENING_BYTES = { min: 344, max: 744 };
-/** What every chat begins with, in bytes of ASCII: four pages of KV. */
-const SYSTEM_PROMPT = new TextEncoder().encode(
-  "System: You help readers of a software project. Answer in plain words, say what you do not know, and keep to the passage that is given. Do not repeat the question. Prefer short sentences. When a term needs a definition, give it where the term is first used.\n".padStart(
-    256,
-  ),
-);
 const FOLLOW_UP_BYTES = { min: 16, max: 32 };
 /** Chats whose prefix is computed again to compare that with their restore. */
 const RECOMPUTE_SAMPLES = 8;
@@ -54,6 +52,8 @@ const RECOMPUTE_SAMPLES = 8;
 export interface RestoreComparison {
   readonly sampleCount: number;
   readonly restoreMs: number;
+  /** What the heap had foretold of these, from the speed of its tiers; null: nothing was measured yet. */
+  readonly expectedMs: number | null;
   readonly recomputeMs: number;
   /** Median of the ratios, recompute ÷ restore. */
   readonly speedup: number;
@@ -149,11 +149,12 @@ async function makePlan(options: ChatOptions): Promise<RunPlan> {
   return { visits, prompts, answerTokens: ANSWER_TOKENS };
 }
 
-function promptOf(plan: RunPlan, chat: number, turn: number): Uint8Array {
+/** @param system What the chat begins with. */
+function promptOf(plan: RunPlan, chat: number, turn: number, system: Uint8Array): Uint8Array {
   const prompts = plan.prompts[chat];
   const prompt = turn === 0 ? prompts?.opening : prompts?.followUps[turn - 1];
   if (prompt === undefined) throw new Error(`the plan has no turn ${turn} of chat ${chat}`);
-  return turn === 0 ? Uint8Array.of(...SYSTEM_PROMPT, ...prompt) : prompt;
+  return turn === 0 ? Uint8Array.of(...system, ...prompt) : prompt;
 }
 
 function stateOf({ chat, turn, cachedTokens }: ChatState): KvState {
@@ -208,7 +209,7 @@ async function countWrongTurns(
     const expected = freshChat(actual.chat);
     while (expected.turn < actual.turn) {
       signal.throwIfAborted();
-      const prompt = promptOf(plan, actual.chat, expected.turn);
+      const prompt = promptOf(plan, actual.chat, expected.turn, SYSTEM_PROMPT);
       await reference.takeTurn(expected, prompt, async () => {});
       const from = expected.tokens.length - answerTokens;
       const isEqual = expected.tokens
@@ -232,6 +233,7 @@ async function compareRestores(
   const stride = Math.max(1, Math.floor(restores.length / RECOMPUTE_SAMPLES));
   const samples = restores.filter((_, index) => index % stride === 0).slice(0, RECOMPUTE_SAMPLES);
   if (samples.length === 0) return null;
+  const foretold = restores.flatMap(({ expectedMs }) => (expectedMs === null ? [] : [expectedMs]));
   const recomputeMs: number[] = [];
   for (const { state } of samples) {
     const tokens = (chats[state.chat] as ChatState).tokens.slice(0, state.tokens);
@@ -242,6 +244,7 @@ async function compareRestores(
   return {
     sampleCount: restores.length,
     restoreMs: median(restores.map(({ durationMs }) => durationMs)),
+    expectedMs: foretold.length === 0 ? null : median(foretold),
     recomputeMs: median(recomputeMs),
     speedup: median(
       samples.map(({ durationMs }, index) => (recomputeMs[index] as number) / durationMs),
@@ -261,16 +264,23 @@ export async function runChats(
   const startMs = performance.now();
   const { runtime, fingerprint, name, model } = await openModel(options, signal);
   const memory = await createTensorMemory({
+    calibrate: options.calibrate,
     budgets: { ram: options.ram, warm: options.warm, ssd: options.ssd, hdd: options.hdd },
     ssd: { directory: options.directory },
     codecs: { default: options.codecs },
     hdd: { directory: `${options.directory}-hdd` },
     remote: options.remote === undefined ? undefined : redisTier({ url: options.remote }),
     namespace: { fingerprint },
+    seams: options.top ? { statsSink: timelineSink() } : {},
   });
+  let statsServer: StatsServer | null = null;
   let progress: Progress | null = null;
   let decoder: Awaited<ReturnType<typeof openHeapDecoder>> = null;
   try {
+    if (options.top) {
+      statsServer = await serveStats(memory, { title: "npm start" });
+      stream.write(`npx tierheap top ${process.pid}\n`);
+    }
     const inputs = new HeapStepInputs(memory);
     decoder = await openHeapDecoder({ runtime, model, memory, fingerprint, arrays: inputs });
     // The working memory of both sessions: what they take without any KV kept.
@@ -284,6 +294,7 @@ export async function runChats(
     const { plan, chats, chatsFound } = await prepare(memory, options, (line) =>
       stream.write(`${line}\n`),
     );
+    await shareSystemPrompts(memory, plan.prompts.length);
     const { answerTokens } = plan;
     const store = new HeapKvStore(memory, runtime.kv, answerTokens, () => performance.now());
     const prefixes = decoder === null ? null : openPrefixes(memory, decoder);
@@ -298,7 +309,8 @@ export async function runChats(
     progress = startProgress({ stream, now, visitsTotal: Math.max(1, visits.length) });
     for (const [at, { chat, turn }] of visits.entries()) {
       if (signal.aborted) break;
-      const prompt = promptOf(plan, chat, turn);
+      const system = turn === 0 ? await readSystemPrompt(memory, chat) : SYSTEM_PROMPT;
+      const prompt = promptOf(plan, chat, turn, system);
       // In the rounds it is known who speaks next; after them people come unasked.
       const next = visits[at + 1];
       const isExpected = next !== undefined && next.turn < ROUND_ROBIN_ROUNDS && next.chat !== chat;
@@ -319,6 +331,9 @@ export async function runChats(
     progress.stop();
     const isInterrupted = visitsTaken < visits.length;
     const chatsSaved = isInterrupted ? await saveChats(memory, store, chats, decoder) : 0;
+    if (options.map !== undefined) {
+      await writeFile(options.map, JSON.stringify(await memory.map()));
+    }
     const compaction = compactKv(memory);
     const stats = memory.stats();
     const report = memory.report();
@@ -390,6 +405,7 @@ export async function runChats(
   } finally {
     progress?.stop();
     await decoder?.close();
+    await statsServer?.close();
     await memory.close();
     await runtime.close();
   }

@@ -121,6 +121,7 @@ export class ChatView {
     const chat = this.#chat as Chat;
     const { model, decoder } = await this.#open();
     this.#question.value = "";
+    say(`Chat ${chat.number}: answering.`);
     if (chat.turns.length === 0) this.#log.replaceChildren();
     this.#add("You", text);
     const { words, small } = this.#add("Model", "");

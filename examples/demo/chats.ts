@@ -159,8 +159,9 @@ export class Chats {
   async #keepTranscripts(): Promise<boolean> {
     const bytes = new TextEncoder().encode(JSON.stringify(this.list));
     this.#memory.tensor(TRANSCRIPTS)?.free();
+    // Beside the KV: another kind would take an arena of its own for a few bytes.
     const tensor = this.#memory.allocate({
-      kind: "TEXT_EMBEDDINGS",
+      kind: "KV_CACHE",
       id: TRANSCRIPTS,
       byteLength: bytes.length,
     });

@@ -47,7 +47,7 @@ export function describeProblem(error: unknown): string {
     error.pinnedBytes,
   ].map(formatBytes);
   const numbers = `${free} free, ${largest} in one block, ${pinned} pinned`;
-  return `Refused: ${requested} do not fit beside what may not leave RAM (${numbers}).`;
+  return `${requested} do not fit beside what may not leave RAM (${numbers}).`;
 }
 
 export function nextFrame(): Promise<number> {

@@ -240,6 +240,8 @@ export function liveBytes({ blocks }: MappedArena): number {
 function titleOf(arena: MappedArena, width: number): string {
   const percent = Math.round((liveBytes(arena) / arena.byteLength) * 100);
   const name = kindName(arena.kind);
+  const { length } = arena.blocks;
+  const count = length === 1 ? "1 block" : `${length} blocks`;
   if (width < 210) return `${name} · ${percent} %`;
-  return `${name} · ${percent} % of ${formatBytes(arena.byteLength)} · ${arena.blocks.length} blocks`;
+  return `${name} · ${percent} % of ${formatBytes(arena.byteLength)} · ${count}`;
 }

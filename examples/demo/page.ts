@@ -146,8 +146,19 @@ export class Page {
     return `Compacted: ${formatBytes(movedBytes)} moved, external fragmentation ${formatPercent(before)} before and ${formatPercent(after)} now.`;
   }
 
-  /** Somebody needs most of the RAM for a moment: what is cold leaves. */
+  /** Somebody needs half of the RAM for a moment: what is cold leaves. Workloads wait, or they would take it. */
   async #press(): Promise<string> {
+    const { memory } = this.#opened();
+    const waiting = [this.#trace, this.#churn].filter(({ isRunning }) => isRunning);
+    for (const runner of waiting) await runner.pause();
+    try {
+      return await this.#holdHalf();
+    } finally {
+      for (const runner of waiting) runner.start(memory, sayProblem);
+    }
+  }
+
+  async #holdHalf(): Promise<string> {
     const { memory, settings } = this.#opened();
     const bytes = Math.floor((settings.ram * MIB * PRESSURE_SHARE) / PRESSURE_COUNT);
     const before = memory.stats().transfers.swapOutCount;
@@ -161,7 +172,7 @@ export class Page {
       await new Promise((resolve) => setTimeout(resolve, PRESSURE_MS));
     } catch (error) {
       if (!(error instanceof OutOfMemoryError)) throw error;
-      return `Pressure: refused. ${describeProblem(error)}`;
+      return `Pressure: ${describeProblem(error)}`;
     } finally {
       for (const tensor of held) tensor.free();
     }
@@ -242,6 +253,7 @@ export class Page {
     this.#weights.showPlaces();
     const { blockingMs, layoutShift } = this.#observed;
     const moved = sample.stats.pools.reduce((sum, { compactedBytes }) => sum + compactedBytes, 0);
+    element("map").dataset["paintedRows"] = `${this.#map.paintedRows}`;
     setText(element("cost-map"), formatPercent(this.#map.share.share));
     setText(element("cost-blocking"), `${Math.round(blockingMs)} ms`);
     setText(element("cost-shift"), layoutShift.toFixed(3));

@@ -54,6 +54,7 @@ interface Scale {
 export class CodecGate {
   /** Times that coding gave way to writing as it is, for a kind and size. */
   switchedOffCount = 0;
+  readonly #plain = { writeMs: 0, writtenBytes: 0, readMs: 0, readBytes: 0 };
   readonly #scales = new Map<string, Scale>();
 
   /** Whether the next tensor of this kind and length is to be coded. A question is a write to come. */
@@ -80,12 +81,25 @@ export class CodecGate {
     return !scale.isCoded;
   }
 
+  /** What a byte costs out and back as it is, in milliseconds; null before both were measured. */
+  get plainMsPerByte(): number | null {
+    const { writeMs, writtenBytes, readMs, readBytes } = this.#plain;
+    if (writtenBytes === 0 || readBytes === 0) return null;
+    return writeMs / writtenBytes + readMs / readBytes;
+  }
+
   noteWrite(kind: TensorKind, rawBytes: number, isCoded: boolean, durationMs: number): void {
     this.#wayOf(kind, rawBytes, isCoded).writes.note(durationMs / rawBytes);
+    if (isCoded) return;
+    this.#plain.writeMs += durationMs;
+    this.#plain.writtenBytes += rawBytes;
   }
 
   noteRead(kind: TensorKind, rawBytes: number, isCoded: boolean, durationMs: number): void {
     this.#wayOf(kind, rawBytes, isCoded).reads.note(durationMs / rawBytes);
+    if (isCoded) return;
+    this.#plain.readMs += durationMs;
+    this.#plain.readBytes += rawBytes;
   }
 
   #wayOf(kind: TensorKind, rawBytes: number, isCoded: boolean): Way {

@@ -1,4 +1,5 @@
 // What the records that a tensor has in a tier are good for.
+import { CorruptionError } from "../errors.js";
 import type { RecordHeader } from "../record/record.js";
 import type { TensorRecord } from "./tensor-record.js";
 
@@ -8,6 +9,11 @@ export interface CopyOptions {
   readonly isSaved: boolean;
   /** In milliseconds since 1970; 0: never. */
   readonly expiresMs: number;
+}
+
+/** Why a tensor whose only copy is lost cannot be had. */
+export function lossOf({ lossCause }: TensorRecord, tier: string): Error {
+  return lossCause ?? new CorruptionError(tier, "the only copy is damaged or gone");
 }
 
 /** Whether the saved record holds the tensor's bytes, and is what is wanted. */
@@ -21,8 +27,9 @@ export function hasSaved(
 
 /** Whether all that is left of a tensor is a record whose time is over. */
 export function hasExpired(record: TensorRecord, nowMs: number): boolean {
-  const { cold, isResident, transfer, shared } = record;
+  const { cold, isResident, transfer, shared, isOnlyOnDevice } = record;
   if (cold === null || isResident || transfer !== null || shared !== null) return false;
+  if (isOnlyOnDevice) return false;
   return cold.expiresMs > 0 && cold.expiresMs <= nowMs;
 }
 

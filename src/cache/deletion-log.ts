@@ -97,7 +97,9 @@ class LevelLog {
         await this.#flush(page);
       } catch (error) {
         page.keys.add(key);
-        throw error;
+        if (error !== NO_SPACE) throw error;
+        // The shorter page has to fit beside the longer one, which it replaces.
+        throw new TierError("io", this.#host.tier.name, NO_SPACE.message);
       }
     }
   }

@@ -107,7 +107,8 @@ export class Disposables {
    */
   canDrop(record: TensorRecord): boolean {
     const isOnlyCopy = !record.isClean && !record.hasSavedRecord;
-    return record.isDisposable && isOnlyCopy && this.#swapper.canDemote(record);
+    const isLeased = record.device !== null && record.device.leaseCount > 0;
+    return record.isDisposable && isOnlyCopy && !isLeased && this.#swapper.canDemote(record);
   }
 
   /** Whether a caller that cannot wait may drop it: with a tier, one that waits could write it. */
@@ -136,7 +137,7 @@ export class Disposables {
   async makeColdRoom(bytes: number): Promise<boolean> {
     let roomBytes = 0;
     for (const record of this.#cold) {
-      if (record.isResident || record.transfer !== null) continue;
+      if (record.isResident || record.transfer !== null || record.device !== null) continue;
       this.#cold.delete(record);
       if (record.isFreed || record.hasSavedRecord || record.isLost) continue;
       roomBytes += record.byteLength;

@@ -8,7 +8,7 @@ import type { ChainHints, EvictionPolicy } from "../policy/eviction-policy.js";
 import type { RecordHeader } from "../record/record.js";
 import type { StatsSink } from "../stats/stats-sink.js";
 import type { TensorKind } from "../types.js";
-import { hasExpired } from "./cold-copies.js";
+import { hasExpired, lossOf } from "./cold-copies.js";
 import type { Directory } from "./directory.js";
 import type { Disposables } from "./disposables.js";
 import type { MemorySwapper } from "./memory-swapper.js";
@@ -111,9 +111,7 @@ export class HierarchicalCache {
       }
       // Adopted by somebody else while we waited, or freed: look again.
       if (this.#directory.get(id) !== record) continue;
-      if (record.isLost) {
-        throw new CorruptionError(this.#engine.tier.name, "the only copy is damaged or gone");
-      }
+      if (record.isLost) throw lossOf(record, this.#engine.tier.name);
       if (hasExpired(record, this.#clock.wallMs())) {
         await this.#expire(record);
         continue;

@@ -89,7 +89,8 @@ export function verifyMemory(parts: {
     if (shared !== null) references.set(shared, (references.get(shared) ?? 0) + 1);
     if (!record.isResident) {
       if (shared !== null) continue;
-      if (record.cold === null && !record.isLost) problems.push(`${name} is nowhere`);
+      const isSomewhere = record.cold !== null || record.device !== null || record.isLost;
+      if (!isSomewhere) problems.push(`${name} is nowhere`);
       continue;
     }
     hotBytes += record.byteLength;

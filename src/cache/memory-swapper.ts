@@ -103,6 +103,7 @@ export class MemorySwapper {
    */
   release(record: TensorRecord): void {
     const { slot, transfer } = record;
+    record.device?.checkUnused();
     if (slot !== 0) {
       // The pin of a store under way is ours.
       const ownPinCount = transfer === null ? 0 : 1;
@@ -126,6 +127,7 @@ export class MemorySwapper {
   strip(record: TensorRecord): void {
     record.bind(0, 0);
     this.#forget(record);
+    record.device?.drop();
     if (record.cold?.isSaved === false) record.cold = null;
     if (record.hasSwapCopy) this.#deleteSwapCopy(record);
   }
@@ -166,7 +168,7 @@ export class MemorySwapper {
       }
       this.#forget(record);
       record.bind(0, 0);
-      if (record.isClean) continue;
+      if (record.isClean || record.isOnlyOnDevice) continue;
       record.isFreed = true;
       gone.push(record);
     }
@@ -288,7 +290,8 @@ export class MemorySwapper {
       // From here to the end of the transfer nothing waits, so nobody finds the tensor halfway.
       if (slot !== 0 && isIntact && !record.isFreed) {
         this.attach(record, slot);
-        if (record.cold?.isInexact === true) record.inexactVersion = record.version;
+        if (record.isClean && record.cold?.isInexact === true)
+          record.inexactVersion = record.version;
         this.#counters.swapInCount += 1;
         this.#counters.rawBytesIn += record.byteLength;
         this.#sink.count("swap.in", 1);
@@ -425,8 +428,9 @@ export class MemorySwapper {
 
   async #read(record: TensorRecord, slot: number): Promise<boolean> {
     const startMs = this.#clock.monotonicMs();
-    const header = headerOf(this.#engine.namespace, record, record.cold as ColdCopy);
     const bytes = this.#bytesOf(slot, record);
+    if (record.isOnlyOnDevice) return (await record.device?.readInto(bytes)) === "intact";
+    const header = headerOf(this.#engine.namespace, record, record.cold as ColdCopy);
     const outcome = await this.#engine.read(header, (offset, byteLength) =>
       bytes.subarray(offset, offset + byteLength),
     );
@@ -478,6 +482,7 @@ export class MemorySwapper {
   /** Marks a tensor as freed, and gives up what it owns in the tier. */
   #end(record: TensorRecord): void {
     record.isFreed = true;
+    record.device?.drop();
     // Behind whatever the transfer does to it, and before whatever a new tensor of this id will do. A
     // killed process may have left one that this tensor has never seen.
     if (record.hasSwapCopy || (record.id !== null && this.#engine.mayHaveOrphans)) {

@@ -184,7 +184,8 @@ export class TensorAllocator implements TensorOwner {
     const together: TensorRecord[] = [];
     for (const record of records) {
       if (record.isFreed) continue;
-      if (record.isResident && record.transfer === null && this.#guards === null) {
+      const isAlone = record.transfer === null && record.device === null;
+      if (record.isResident && isAlone && this.#guards === null) {
         together.push(record);
         continue;
       }

@@ -21,6 +21,24 @@ export interface ColdCopy {
   readonly isSaved: boolean;
 }
 
+/** The copy on a GPU. */
+export interface DeviceCopy {
+  /** Value of {@link TensorRecord.version} whose bytes it holds. */
+  readonly version: number;
+  readonly leaseCount: number;
+  /** A lease for writing is open: the bytes may change at any moment, and nobody else gets them. */
+  readonly isWriting: boolean;
+  /** @throws {MisuseError} `pinned` — it is leased. */
+  checkUnused(): void;
+  /**
+   * @param target As long as the tensor.
+   * @throws {TierError} `busy` — a lease for writing is open; `device-lost`, `io`, `closed`.
+   */
+  readInto(target: Uint8Array): Promise<"intact">;
+  /** The record has no use for it any more; a lease of it stays good. */
+  drop(): void;
+}
+
 export interface Transfer {
   /** Settles with the transfer and never rejects; waiters look at the record again. */
   readonly settled: Promise<void>;
@@ -99,8 +117,12 @@ export class TensorRecord {
   callSite: string | null = null;
   /** The engine's collector will tell when nothing reaches the tensor any more. */
   isWatched = false;
-  /** The only copy was found damaged. */
+  /** The only copy was found damaged, or was lost with its device. */
   isLost = false;
+  /** What is thrown for that; null: it was damaged. */
+  lossCause: Error | null = null;
+  /** Its copy on a GPU, valid or stale; null: it has none. */
+  device: DeviceCopy | null = null;
 
   constructor(index: number, options: TensorRecordOptions, pool: MemoryPool, allocatedMs: number) {
     this.index = index;
@@ -126,6 +148,11 @@ export class TensorRecord {
   /** A valid colder copy holds the same bytes. */
   get isClean(): boolean {
     return this.cold !== null && this.cold.version === this.version && this.writePinCount === 0;
+  }
+
+  /** The copy on the GPU is valid, and no other one is. */
+  get isOnlyOnDevice(): boolean {
+    return this.slot === 0 && this.device?.version === this.version && !this.isClean;
   }
 
   /** Gives the tensor another shape; its bytes change with it. */

@@ -105,8 +105,9 @@ export class TransferEngine {
     this.#staging = options.staging;
   }
 
-  get codingSwitchedOffCount(): number {
-    return this.#gate.switchedOffCount;
+  /** Of the gate: how often coding gave way, and what a byte costs as it is. */
+  get codingGate(): Pick<CodecGate, "switchedOffCount" | "plainMsPerByte"> {
+    return this.#gate;
   }
 
   codecStats(): CodecStats[] {

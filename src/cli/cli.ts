@@ -7,9 +7,11 @@ import type { Command, CommandIo, CommandOptions } from "./command.js";
 import { CommandError, EXIT_REFUSED, EXIT_USAGE } from "./command.js";
 import { DOCTOR } from "./doctor.js";
 import { INSPECT } from "./inspect.js";
+import { MAP } from "./map.js";
 import { printable } from "./output.js";
 import { PLAN } from "./plan.js";
 import { REPLAY } from "./replay.js";
+import { TOP } from "./top.js";
 import { VERIFY } from "./verify.js";
 
 const COMMANDS: ReadonlyMap<string, Command> = new Map([
@@ -19,6 +21,8 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
   ["replay", REPLAY],
   ["plan", PLAN],
   ["doctor", DOCTOR],
+  ["top", TOP],
+  ["map", MAP],
 ]);
 
 const COMMON_OPTIONS = { help: { type: "boolean", short: "h" } } as const;
@@ -28,7 +32,7 @@ function usage(): string {
   const lines = [...COMMANDS.values()].map(
     ({ synopsis, summary }) => `  tierheap ${synopsis.padEnd(width)}  ${summary}`,
   );
-  return `Looks at stores of tierheap, replays traces, plans memory and examines the machine.
+  return `Looks at stores, processes and machines, replays traces and plans memory.
 
 ${lines.join("\n")}
 

@@ -2,6 +2,7 @@
 // anything valid is kept there; measured now only if that is asked for.
 import type { Clock } from "../clock.js";
 import type { Codec } from "../codec/codec.js";
+import type { GpuDevice } from "../gpu/gpu-device.js";
 import {
   type Calibration,
   type CalibrationPlace,
@@ -9,7 +10,7 @@ import {
   encodeCalibration,
   judgeCalibration,
 } from "./calibration.js";
-import type { GpuDevice, HardwareProfile } from "./hardware-profile.js";
+import type { HardwareProfile } from "./hardware-profile.js";
 import { tunedProfile } from "./tuned-profile.js";
 
 export interface AutoProfileOptions {

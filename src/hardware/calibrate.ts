@@ -1,7 +1,9 @@
 // A short benchmark of the machine at hand: copies in RAM, the SSD tier, the lossless codec, and a GPU if
 // there is one. It ends in time whatever a disk does: what could not be measured by then stays unknown.
+
 import type { Clock } from "../clock.js";
 import type { Codec } from "../codec/codec.js";
+import type { GpuDevice } from "../gpu/gpu-device.js";
 import type { Tier } from "../tier/tier.js";
 import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
 import {
@@ -10,7 +12,6 @@ import {
   type CalibrationPlace,
   NO_FIGURES,
 } from "./calibration.js";
-import type { GpuDevice } from "./hardware-profile.js";
 import { measureGpu } from "./measure-gpu.js";
 import { OutOfTime, Stopwatch } from "./stopwatch.js";
 
@@ -29,14 +30,17 @@ type Figures = { -readonly [name in keyof CalibrationFigures]: CalibrationFigure
 const LIMIT_MS = 300;
 /** Parts of the time after which the next thing is measured. */
 const COPY_SHARE = 0.1;
-const SSD_SHARE = 0.6;
-const CODEC_SHARE = 0.9;
+const SSD_SHARE = 0.55;
+const CODEC_SHARE = 0.75;
 /** The rest is for ending what has been begun. */
-const GPU_SHARE = 0.95;
+const GPU_SHARE = 0.9;
 
 const MIB = 2 ** 20;
 const COPY_BYTES = 4 * MIB;
-const COPY_COUNT = 16;
+/** Work that is timed in a row, until it takes so long together. */
+const BATCH_MS = 1;
+const BATCH_LENGTH_MAX = 64;
+const RUN_COUNT = 10;
 /** Objects as long tensors are. */
 const OBJECT_BYTES = MIB;
 const OBJECT_COUNT = 4;
@@ -48,8 +52,6 @@ const DEPTHS = [1, 2, 4] as const;
 /** More transfers at once have to be so much faster: they take staging buffers. */
 const DEPTH_GAIN = 1.5;
 const REPEATS = 3;
-/** Its first ones are not compiled yet. */
-const CODING_COUNT = 16;
 /** Of a head's keys. */
 const COLUMNS = 128;
 
@@ -87,18 +89,46 @@ async function asFarAs(measure: () => Promise<unknown>): Promise<void> {
   }
 }
 
+/** null where the clock is too coarse to tell. */
 function perSecond(bytes: number, durationMs: number): number | null {
-  // As fast as the clock can tell, if it cannot.
-  return Number.isFinite(durationMs) ? (1000 * bytes) / Math.max(durationMs, 0.001) : null;
+  return durationMs > 0 ? (1000 * bytes) / durationMs : null;
 }
 
-/** The least of what several runs took: whatever else the machine does lengthens them. */
-async function least(count: number, run: (index: number) => Promise<number>): Promise<number> {
+/** Milliseconds that a short piece of work takes at least: done so often in a row that a coarse clock can tell. */
+function leastNow(watch: Stopwatch, work: () => void): number {
+  let count = 1;
   let leastMs = Number.POSITIVE_INFINITY;
-  try {
-    for (let index = 0; index < count; index++) leastMs = Math.min(leastMs, await run(index));
-  } catch (error) {
-    if (!(error instanceof OutOfTime) || leastMs === Number.POSITIVE_INFINITY) throw error;
+  // One at least, however late it is.
+  for (let run = 0; run === 0 || (run < RUN_COUNT && watch.leftMs > 0); run++) {
+    const batchMs = watch.timeNow(() => {
+      for (let index = 0; index < count; index++) work();
+    });
+    const isLong = batchMs >= BATCH_MS;
+    // What a short batch took counts as long as there is no longer one.
+    leastMs = isLong && run > 0 ? Math.min(leastMs, batchMs / count) : batchMs / count;
+    if (!isLong && count < BATCH_LENGTH_MAX) count *= 2;
+  }
+  return leastMs;
+}
+
+/**
+ * The least of what several runs took: whatever else the machine does lengthens them.
+ *
+ * @param countMin With fewer than so many in time, nothing is known. Default: 1.
+ */
+async function least(
+  count: number,
+  run: (index: number) => Promise<number>,
+  countMin = 1,
+): Promise<number> {
+  let leastMs = Number.POSITIVE_INFINITY;
+  for (let index = 0; index < count; index++) {
+    try {
+      leastMs = Math.min(leastMs, await run(index));
+    } catch (error) {
+      if (!(error instanceof OutOfTime) || index < countMin) throw error;
+      break;
+    }
   }
   return leastMs;
 }
@@ -106,14 +136,7 @@ async function least(count: number, run: (index: number) => Promise<number>): Pr
 function measureCopies(figures: Figures, watch: Stopwatch): void {
   const source = new Uint8Array(COPY_BYTES).fill(1);
   const target = new Uint8Array(COPY_BYTES).fill(2);
-  let durationMs = Number.POSITIVE_INFINITY;
-  // One at least: it takes no longer than its buffers did.
-  for (let count = 0; count === 0 || (count < COPY_COUNT && watch.leftMs > 0); count++) {
-    durationMs = Math.min(
-      durationMs,
-      watch.timeNow(() => target.set(source)),
-    );
-  }
+  const durationMs = leastNow(watch, () => target.set(source));
   figures.copyBytesPerSecond = perSecond(COPY_BYTES, durationMs);
 }
 
@@ -169,7 +192,8 @@ async function measureTier(figures: Figures, tier: Tier, watch: Stopwatch): Prom
     const shortMs = await least(REPEATS, () => timeWrite(shortNumber, short, true));
     figures.ssdDurableMs = shortMs;
     const long = noise(DURABLE_BYTES);
-    const longMs = await least(REPEATS, () => timeWrite(longNumber, long, true));
+    // One alone may have waited for another process: a slow device is not concluded from it.
+    const longMs = await least(REPEATS, () => timeWrite(longNumber, long, true), 2);
     // What a short one takes as well is no matter of bytes.
     const bytesMs = Math.max(longMs - shortMs, longMs / 2);
     figures.ssdDurableBytesPerSecond = perSecond(DURABLE_BYTES, bytesMs);
@@ -219,23 +243,13 @@ async function measureCodec(figures: Figures, codec: Codec, watch: Stopwatch): P
   const partBytes = coder.partBytes("bf16", COLUMNS);
   const bytes = kvValues(partBytes);
   const part = { bytes, dtype: "bf16", columns: COLUMNS, limit: null, mayFactor: false } as const;
-  // The first one is not compiled yet; one at least is timed, however late it is.
   let unit = coder.encode(part).bytes.slice();
-  let encodeMs = Number.POSITIVE_INFINITY;
-  let decodeMs = Number.POSITIVE_INFINITY;
+  const half = watch.until(watch.untilMs - watch.leftMs / 2);
+  const encodeMs = leastNow(half, () => {
+    unit = coder.encode(part).bytes.slice();
+  });
   const target = new Uint8Array(partBytes);
-  for (let round = 0; round === 0 || (round < CODING_COUNT && watch.leftMs > 0); round++) {
-    encodeMs = Math.min(
-      encodeMs,
-      watch.timeNow(() => {
-        unit = coder.encode(part).bytes.slice();
-      }),
-    );
-    decodeMs = Math.min(
-      decodeMs,
-      watch.timeNow(() => coder.decode(unit, part.dtype, target)),
-    );
-  }
+  const decodeMs = leastNow(watch, () => coder.decode(unit, part.dtype, target));
   figures.encodeBytesPerSecond = perSecond(partBytes, encodeMs);
   figures.decodeBytesPerSecond = perSecond(partBytes, decodeMs);
 }

@@ -6,6 +6,8 @@ import type { Tier } from "../tier/tier.js";
 import type { CalibrationPlace } from "./calibration.js";
 
 const CACHE = "tierheap-calibration";
+const REMOVAL_COUNT_MAX = 50;
+const REMOVAL_PAUSE_MS = 100;
 const LENGTHS = { capacityBytes: 64 * 2 ** 20, bufferBytes: 4 * 2 ** 20 };
 
 /** A store as the options have it; `W` is the platform's worker. */
@@ -52,7 +54,16 @@ export async function browserCalibrationPlace<W>(
       const own = names.pop() as string;
       let folder = await navigator.storage.getDirectory();
       for (const name of names) folder = await folder.getDirectoryHandle(name);
-      await folder.removeEntry(own, { recursive: true });
+      // A worker that has ended holds its files a little longer.
+      for (let attempt = 1; ; attempt++) {
+        try {
+          return await folder.removeEntry(own, { recursive: true });
+        } catch (error) {
+          const isHeld = (error as Error).name === "NoModificationAllowedError";
+          if (!isHeld || attempt === REMOVAL_COUNT_MAX) throw error;
+          await clock.sleep(REMOVAL_PAUSE_MS);
+        }
+      }
     },
   };
 }

@@ -59,17 +59,6 @@ export interface HardwareProfile {
   readonly machine?: MachineFacts;
 }
 
-/** A device of WebGPU, as far as it matters here. */
-export interface GpuDevice {
-  createBuffer(descriptor: { readonly size: number; readonly usage: number }): unknown;
-  createCommandEncoder(): unknown;
-  readonly queue: {
-    writeBuffer(buffer: never, offset: number, bytes: never): void;
-    submit(commands: never): void;
-    onSubmittedWorkDone(): Promise<unknown>;
-  };
-}
-
 const MIB = 2 ** 20;
 const GB = 1e9;
 

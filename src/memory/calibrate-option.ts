@@ -1,6 +1,6 @@
 // What callers may say about calibration, and its validation.
 import { MisuseError } from "../errors.js";
-import type { GpuDevice } from "../hardware/hardware-profile.js";
+import type { GpuDevice } from "../gpu/gpu-device.js";
 import { checkFlag, checkObject } from "./checks.js";
 import type { TensorMemoryOptions } from "./options.js";
 

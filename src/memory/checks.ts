@@ -64,6 +64,16 @@ export function checkFlag(flag: unknown, name: string): boolean {
   return flag === true;
 }
 
+/** What a tier comes from, and its budget. @throws {MisuseError} `bad-option`. */
+export function checkFactory(name: string, factory: unknown, budget: unknown): void {
+  if (factory !== undefined && typeof factory !== "function") {
+    throw new MisuseError("bad-option", `${name} is what the function of its tier returns`);
+  }
+  if (factory === undefined && budget !== undefined) {
+    throw new MisuseError("bad-option", `budgets.${name} needs ${name}`);
+  }
+}
+
 /** @throws {MisuseError} `bad-option` — neither undefined nor text. */
 export function checkText(text: unknown, name: string): string {
   if (text !== undefined && typeof text !== "string") {

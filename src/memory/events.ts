@@ -75,6 +75,14 @@ export type MemoryEvent =
    * Every listener is told of what happened at the start.
    */
   | { readonly type: "tier-unavailable"; readonly tier: string; readonly error: Error }
+  /** A GPU's device is lost. The tensors that have no other copy are lost with it; the others come back. */
+  | {
+      readonly type: "device-lost";
+      readonly tier: string;
+      readonly reason: string;
+      readonly lostCount: number;
+      readonly keptCount: number;
+    }
   /** Background work failed; nothing is lost, but bytes may linger in the tier. */
   | { readonly type: "tier-error"; readonly tier: string; readonly error: Error };
 

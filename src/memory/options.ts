@@ -2,8 +2,10 @@
 // changes.
 import type { WasmSource } from "../core/module-instance.js";
 import { MisuseError } from "../errors.js";
-import type { GpuDevice, HardwareProfile } from "../hardware/hardware-profile.js";
+import type { GpuDevice } from "../gpu/gpu-device.js";
+import type { HardwareProfile } from "../hardware/hardware-profile.js";
 import { TENSOR_BYTES_MAX } from "../limits.js";
+import type { DeviceTierFactory } from "../tier/device-tier.js";
 import type { TierFactory } from "../tier/tier.js";
 import {
   type ByteSize,
@@ -29,6 +31,7 @@ import {
 import { type BrowserStoreOptions, checkBrowserStore } from "./browser-store-options.js";
 import {
   checkAlignment,
+  checkFactory,
   checkFlag,
   checkId,
   checkMs,
@@ -116,8 +119,8 @@ export interface TensorMemoryOptions {
         readonly hdd?: ByteSize | undefined;
         /** Default: no limit, if `remote` is given. */
         readonly remote?: ByteSize | undefined;
-        /** Not built yet: only `"auto"`, which means off. */
-        readonly gpu?: "auto" | undefined;
+        /** Default: 256 MiB, if `gpu` is given. Bytes of all its buffers, free ones included. */
+        readonly gpu?: ByteSize | "auto" | undefined;
       }
     | undefined;
   /**
@@ -166,6 +169,8 @@ export interface TensorMemoryOptions {
     | undefined;
   /** The lowest tier, on another machine: what `redisTier()` of `tierheap/tiers/redis` returns. Default: off. */
   readonly remote?: TierFactory | undefined;
+  /** The GPU above RAM: what `webgpuTier()` of `tierheap/tiers/webgpu` returns. Default: off. */
+  readonly gpu?: DeviceTierFactory | undefined;
   /** Whose records these are. Nothing is shared between namespaces. Default: empty. */
   readonly namespace?:
     | { readonly tenant?: string | undefined; readonly fingerprint?: string | undefined }
@@ -337,6 +342,7 @@ export interface CheckedOptions {
   readonly hddBytes: number;
   /** Infinity: no limit. */
   readonly remoteBytes: number;
+  readonly gpuBytes: number;
   readonly hddDirectory: string;
   readonly poolBytes: ReadonlyMap<TensorKind, number>;
   readonly codecRules: CodecRules;
@@ -373,6 +379,7 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     "remote",
     "features",
     "statistics",
+    "gpu",
   ]);
   checkFlag(options.debug, "debug");
   if (!["full", "counters", undefined].includes(options.statistics)) {
@@ -389,15 +396,9 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     "hdd",
     "remote",
   ]);
-  if (budgets["gpu"] !== undefined && budgets["gpu"] !== "auto") {
-    throw new MisuseError("unsupported", "the gpu tier is not built yet");
-  }
-  if (options.remote !== undefined && typeof options.remote !== "function") {
-    throw new MisuseError("bad-option", "remote is what redisTier() returns");
-  }
-  if (options.remote === undefined && budgets["remote"] !== undefined) {
-    throw new MisuseError("bad-option", "budgets.remote needs remote");
-  }
+  const gpu = budgets["gpu"] === "auto" ? undefined : budgets["gpu"];
+  checkFactory("remote", options.remote, budgets["remote"]);
+  checkFactory("gpu", options.gpu, gpu);
   const bytesOf = (name: string, absent: number) =>
     budgets[name] === undefined ? absent : parseByteSize(budgets[name], `budgets.${name}`);
   const warmBytes = bytesOf("warm", 0);
@@ -425,6 +426,7 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     warmBytes,
     hddBytes: bytesOf("hdd", 0),
     remoteBytes: bytesOf("remote", Number.POSITIVE_INFINITY),
+    gpuBytes: gpu === undefined ? GPU_BYTES : parseByteSize(gpu, "budgets.gpu"),
     hddDirectory,
     poolBytes,
     codecRules: checkCodecOptions(options.codecs, warmBytes > 0),
@@ -440,6 +442,9 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     compaction: checkCompaction(options.compaction),
   };
 }
+
+/** What every device can be expected to have. */
+const GPU_BYTES = 256 * 2 ** 20;
 
 function checkDirectory(path: unknown, tier: string): string {
   if (typeof path !== "string" || path === "" || path.includes("\0")) {

@@ -1,6 +1,7 @@
 // The arenas of a memory map as a table: what of each is live, and in how many pieces the rest is. Layer: metrics.
-import type { MappedArena, MemoryMap } from "../stats/memory-map.js";
+
 import { formatBytes, formatPercent, formatTable } from "../stats/format.js";
+import type { MappedArena, MemoryMap } from "../stats/memory-map.js";
 
 /** What the blocks of an arena leave. */
 export interface ArenaGaps {

@@ -11,6 +11,6 @@ export interface LearntStats {
   readonly byteLength: number;
   /** Milliseconds spent on uses, measured on some of them. */
   readonly spentMs: number;
-  /** Hits above those of the order of least recent use; negative: below. */
+  /** Hits above those of the order of least recent use, while entries left by rank; negative: below. */
   readonly hitsGained: number;
 }

@@ -26,6 +26,7 @@ import {
 import type { LearntStats } from "./learnt-stats.js";
 import { OrderContest } from "./order-contest.js";
 import { ReuseLaw } from "./reuse-law.js";
+import { SampledTime } from "./sampled-time.js";
 import { featuresOf, gapFeature, LEFT_OVER, TURN_MAX } from "./use-features.js";
 
 export interface LearntOptions {
@@ -41,8 +42,6 @@ export interface LearntPolicy extends EvictionPolicy {
 /** Uses between two rebuilds of the law: a share of all uses, within bounds. */
 const REBUILD_USES_MIN = 50;
 const REBUILD_USES_MAX = 1000;
-/** One in so many uses is timed; a power of two. */
-const TIMED_USES = 64;
 /** Groups looked at per use to find some that can be forgotten. */
 const FORGET_STEPS = 64;
 
@@ -66,7 +65,8 @@ class Learnt implements LearntPolicy {
   #switchCount = 0;
   #useCount = 0;
   #nextRebuild = 20;
-  #spentMs = 0;
+  readonly #useTime: SampledTime;
+  #hitsGained = 0;
   /** Oldest group that may hold an entry of the set. */
   #oldestHeld = NONE;
   #oldestRecent = NONE;
@@ -78,6 +78,7 @@ class Learnt implements LearntPolicy {
 
   constructor({ clock, memoryRatio = 16 }: LearntOptions) {
     this.#clock = clock;
+    this.#useTime = new SampledTime(clock);
     this.#memoryRatio = memoryRatio;
   }
 
@@ -158,8 +159,8 @@ class Learnt implements LearntPolicy {
       knownCount,
       classCount: this.#law.nodeCount,
       byteLength: byteLength + this.#law.byteLength,
-      spentMs: this.#spentMs,
-      hitsGained: this.#contest.hitsGained,
+      spentMs: this.#useTime.spentMs,
+      hitsGained: this.#hitsGained,
     };
   }
 
@@ -212,8 +213,7 @@ class Learnt implements LearntPolicy {
 
   #use(chain: ArrayLike<number>, hints: ChainHints | undefined): void {
     this.#useCount += 1;
-    const isTimed = (this.#useCount & (TIMED_USES - 1)) === 0;
-    const startMs = isTimed ? this.#clock.monotonicMs() : 0;
+    this.#useTime.begin();
     this.#advance();
     this.#count(chain);
     const law = this.#law;
@@ -248,7 +248,7 @@ class Learnt implements LearntPolicy {
       this.#nextRebuild = this.#useCount + Math.max(REBUILD_USES_MIN, share);
     }
     this.#forgetOldest();
-    if (isTimed) this.#spentMs += TIMED_USES * (this.#clock.monotonicMs() - startMs);
+    this.#useTime.end();
   }
 
   /** Moves the chain into a new group, and settles what is left of the old ones. */
@@ -370,6 +370,7 @@ class Learnt implements LearntPolicy {
     const held = lead((1 << HELD) | FRESH, 1 << HELD);
     const ranked = this.#isRanking ? held : lead(1 << RANKED, 1 << RANKED);
     const hits = { held, recent, ranked };
+    if (this.#isRanking) this.#hitsGained += held - recent;
     this.#contest.count(length, hits, this.#heldCount);
   }
 

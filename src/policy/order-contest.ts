@@ -31,11 +31,6 @@ export class OrderContest {
   #recentAccesses = 0;
   #lead = 0;
 
-  /** Hits of the tier above those of the order of least recent use. */
-  get hitsGained(): number {
-    return this.#balance;
-  }
-
   /** @param length Blocks of the chain. @param heldCount Entries in the tier. */
   count(length: number, hits: ContestHits, heldCount: number): void {
     this.#useCount += 1;

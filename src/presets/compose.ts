@@ -333,6 +333,15 @@ export async function composeTensorMemory(
       guards,
       timedOneIn,
     });
+    // Only who asks for it loads it.
+    const gpu =
+      options.gpu === undefined
+        ? null
+        : await (await import("./gpu.js")).openGpuLevel(options.gpu, {
+            ...{ ...parts, swapper, cache, isShared, capacityBytes: checked.gpuBytes },
+            random: seams.random ?? systemRandom,
+            checkOpen: () => allocator.checkOpen(),
+          });
     const repeated = new RepeatedTensors(pools, { reclaimer, allocator, held, events, guards });
     const random = seams.random ?? systemRandom;
     const workers = new Workers({ ...parts, reclaimer, random });
@@ -340,6 +349,7 @@ export async function composeTensorMemory(
     return new TensorMemory({
       ...parts,
       stack,
+      gpu,
       guards,
       repeated,
       workers,

@@ -21,7 +21,7 @@ import type { SeriesSample } from "../stats/recording.js";
 import type { StatsSink } from "../stats/stats-sink.js";
 
 /** One in so many allocations is timed. */
-const TIMED_ALLOCATIONS = 256;
+const TIMED_ALLOCATIONS = 1024;
 
 /** What is looked at. */
 export interface ObservedParts {
@@ -32,7 +32,10 @@ export interface ObservedParts {
   readonly engine: {
     readonly tier: { stats(): { readonly storedBytes: number } };
     codecStats(): CodecStats[];
-    readonly codingSwitchedOffCount: number;
+    readonly codingGate: {
+      readonly switchedOffCount: number;
+      readonly plainMsPerByte: number | null;
+    };
   };
   readonly stack: { transcodingBalance(): TranscodingBalance | null } | null;
   readonly disposables: { stats(): DisposableStats };
@@ -135,8 +138,7 @@ export class Observer {
       const savedBytes = Math.max(0, each.rawBytes - each.storedBytes);
       return {
         name: `codec/${each.codec}` as FeatureName,
-        // Out, and back.
-        gainMs: 2 * moveMs(savedBytes),
+        gainMs: savedBytes * (engine.codingGate.plainMsPerByte ?? 0),
         savedBytes,
         ...each,
       };
@@ -155,7 +157,7 @@ export class Observer {
           sum(({ savedBytes }) => savedBytes),
           sum(({ tensorCount }) => tensorCount),
         ),
-        switchedOffCount: engine.codingSwitchedOffCount,
+        switchedOffCount: engine.codingGate.switchedOffCount,
       }),
     );
     for (const {

@@ -66,7 +66,7 @@ export interface MemoryStats extends ObservedStats {
   readonly background: PressureWatchStats;
   /** All tiers below the arenas together. */
   readonly tier: TierStats & { readonly name: string };
-  /** RAM first, then each tier below it. */
+  /** The GPU first, if there is one, then RAM and each tier below it. */
   readonly tiers: readonly LevelStats[];
   /** What was written in which codec, most bytes first; nothing without codecs. */
   readonly codecs: readonly CodecStats[];
@@ -104,6 +104,7 @@ export interface StatsSources {
     codecWorkersStats(): CodecWorkersStats | null;
   };
   readonly stack: { levels(): LevelStats[]; transcoded(): CodecStats[] } | null;
+  readonly gpu: { level(): LevelStats } | null;
   readonly policy: { readonly name: string };
   readonly leaks: readonly { stats(): LeakStats }[];
   readonly guards: { stats(): GuardStats } | null;
@@ -135,7 +136,9 @@ export function collectStats(sources: StatsSources): MemoryStats {
     codecs: sources.engine.codecStats(),
     transcoded: sources.stack?.transcoded() ?? [],
     codecWorkers: sources.engine.codecWorkersStats(),
-    tiers: [ramLevel(sources), ...levelsBelow(sources)],
+    tiers: [...levelsAbove(sources), ramLevel(sources), ...levelsBelow(sources)].map(
+      (level, priority) => ({ ...level, priority }),
+    ),
     policy: sources.policy.name,
     leaks: sources.leaks
       .map((watch) => watch.stats())
@@ -183,9 +186,12 @@ function ramLevel({ budget, swapper, cache }: StatsSources): LevelStats {
   };
 }
 
+function levelsAbove({ gpu }: StatsSources): LevelStats[] {
+  return gpu === null ? [] : [gpu.level()];
+}
+
 function levelsBelow(sources: StatsSources): LevelStats[] {
-  const levels = sources.stack?.levels() ?? [loneLevel(sources)];
-  return levels.map((level, index) => ({ ...level, priority: index + 1 }));
+  return sources.stack?.levels() ?? [loneLevel(sources)];
 }
 
 /** A tier that is no stack knows nothing of lookups: the cache has asked it. */

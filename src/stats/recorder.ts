@@ -1,5 +1,5 @@
 // The real sink: durations become histograms of fixed classes, and moments of what happens become samples
-// of the whole memory. Everything lies in typed arrays of fixed length, so recording allocates nothing.
+// of the whole memory. Everything lies in typed arrays of fixed length, so nothing grows with what is recorded.
 import type { Clock } from "../clock.js";
 import type { LatencyStats, SeriesSample, SeriesStats } from "./recording.js";
 import type { StatsSink } from "./stats-sink.js";

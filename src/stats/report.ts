@@ -32,12 +32,17 @@ function blockRows({ kind, freeBlocks, cachedBlocks }: MemoryStats["pools"][numb
   return rows;
 }
 
+/** Whether a feature took or gave anything, or is off because somebody has decided so. */
+export function didSomething({ isOn, governedBy, cost, gain }: FeatureStats): boolean {
+  return cost.count > 0 || gain.count > 0 || (!isOn && governedBy !== "itself");
+}
+
 /** A row for each feature that did something, or was switched off; under a head. */
 export function featureRows(features: readonly FeatureStats[]): string[][] {
   const text = ({ ns, bytes, count }: FeatureStats["cost"]) =>
-    `${count} × ${(ns / 1e6).toFixed(1)} ms, ${formatBytes(bytes)}`;
+    `${(ns / 1e6).toFixed(1)} ms, ${formatBytes(bytes)} in ${count}`;
   const rows = features
-    .filter(({ isOn, cost, gain }) => !isOn || cost.count > 0 || gain.count > 0)
+    .filter(didSomething)
     .map(({ name, isOn, governedBy, cost, gain, switchedOffCount }) => [
       name,
       `${isOn ? "on" : "off"}, by ${governedBy}`,

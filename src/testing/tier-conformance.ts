@@ -324,18 +324,18 @@ export function tierConformance(
   add(
     "refuses by a value what exceeds its capacity, and works again later",
     async (tier) => {
-      await store(tier, KEY_A, pattern(600, 1));
-      assertEqual(await tier.begin(KEY_B, 600), "no-space", "begin");
-      const writer = await begin(tier, KEY_B, 400);
+      await store(tier, KEY_A, pattern(640, 1));
+      assertEqual(await tier.begin(KEY_B, 640), "no-space", "begin");
+      const writer = await begin(tier, KEY_B, 384);
       assertEqual(await tier.begin(KEY_A, 1), "no-space", "begin beside an open writer");
       await writer.abort();
-      await assertHolds(tier, KEY_A, pattern(600, 1), "the old object");
+      await assertHolds(tier, KEY_A, pattern(640, 1), "the old object");
       assertEqual(tier.stats().noSpaceCount, 2, "noSpaceCount");
       await tier.delete(KEY_A);
-      await store(tier, KEY_B, pattern(1000, 3));
-      await assertHolds(tier, KEY_B, pattern(1000, 3), "the object that fits now");
+      await store(tier, KEY_B, pattern(1024, 3));
+      await assertHolds(tier, KEY_B, pattern(1024, 3), "the object that fits now");
     },
-    { ...stores, capacityBytes: 1000 },
+    { ...stores, capacityBytes: 1024 },
   );
 
   if (lacks.room !== undefined) {

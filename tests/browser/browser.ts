@@ -17,6 +17,7 @@ export const DEMO: InlineConfig = { configFile: path("examples/demo/vite.config.
 const SOURCES = [
   { find: /^tierheap\/browser$/, replacement: path("src/browser.ts") },
   { find: /^tierheap\/testing$/, replacement: path("src/testing/index.ts") },
+  { find: /^tierheap\/tiers\/webgpu$/, replacement: path("src/webgpu.ts") },
   { find: /^tierheap\/adapters\/(.*)$/, replacement: path("src/adapters/$1.ts") },
 ];
 
@@ -79,6 +80,13 @@ export const STRICT_PAGE = withHeaders(
   },
   path("build/strict-page"),
 );
+
+/** A page whose memories have a GPU above RAM. */
+export const GPU_PAGE: InlineConfig = {
+  ...TEST_PAGE,
+  root: path("tests/browser/gpu-page"),
+  build: { ...TEST_PAGE.build, outDir: path("build/gpu-page") },
+};
 
 const RUNTIME_FILES = /^\/onnxruntime-web\/([\w.-]+\.(mjs|wasm))$/;
 
@@ -211,6 +219,15 @@ export class Browser {
     });
     await crashed;
     await page.close();
+  }
+
+  /** Ends the process that owns the GPU, as a driver's fault does. Once for each browser: then it stays away. */
+  async crashGpu(): Promise<void> {
+    const session = await this.#context.browser()?.newBrowserCDPSession();
+    const answer = await session?.send("SystemInfo.getProcessInfo");
+    const gpu = answer?.processInfo.find(({ type }) => type === "GPU");
+    if (gpu === undefined) throw new Error("this browser has no process for the GPU");
+    process.kill(gpu.id, "SIGKILL");
   }
 
   /** Kills every process of the browser at once, and starts it again on the same profile. */

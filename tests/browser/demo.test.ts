@@ -1,5 +1,5 @@
 // The demo, built, in a real browser: what a visitor does, by the names a visitor sees.
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -21,6 +21,7 @@ const QUESTIONS = [
   "Once more, from a page that is new.",
 ] as const;
 const SCREENSHOTS = fileURLToPath(new URL("../../build/screenshots/", import.meta.url));
+const FIGURES = fileURLToPath(new URL("../../build/demo-figures.json", import.meta.url));
 const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 
 let site: Site;
@@ -32,7 +33,18 @@ beforeAll(async () => {
   browser = await Browser.launch();
 });
 
+/** What `build/demo-figures.json` says after the run. */
+const figures: object[] = [];
+
+function note(id: string, value: number, unit: string, target?: number, beside = ""): void {
+  const met = target === undefined || value <= target;
+  figures.push({ id, value, unit, ...(target !== undefined && { target }), met, beside });
+  console.log(`${id}: ${value} ${unit} ${beside}`);
+}
+
 afterAll(async () => {
+  const environment = { node: process.version, platform: process.platform, arch: process.arch };
+  writeFileSync(FIGURES, `${JSON.stringify({ environment, figures }, null, 2)}\n`);
   await browser?.close();
   await site?.close();
 });
@@ -78,6 +90,20 @@ async function figure(page: Page, id: string): Promise<number> {
   return Number.parseFloat((await page.locator(`#${id}`).textContent()) ?? "");
 }
 
+/** Rows of blocks that the map has painted since the page began. */
+async function paintedRows(page: Page): Promise<number> {
+  return Number(await page.locator("#map").getAttribute("data-painted-rows"));
+}
+
+/** The whole page, from its top, for people to look at. */
+async function shoot(page: Page, name: string): Promise<void> {
+  await page.locator("#charts").scrollIntoViewIfNeeded();
+  await page.waitForTimeout(800);
+  await page.evaluate("scrollTo(0, 0)");
+  await page.waitForTimeout(300);
+  await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), fullPage: true });
+}
+
 /** The same questions to the runtime alone, without a heap and without a browser. */
 async function bareTokens(questions: readonly string[]): Promise<BareChat> {
   const ort = await import("onnxruntime-web");
@@ -107,7 +133,7 @@ describe("a session of chat, pressure, compaction, crash, reload", () => {
     expect(await expectStatus(page, /^Compacted:/)).not.toContain("Compacted: 0 B");
     await ask(page, QUESTIONS[1]);
     const before = await tokensOn(page);
-    await page.screenshot({ path: join(SCREENSHOTS, "session-before-crash.png"), fullPage: true });
+    await shoot(page, "session-before-crash");
 
     const reloaded = page.waitForEvent("load");
     await press(page, "Crash and reload");
@@ -116,7 +142,7 @@ describe("a session of chat, pressure, compaction, crash, reload", () => {
     expect(await tokensOn(page)).toEqual(before);
     await ask(page, QUESTIONS[2]);
     await page.getByText(/KV (brought back|computed again); saved/).waitFor();
-    await page.screenshot({ path: join(SCREENSHOTS, "session-after-crash.png"), fullPage: true });
+    await shoot(page, "session-after-crash");
 
     // The renderer is killed, and then another page of the origin goes on.
     await browser.crash(page);
@@ -128,7 +154,7 @@ describe("a session of chat, pressure, compaction, crash, reload", () => {
     await expectStatus(page, /^Chat 1: all \d+ tokens are equal to the bare runtime's/);
 
     const bare = await bareTokens(QUESTIONS);
-    console.log(`smallest distance between two choices: ${bare.gapMin.toPrecision(2)}`);
+    note("demo/session-tokens", after.length, "tokens", undefined, `least gap ${bare.gapMin}`);
     expect(after.slice(0, before.length)).toEqual(before);
     expect(after).toEqual(bare.tokens);
     expect(new Set(after).size).toBeGreaterThan(30);
@@ -184,20 +210,23 @@ describe("the map", () => {
     await press(page, "Run a churn");
     await page.waitForTimeout(6000);
     const share = (await figure(page, "cost-map")) / 100;
-    console.log(`map, of the main thread, under churn: ${(share * 100).toFixed(1)} %`);
+    note("demo/map-share-under-churn", share, "of the main thread", MAP_SHARE_MAX);
     expect(share).toBeGreaterThan(0);
     expect(share).toBeLessThanOrEqual(MAP_SHARE_MAX);
-    const one = await map.screenshot();
-    await page.waitForTimeout(500);
-    expect((await map.screenshot()).equals(one)).toBe(false);
+    const moving = await paintedRows(page);
+    expect(moving).toBeGreaterThan(100);
     await press(page, "Pause the churn");
     await page.waitForTimeout(1000);
     const still = await map.screenshot();
+    const rows = await paintedRows(page);
+    expect(rows).toBeGreaterThan(moving);
     await page.waitForTimeout(1000);
+    expect(await paintedRows(page)).toBe(rows);
     expect((await map.screenshot()).equals(still)).toBe(true);
     await press(page, "Compact");
     await expectStatus(page, /^Compacted:/);
     await page.waitForTimeout(1000);
+    expect(await paintedRows(page)).toBeGreaterThan(rows);
     expect((await map.screenshot()).equals(still)).toBe(false);
   });
 
@@ -290,12 +319,10 @@ describe("the page", () => {
     await expectStatus(page, /^Ready/);
     await page.getByText(/requests open/).waitFor();
     await page.waitForTimeout(3000);
-    const blocking = await page.locator("#cost-blocking").textContent();
     const shift = await figure(page, "cost-shift");
-    const kib = (bytes / 1024).toFixed(1);
-    console.log(
-      `first load: ${kib} KiB gzip in ${fileCount} files; blocking ${blocking}; shift ${shift}`,
-    );
+    note("demo/first-load-gzip", bytes, "bytes", FIRST_LOAD_BYTES_MAX, `${fileCount} files`);
+    note("demo/first-load-blocking", await figure(page, "cost-blocking"), "ms");
+    note("demo/first-load-shift", shift, "", 0);
     expect(fileCount).toBeGreaterThan(5);
     expect(bytes).toBeGreaterThan(50 * 1024);
     expect(bytes).toBeLessThanOrEqual(FIRST_LOAD_BYTES_MAX);
@@ -328,9 +355,7 @@ describe("the page", () => {
       () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
     );
     expect(overflowPixels).toBeLessThanOrEqual(0);
-    await page.evaluate("scrollTo(0, 0)");
-    await page.waitForTimeout(300);
-    await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), fullPage: true });
+    await shoot(page, name);
     await press(page, "Forget all");
     await expectStatus(page, /^Forgotten/);
   });

@@ -132,6 +132,17 @@ describe.each(MODELS)("$name", ({ index }) => {
   }, 300_000);
 });
 
+it("the runtime reads and writes tensors of the heap in buffers that both share", async () => {
+  const result = await page.evaluate(() => window.ortWeb.runOnHeapBuffers());
+  expect(result.answers).toEqual(Array(3).fill(result.expected));
+  expect(result.expected.some((value) => value !== 0)).toBe(true);
+  // Twelve layers and one input, three times; results are never uploaded.
+  expect(result.stats?.uploadCount).toBeLessThanOrEqual(39);
+  expect(result.stats?.evictedCount).toBeGreaterThan(10);
+  expect(result.stats?.leaseCount).toBe(0);
+  expect(result.problems).toEqual([]);
+});
+
 it("a pool refuses what its budget or the device has no room for", async () => {
   expect(await page.evaluate(() => window.ortWeb.poolRefusals())).toEqual({
     "over the budget": "out-of-memory",

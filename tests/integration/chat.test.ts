@@ -75,7 +75,10 @@ describe("the chat example", () => {
     );
     const { lookups, hits, joins, misses } = run.stats.lookups;
     expect(hits + joins + misses).toBe(lookups);
-    expect(figures.map(({ id }: { id: string }) => id)).toContain("chat/recompute-over-restore");
+    const ids = figures.map(({ id }: { id: string }) => id);
+    expect(ids).toContain("chat/recompute-over-restore");
+    expect(ids).toContain("chat/feature/compaction-gain");
+    expect(run.stats.sharing).toMatchObject({ sharedCount: run.chats, contentCount: 1 });
     expect(records()).toEqual([]);
   });
 

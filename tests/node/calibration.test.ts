@@ -114,6 +114,13 @@ async function passing<T>(clock: ReturnType<typeof manualClock>, work: Promise<T
   return work;
 }
 
+/** What a folder holds once nothing is being removed from it: on a busy machine nobody waits for that. */
+async function settled(folder: string): Promise<string[]> {
+  const isLeft = async () => (await readdir(folder)).some((name) => name.includes("calibrating"));
+  await expect.poll(isLeft, { timeout: 20_000 }).toBe(false);
+  return (await readdir(folder)).sort();
+}
+
 describe("measuring", () => {
   it("finds out about RAM, the disk and the codec of this machine, and leaves nothing behind", async () => {
     const folder = await temporaryDirectory();
@@ -133,8 +140,10 @@ describe("measuring", () => {
   });
 
   it("ends soon on this machine, with figures", async () => {
-    const place = nodeCalibrationPlace({ directory: join(await temporaryDirectory(), "store") });
+    const folder = await temporaryDirectory();
+    const place = nodeCalibrationPlace({ directory: join(folder, "store") });
     const calibration = await calibrate({ place, clock: systemClock, createCodec });
+    expect(await settled(folder)).toEqual([]);
     // What computes is not interrupted: a part that was begun is ended.
     expect(calibration.durationMs).toBeLessThan(4 * LIMIT_MS);
     expect(calibration.copyBytesPerSecond).toBeGreaterThan(0);
@@ -157,7 +166,6 @@ describe("measuring", () => {
     const calibration = await passing(clock, calibrate({ place, clock, createCodec }));
     expect(calibration.durationMs).toBeLessThanOrEqual(LIMIT_MS + 5);
     expect(calibration).toMatchObject({ ssdReadBytesPerSecond: null, ssdLatencyMs: null });
-    expect(calibration.copyBytesPerSecond).toBeGreaterThan(0);
   });
 
   it("leaves unknown what fails", async () => {
@@ -169,7 +177,7 @@ describe("measuring", () => {
       place: placeOf({ ...inner, begin: async () => failing() }),
       clock: systemClock,
       createCodec: () => ({ ...createCodec(), load: async () => failing() }),
-      gpu: { createBuffer: failing, createCommandEncoder: failing, queue: {} as never },
+      gpu: { createBuffer: failing, createCommandEncoder: failing } as never,
       limitMs: 10_000,
     });
     expect(calibration).toMatchObject({ ssdWriteBytesPerSecond: null, encodeBytesPerSecond: null });
@@ -204,8 +212,9 @@ describe("measuring", () => {
     expect(calibration.ssdReadBytesPerSecond).toBeCloseTo(2 ** 20 * 1000, 0);
     // One opening at a time passes, however many are asked for.
     expect(calibration.ssdQueueDepth).toBe(1);
-    // It promises nothing.
+    // It promises nothing; and for what computes, this clock stands still.
     expect(calibration.ssdDurableMs).toBeNull();
+    expect(calibration.encodeBytesPerSecond).toBeNull();
   });
 
   it("takes more reads at once where they are faster together", async () => {
@@ -288,8 +297,13 @@ describe("a kept calibration", () => {
 
 describe("the profile auto", () => {
   const optionsOf = (place: CalibrationPlace, isWanted: boolean) => {
-    // Time stands still: there is enough of it on any machine.
-    const clock: Clock = { ...manualClock(), wallMs: () => measured.measuredMs };
+    // As much time passes as it is asked for: there is enough of it on any machine.
+    let nowMs = 0;
+    const monotonicMs = () => {
+      nowMs += 0.1;
+      return nowMs;
+    };
+    const clock: Clock = { ...manualClock(), monotonicMs, wallMs: () => measured.measuredMs };
     return { detected, place, clock, createCodec, isWanted };
   };
 
@@ -374,7 +388,7 @@ describe("a memory", () => {
     const second = await openIn(directory, { calibrate: true });
     expect(second.stats().profile).toBe("node, calibrated");
     await second.close();
-    expect((await readdir(folder)).sort()).toEqual(["store", "store-calibration.json"]);
+    expect(await settled(folder)).toEqual(["store", "store-calibration.json"]);
     const text = await readFile(calibrationPath(directory), "utf8");
     const third = await openIn(directory, { profile: "auto" });
     expect(third.stats().profile).toBe("node, calibrated");
@@ -398,7 +412,8 @@ describe("a memory", () => {
   });
 
   it("ignores a damaged one, and replaces it when asked to measure", async () => {
-    const directory = join(await temporaryDirectory(), "store");
+    const folder = await temporaryDirectory();
+    const directory = join(folder, "store");
     await writeFile(calibrationPath(directory), "{");
     const first = await openIn(directory);
     expect(first.stats().profile).toBe("node");
@@ -406,17 +421,20 @@ describe("a memory", () => {
     const second = await openIn(directory, { calibrate: true });
     expect(second.stats().profile).toBe("node, calibrated");
     await second.close();
+    await settled(folder);
     const text = await readFile(calibrationPath(directory), "utf8");
     const verdict = judgeCalibration(text, describeMachine(), systemClock.wallMs());
     expect(verdict.verdict).toBe("valid");
   });
 
   it("opens where a directory lies in the place of the file", async () => {
-    const directory = join(await temporaryDirectory(), "store");
+    const folder = await temporaryDirectory();
+    const directory = join(folder, "store");
     await mkdir(calibrationPath(directory));
     const memory = await openIn(directory, { calibrate: true });
     expect(memory.stats().profile).toBe("node, calibrated");
     await memory.close();
+    expect(await settled(folder)).toEqual(["store", "store-calibration.json"]);
   });
 
   it("measures on an injected file system", async () => {
@@ -424,9 +442,10 @@ describe("a memory", () => {
     const memory = await openIn("/place/store", { calibrate: true, seams: { fileSystem } });
     expect(memory.stats().profile).toBe("node, calibrated");
     await memory.close();
-    const names = [...fileSystem.files().keys()];
-    expect(names).toContain("/place/store-calibration.json");
-    expect(names.filter((name) => name.includes("calibrating"))).toEqual([]);
+    const names = () => [...fileSystem.files().keys()];
+    expect(names()).toContain("/place/store-calibration.json");
+    const isLeft = () => names().some((name) => name.includes("calibrating"));
+    await expect.poll(isLeft, { timeout: 20_000 }).toBe(false);
   });
 
   it("does not look where a profile is named, or there is no device", async () => {

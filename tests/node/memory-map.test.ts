@@ -1,6 +1,6 @@
 // The map of blocks says what the books say, whatever was allocated, freed, moved or demoted before.
 import { describe, expect, it } from "vitest";
-import type { MappedArena, TensorMemory } from "../../src/index.js";
+import type { MappedArena, MemoryMap, TensorMemory } from "../../src/index.js";
 import type { Tensor } from "../../src/memory/tensor.js";
 import { memoryTier, seededRandom } from "../../src/testing/index.js";
 import type { TensorKind } from "../../src/types.js";
@@ -88,11 +88,11 @@ describe("memory.map", () => {
     expect(JSON.parse(JSON.stringify(spread))).toEqual(spread);
     memory.compact();
     const together = await memory.map();
-    const blocks = together.arenas.flatMap(({ blocks }) => blocks);
-    const idsOf = (blocks: readonly { readonly id: string | null }[]) =>
-      new Set(blocks.map(({ id }) => id));
-    expect(idsOf(blocks)).toEqual(idsOf(spread.arenas.flatMap(({ blocks }) => blocks)));
-    expect(blocks).not.toEqual(spread.arenas.flatMap(({ blocks }) => blocks));
+    const blocksOf = ({ arenas }: MemoryMap) => arenas.flatMap(({ blocks }) => blocks);
+    const idsOf = (map: MemoryMap) => new Set(blocksOf(map).map(({ id }) => id));
+    expect(idsOf(together)).toEqual(idsOf(spread));
+    expect(idsOf(together).size).toBe(32);
+    expect(blocksOf(together)).not.toEqual(blocksOf(spread));
   });
 
   it("names no tensor for blocks that belong to none", async () => {

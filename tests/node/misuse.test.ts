@@ -6,6 +6,7 @@ import { MisuseError } from "../../src/index.js";
 import { createTensorMemory } from "../../src/node.js";
 import type { TensorMemory } from "../../src/tensor-memory.js";
 import { memoryTier } from "../../src/testing/index.js";
+import { webgpuTier } from "../../src/webgpu.js";
 import { temporaryDirectory } from "../support/directories.js";
 import { openMemory } from "../support/oracle.js";
 
@@ -293,7 +294,13 @@ describe("createTensorMemory", () => {
     ["ram below 4 MiB", "bad-size", { budgets: { ram: "4095KiB" } }],
     ["ram that no table can describe", "bad-option", { budgets: { ram: "4096TiB" } }],
     ["ssd 0", "bad-size", { budgets: { ssd: 0 } }],
-    ["gpu", "unsupported", { budgets: { gpu: "1GiB" } }],
+    ["a budget of no gpu", "bad-option", { budgets: { gpu: "1GiB" } }],
+    ["a gpu that is no factory", "bad-option", { gpu: {} }],
+    [
+      "a budget of the gpu",
+      "bad-size",
+      { budgets: { gpu: "much" }, gpu: webgpuTier({ device: {} }) },
+    ],
     ["a warm tier longer than ram", "bad-size", { budgets: { ram: "8MiB", warm: "1GiB" } }],
     ["hdd 0", "bad-size", { budgets: { hdd: 0 } }],
     ["hdd in no directory", "bad-option", { hdd: { directory: "" } }],

@@ -87,13 +87,15 @@ const SOURCE_LAYERS: readonly Layer[] = [
     files: /^src\/(types|errors|limits|clock|random)\.ts$|^src\/util\//,
     sees: ["base"],
   },
+  // What a GPU's device is, and its buffers.
+  { name: "device", files: /^src\/gpu\//, sees: ["base", "device"] },
   { name: "core", files: /^src\/core\//, sees: ["abi", "base", "core"] },
   { name: "record", files: /^src\/record\//, sees: ["base", "record"] },
   {
     name: "seam",
     files:
-      /^src\/(arena\/arena|tier\/(tier|file-system)|codec\/codec|policy\/((eviction|admission)-policy|learnt-stats)|predictor\/(tier-)?predictor|lifetime\/lifetime-predictor|hardware\/hardware-profile|stats\/(stats-sink|feature|recording)|kv\/(page-form|forms\/(exact|section)))\.ts$/,
-    sees: ["base", "core", "seam"],
+      /^src\/(arena\/arena|tier\/(tier|device-tier|file-system)|codec\/codec|policy\/((eviction|admission)-policy|learnt-stats)|predictor\/(tier-)?predictor|lifetime\/lifetime-predictor|hardware\/hardware-profile|stats\/(stats-sink|feature|recording)|kv\/(page-form|forms\/(exact|section)))\.ts$/,
+    sees: ["base", "core", "device", "seam"],
   },
   // Plain data about the whole, and its rendering.
   {
@@ -104,7 +106,7 @@ const SOURCE_LAYERS: readonly Layer[] = [
   {
     name: "implementation",
     files: /^src\/(arena|tier|codec|policy|predictor|lifetime|hardware|stats|kv\/forms)\//,
-    sees: ["base", "core", "seam", "implementation"],
+    sees: ["base", "core", "device", "seam", "implementation"],
   },
   // The one record of residency: memory/ holds it, cache/ is policies over it.
   {
@@ -120,7 +122,12 @@ const SOURCE_LAYERS: readonly Layer[] = [
   {
     name: "cache",
     files: /^src\/(cache|kv)\//,
-    sees: ["base", "core", "record", "seam", "residency", "memory", "cache"],
+    sees: ["base", "core", "device", "record", "seam", "residency", "memory", "cache"],
+  },
+  {
+    name: "gpu",
+    files: /^src\/webgpu\.ts$/,
+    sees: ["base", "device", "seam", "implementation", "cache"],
   },
   // The codecs, and the parts that callers may choose, by themselves: subpaths of the package.
   {
@@ -155,8 +162,8 @@ const SOURCE_LAYERS: readonly Layer[] = [
     name: "surface",
     files: /^src\/(index|node|browser|kv|metrics|plan)\.ts$|^src\/adapters\//,
     sees: [
-      ...["base", "core", "seam", "residency", "memory", "cache", "figures", "low-level"],
-      ...["plan", "metrics", "composition", "surface"],
+      ...["base", "core", "device", "seam", "residency", "memory", "cache", "figures"],
+      ...["low-level", "plan", "metrics", "composition", "surface"],
     ],
   },
   // The command works on files and policies, without a memory.
@@ -354,7 +361,7 @@ const RULES: readonly Rule[] = [
         tree,
         "src/",
         /^export (\*|(type )?\{.*\} from)|^\} from "[^"]*";? *\/\/ export/,
-        /^src\/(index|node|browser|codecs|kv|layout|metrics|plan|policies|adapters\/(ort(-webgpu)?|model-worker|safetensors(-node)?|transformers)|testing\/index)\.ts$/,
+        /^src\/(index|node|browser|codecs|kv|layout|metrics|plan|policies|webgpu|adapters\/(ort(-webgpu)?|model-worker|safetensors(-node)?|transformers)|testing\/index)\.ts$/,
       ),
     canary: { "src/tier/index.ts": 'export * from "./tier.js";' },
   },

@@ -401,6 +401,42 @@ describe("a stack whose level fails", () => {
     await stack.close();
   });
 
+  it("keeps a note that it finds no room to shorten, and takes it back once there is room", async () => {
+    const inner = store("ssd", 100_000);
+    let isFull = false;
+    let refusedCount = 0;
+    const begin: Tier["begin"] = async (...request) => {
+      if (!isFull) return inner.begin(...request);
+      refusedCount += 1;
+      return "no-space";
+    };
+    const ssd: Tier = { ...inner, begin };
+    const hdd = failing(store("hdd", 400_000));
+    await stackOf([ssd, hdd.tier]).stack.open();
+    for (const key of [1, 2]) await put(hdd.tier, key, objectOf(key, 1, 100));
+    const { stack } = stackOf([ssd, hdd.tier]);
+    await stack.open();
+    hdd.state.isFailing = true;
+    for (const key of [1, 2]) await stack.delete(keyOf(key));
+    hdd.state.isFailing = false;
+    isFull = true;
+    // The page would lose one of its two keys; the caller hears of a failing tier, if of anything.
+    const outcome = await stack.delete(keyOf(1)).catch((error: unknown) => error);
+    if (typeof outcome !== "boolean") expect(outcome).toMatchObject({ code: "io", tier: "ssd" });
+    await stack.settle();
+    expect(refusedCount).toBeGreaterThan(0);
+    isFull = false;
+    await stack.delete(keyOf(1));
+    expect(await stack.openRead(keyOf(1))).toBeNull();
+    const again = stackOf([ssd, hdd.tier]);
+    await again.stack.open();
+    await again.stack.settle();
+    expect(again.stack.stats().objectCount).toBe(0);
+    expect([ssd.stats().objectCount, hdd.tier.stats().objectCount]).toEqual([0, 0]);
+    await again.stack.close();
+    await stack.close();
+  });
+
   it("refuses notes of another version, and puts damaged ones aside", async () => {
     const page = await encodeDeletionPage({ tier: "ssd", keys: [keyOf(1), keyOf(2)] });
     expect(await decodeDeletionPage(page)).toEqual({

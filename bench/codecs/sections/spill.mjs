@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { systemClock } from "../../../dist/src/clock.js";
 import { createTensorMemory } from "../../../dist/src/node.js";
 import { memoryTier } from "../../../dist/src/tier/memory.js";
+import { printFeatures } from "../../features.mjs";
 import { makeHead } from "../data/heads.mjs";
 import { Draws } from "../data/random.mjs";
 import { atMost, median, plain } from "../timing.mjs";
@@ -163,6 +164,7 @@ export async function run({ isQuick }) {
           if (name === "lossless") {
             figures.push(plain(`spill-bytes-over-raw/${label}`, storedBytes / rawBytes, "ratio"));
           }
+          printFeatures(all[name].memory.stats(), `${label} ${name}`);
           await all[name].memory.close();
         }
         tables.push(table);

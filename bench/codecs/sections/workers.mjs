@@ -5,6 +5,7 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { createTensorMemory } from "../../../dist/src/node.js";
+import { printFeatures } from "../../features.mjs";
 import { makeHead } from "../data/heads.mjs";
 import { atLeast, median, plain } from "../timing.mjs";
 
@@ -111,6 +112,7 @@ export async function run({ isQuick }) {
         "thread active, back": of(({ back }) => back.activeMs),
         "jobs of workers": codecWorkers?.jobCount ?? 0,
       };
+      printFeatures(all[name].memory.stats(), name);
       await all[name].memory.close();
     }
     for (const part of ["out", "back"]) {

@@ -1,6 +1,7 @@
 // What comes again and again: a scope that is freed in one call beside single frees, and one forward
 // pass replayed from a plan beside one allocation per tensor.
 import { createTensorMemory } from "../../../dist/src/node.js";
+import { printFeatures } from "../../features.mjs";
 import { median } from "../../support.mjs";
 import { forwardPass } from "../llm-trace.mjs";
 import { timed } from "../timing.mjs";
@@ -36,6 +37,7 @@ async function scopeTable(roundCount) {
       if (round >= 0) samples.push((milliseconds * 1e6) / SCOPE_TENSORS);
     }
   }
+  printFeatures(memory.stats());
   await memory.close();
   return { together: median(times.together), singly: median(times.singly) };
 }
@@ -89,6 +91,7 @@ async function planRow(rows, roundCount) {
     }
   }
   plan[Symbol.dispose]();
+  printFeatures(memory.stats());
   await memory.close();
   return {
     rows,

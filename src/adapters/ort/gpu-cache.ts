@@ -3,14 +3,14 @@
 // The copy is what was there when the chat was last suspended or saved. Rows are only ever added, so it stays
 // the beginning of what the buffers hold; after the loss of the device the chat goes on from it.
 import { MisuseError } from "../../errors.js";
+import type { GpuBufferPool } from "../../gpu/gpu-buffer-pool.js";
+import type { GpuBuffer } from "../../gpu/gpu-device.js";
 import { Tensor } from "../../memory/tensor.js";
 import type { TensorMemory } from "../../tensor-memory.js";
 import { describe } from "../../types.js";
 import type { KvEntry } from "../onnx/decoder-graph.js";
 import { sealId } from "./cache-seal.js";
 import { countNewTokens } from "./chat-tokens.js";
-import type { GpuBufferPool } from "./gpu-buffer-pool.js";
-import type { GpuBuffer } from "./gpu-device.js";
 
 /** What all caches of a decoder have in common. @internal */
 export interface GpuCachePlan {

@@ -8,6 +8,8 @@
 // Source: ONNX Runtime, JavaScript API — preallocated outputs, `Tensor.fromGpuBuffer`, the provider's
 //   option `device`.
 import { MisuseError } from "../../errors.js";
+import type { GpuBufferPool } from "../../gpu/gpu-buffer-pool.js";
+import { GPU_COPY_BYTES, type GpuBuffer } from "../../gpu/gpu-device.js";
 import type { TensorMemory } from "../../tensor-memory.js";
 import { describe } from "../../types.js";
 import { type DecoderGraph, readDecoder } from "../onnx/decoder-graph.js";
@@ -15,9 +17,7 @@ import { readGraph } from "../onnx/graph.js";
 import { ModelError } from "../onnx/model-error.js";
 import { checkSeal, readSeal, saveSealed } from "./cache-seal.js";
 import { digestOf } from "./fingerprint.js";
-import type { GpuBufferPool } from "./gpu-buffer-pool.js";
 import { type GpuCacheOptions, type GpuCachePlan, type GpuSet, OrtGpuCache } from "./gpu-cache.js";
-import { GPU_COPY_BYTES, type GpuBuffer } from "./gpu-device.js";
 import { GpuResidency, rowBytesOf, shapeOf } from "./gpu-residency.js";
 import { greedyToken, lastRow, logitsAgree } from "./logits.js";
 import { makeTensor, type OrtNamespace, type OrtTensor } from "./runtime.js";

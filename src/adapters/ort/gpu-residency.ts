@@ -1,11 +1,11 @@
 // Where the caches of one decoder lie: in buffers of the device, in the heap, or in both. Gives them buffers,
 // makes others leave when there are none, and moves rows between the two.
 import { MisuseError, OutOfMemoryError } from "../../errors.js";
+import type { GpuBuffer } from "../../gpu/gpu-device.js";
 import type { Pin } from "../../memory/pin.js";
 import type { KvEntry } from "../onnx/decoder-graph.js";
 import { type CacheSeal, sealId, writeSeal } from "./cache-seal.js";
 import type { GpuCachePlan, GpuSet, OrtGpuCache } from "./gpu-cache.js";
-import type { GpuBuffer } from "./gpu-device.js";
 import { clearOnDevice, copyOnDevice, type GpuRows, readBack, uploadRows } from "./gpu-rows.js";
 
 /** Counted here, shown by the decoder. */

@@ -1,6 +1,6 @@
 // Moves the rows of a KV tensor [1, heads, tokens, headDim] between buffers, and between a buffer and the
 // heap. Heads lie `stride` tokens apart, on either side by its own measure.
-import { GPU_MAP_READ, GPU_USAGE, type GpuBuffer, type GpuDevice } from "./gpu-device.js";
+import { GPU_MAP_READ, GPU_USAGE, type GpuBuffer, type GpuDevice } from "../../gpu/gpu-device.js";
 import type { RowShape } from "./layout.js";
 
 /** Rows of one tensor in a buffer. */

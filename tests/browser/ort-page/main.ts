@@ -9,6 +9,7 @@ import {
   poolRefusals,
   suspendBetweenTurns,
 } from "./gpu-scenarios.js";
+import { runOnHeapBuffers } from "./heap-buffers.js";
 import { closeModel, openModel, putAway, speak, speakBare, statsOfModel } from "./model-owner.js";
 import { runWasm } from "./wasm.js";
 
@@ -23,6 +24,7 @@ const api = {
   misuses,
   loseDevice,
   goOnAfterLoss,
+  runOnHeapBuffers,
   openModel,
   speak,
   speakBare,

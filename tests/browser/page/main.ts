@@ -9,6 +9,7 @@ import {
 import { indexedDbTier } from "../../../src/tier/indexed-db.js";
 import { OpfsFileSystem, opfsTier } from "../../../src/tier/opfs.js";
 import type { OpfsRequest } from "../../../src/tier/opfs-messages.js";
+import { calibrateStore } from "./calibrate.js";
 
 export type Store = "opfs" | "indexeddb";
 
@@ -466,6 +467,7 @@ const api = {
   codeInWorkers,
   killWorkers,
   runCase,
+  calibrateStore,
   saveSome,
   inspect,
   startSpilling,

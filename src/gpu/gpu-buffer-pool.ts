@@ -3,8 +3,8 @@
 //
 // Every byte is charged before a buffer is asked for, because devices over-commit in silence: what
 // the budget does not refuse may end the whole process of the GPU.
-import { OutOfMemoryError, TierError } from "../../errors.js";
-import { type ByteSize, checkBytes, parseByteSize } from "../../types.js";
+import { OutOfMemoryError, TierError } from "../errors.js";
+import { type ByteSize, checkBytes, parseByteSize } from "../types.js";
 import { GPU_USAGE, type GpuBuffer, type GpuDevice } from "./gpu-device.js";
 
 export interface GpuBufferPoolOptions {
@@ -58,8 +58,8 @@ export class GpuBufferPool {
   #reusedCount = 0;
   #destroyedCount = 0;
   #lostMessage: string | null = null;
-  /** Rejects once the device is lost. */
-  readonly #lost: Promise<never>;
+  /** Whoever waits for the device. */
+  readonly #waiting = new Set<(error: TierError) => void>();
   /** Settles when the last work that was asked for has. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -67,13 +67,13 @@ export class GpuBufferPool {
   constructor({ device, budget }: GpuBufferPoolOptions) {
     this.device = device;
     this.budgetBytes = parseByteSize(budget, "budget");
-    this.#lost = device.lost.then(({ message }) => {
-      this.#lostMessage = message;
-      this.#forgetAll();
-      throw this.#lostError();
-    });
-    // Whoever waits on the device is told; nobody need be waiting.
-    this.#lost.catch(() => undefined);
+    device.lost
+      .then(({ message }) => {
+        this.#lostMessage = message;
+        this.#forgetAll();
+        for (const refuse of [...this.#waiting]) refuse(this.#lostError());
+      })
+      .catch(() => undefined);
   }
 
   get isLost(): boolean {
@@ -161,6 +161,44 @@ export class GpuBufferPool {
     return result;
   }
 
+  /**
+   * Does work that waits for nothing under scopes of its errors, so that others may do so meanwhile.
+   *
+   * @returns `"no-space"` when the device ran out of memory for it; once the device has answered.
+   * @throws {TierError} `device-lost`; `io` — the device refused a part of it.
+   * @internal
+   */
+  async scoped(work: () => void): Promise<"done" | "no-space"> {
+    this.checkAlive();
+    const { device } = this;
+    device.pushErrorScope("validation");
+    device.pushErrorScope("out-of-memory");
+    let answers: Promise<({ readonly message: string } | null)[]> = Promise.resolve([]);
+    try {
+      work();
+    } finally {
+      answers = Promise.all([device.popErrorScope(), device.popErrorScope()]);
+      // Nobody need be waiting, where the work has thrown.
+      answers.catch(() => undefined);
+    }
+    const [shortage, refusal] = await this.orLost(answers);
+    if (shortage != null) return "no-space";
+    if (refusal != null) throw new TierError("io", "gpu", refusal.message);
+    return "done";
+  }
+
+  /** What the device answers. @throws {TierError} `device-lost` — it rejects, or is lost first. @internal */
+  async orLost<T>(answer: Promise<T>): Promise<T> {
+    try {
+      const value = await this.#unlessLost(answer);
+      this.checkAlive();
+      return value;
+    } catch (error) {
+      if (error instanceof TierError) throw error;
+      throw new TierError("device-lost", "gpu", "the device answers no more", { cause: error });
+    }
+  }
+
   stats(): GpuBufferPoolStats {
     return {
       budgetBytes: this.budgetBytes,
@@ -184,18 +222,28 @@ export class GpuBufferPool {
     device.pushErrorScope("out-of-memory");
     let outcome: { value: T } | { error: unknown };
     try {
-      outcome = { value: await Promise.race([work(), this.#lost]) };
+      outcome = { value: await this.#unlessLost(work()) };
     } catch (error) {
       outcome = { error };
     }
     this.checkAlive();
     const shortage = device.popErrorScope();
     const refusal = device.popErrorScope();
-    const [short, refused] = await this.#orLost(Promise.all([shortage, refusal]));
+    const [short, refused] = await this.orLost(Promise.all([shortage, refusal]));
     if (short !== null) throw this.#outOfMemory(0, [], short.message);
     if (refused !== null) throw new TierError("io", "gpu", refused.message);
     if ("error" in outcome) throw outcome.error;
     return outcome.value;
+  }
+
+  /** Settles with the work, or rejects once the device is lost. Leaves nothing behind. */
+  #unlessLost<T>(work: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      if (this.isLost) reject(this.#lostError());
+      this.#waiting.add(reject);
+      const end = () => this.#waiting.delete(reject);
+      work.finally(end).then(resolve, reject);
+    });
   }
 
   #lend(buffer: GpuBuffer): void {
@@ -219,7 +267,7 @@ export class GpuBufferPool {
     this.#createdCount += 1;
     // Charged before anybody waits.
     this.#lend(buffer);
-    if ((await this.#orLost(answer)) === null) return buffer;
+    if ((await this.orLost(answer)) === null) return buffer;
     this.release(buffer);
     this.#destroy(buffer);
     return null;
@@ -230,18 +278,6 @@ export class GpuBufferPool {
     this.#freeBytes -= buffer.size;
     this.#destroyedCount += 1;
     buffer.destroy();
-  }
-
-  /** A device that is lost rejects, or answers nothing. */
-  async #orLost<T>(answer: Promise<T>): Promise<T> {
-    try {
-      const value = await Promise.race([answer, this.#lost]);
-      this.checkAlive();
-      return value;
-    } catch (error) {
-      if (error instanceof TierError) throw error;
-      throw new TierError("device-lost", "gpu", "the device answers no more", { cause: error });
-    }
   }
 
   /** Nothing of a device that is lost can be used, or need be freed. */

@@ -1,0 +1,502 @@
+// The GPU as the level above RAM: which tensors have a copy in a buffer there, who may use it, and who leaves when
+// the budget is full. Where bytes are valid is in the one residency record; this keeps the order of use.
+//
+// INV-GPU-1  A copy that a record names, and whose version is the record's, holds the record's bytes.
+// INV-GPU-2  While a lease for writing is open, its tensor has no block, and no other lease.
+// INV-GPU-3  A leased buffer belongs to its lease, also after the record has another copy or is gone.
+import { MisuseError, OutOfMemoryError, TierError, throwIfAborted } from "../errors.js";
+import type { GpuDevice } from "../gpu/gpu-device.js";
+import { checkId, checkObject, checkSignal } from "../memory/checks.js";
+import type { EventHub } from "../memory/events.js";
+import type { Pin, PinAccess } from "../memory/pin.js";
+import type { DeviceTier } from "../tier/device-tier.js";
+import type { TierKey } from "../tier/tier.js";
+import { checkBytes, type Dtype, describe } from "../types.js";
+import { lentBytes, type PrivateBytes, privateCopy } from "../util/private-bytes.js";
+import type { Directory } from "./directory.js";
+import { GpuArena } from "./gpu-arena.js";
+import { GpuCopy, GpuLease } from "./gpu-lease.js";
+import { GpuOrder } from "./gpu-order.js";
+import type { HierarchicalCache } from "./hierarchical-cache.js";
+import type { MemorySwapper } from "./memory-swapper.js";
+import type { TensorRecord } from "./tensor-record.js";
+import type { LevelStats } from "./tier-level.js";
+
+export interface GpuLevelOptions {
+  /** Open. */
+  readonly tier: DeviceTier;
+  readonly directory: Directory;
+  readonly swapper: MemorySwapper;
+  readonly cache: HierarchicalCache;
+  readonly events: EventHub;
+  /** @throws {MisuseError} `closed`. */
+  readonly checkOpen: () => void;
+  /** A block cannot be given to a queue as it lies, because other threads see it. */
+  readonly isShared: boolean;
+}
+
+/** How often what was done, and what there is. */
+export interface GpuLevelStats {
+  readonly hitCount: number;
+  readonly uploadCount: number;
+  readonly readbackCount: number;
+  /** Buffers given up without a readback, and after one. */
+  readonly evictedCount: number;
+  readonly demotedCount: number;
+  readonly leaseCount: number;
+  /** Tensors with a copy there, valid or stale. */
+  readonly copyCount: number;
+  readonly lossCount: number;
+  /** Tensors that devices were lost with, and had no other copy. */
+  readonly lostCount: number;
+  /** Buffers asked of devices so far. */
+  readonly createdCount: number;
+  readonly capacityBytes: number;
+  /** Of all buffers, those that wait for their next use included. */
+  readonly physicalBytes: number;
+}
+
+/** Bytes given to a queue at once. */
+const CHUNK_BYTES = 4 * 2 ** 20;
+const KEY_DIGITS = 64;
+/** No tensor has this version: a copy of it is stale. */
+const NO_VERSION = 0;
+
+/** What a lease is for. */
+export type GpuAccess = PinAccess | "overwrite";
+
+/** @throws {MisuseError} `bad-option`. */
+function checkOptions(options: unknown) {
+  const given = checkObject(options, "acquire", ["access", "signal"]);
+  const { access: mode = "read", signal } = given;
+  if (mode !== "read" && mode !== "write" && mode !== "overwrite") {
+    throw new MisuseError("bad-option", 'access is "read", "write" or "overwrite"');
+  }
+  const access: PinAccess = mode === "read" ? "read" : "write";
+  return { mode, access, signal: checkSignal(signal) };
+}
+
+/** What `memory.gpu` is. */
+export class GpuLevel {
+  readonly #tier: DeviceTier;
+  readonly #directory: Directory;
+  readonly #swapper: MemorySwapper;
+  readonly #cache: HierarchicalCache;
+  readonly #events: EventHub;
+  readonly #checkOpen: () => void;
+  readonly #isShared: boolean;
+  readonly #copies = new GpuOrder();
+  readonly #uploads = new Map<TensorRecord, Promise<unknown>>();
+  readonly #arenas = new Set<GpuArena>();
+  #keyCount = 0;
+  readonly #counters = {
+    hitCount: 0,
+    uploadCount: 0,
+    readbackCount: 0,
+    evictedCount: 0,
+    demotedCount: 0,
+    lostCount: 0,
+  };
+
+  /** @internal */
+  constructor(options: GpuLevelOptions) {
+    this.#tier = options.tier;
+    this.#directory = options.directory;
+    this.#swapper = options.swapper;
+    this.#cache = options.cache;
+    this.#events = options.events;
+    this.#checkOpen = options.checkOpen;
+    this.#isShared = options.isShared;
+    this.#tier.onLost = (reason) => this.#lose(reason);
+  }
+
+  /** The device of now, or null between a loss and the next use. Changes with every loss. */
+  get device(): GpuDevice | null {
+    return this.#tier.device;
+  }
+
+  /**
+   * Brings a tensor's bytes into a buffer of the GPU, from wherever they are, and keeps them there.
+   *
+   * @param options.access Default: `"read"`. `"write"`: the buffer becomes the only valid copy. Its bytes are
+   *   the tensor's until they are written. `"overwrite"`: they may be anything until all are written, so
+   *   nothing is uploaded: for results.
+   * @returns A lease, or null when no tier knows the id.
+   * @throws {OutOfMemoryError} The budget has no room beside what is leased, or the device binds no buffer so long.
+   * @throws {TierError} `device-lost` — there is no device, or the tensor was lost with one; `busy` — it is being
+   *   written, on the GPU or in RAM; and as `acquire`.
+   * @throws {MisuseError} `pinned` — for writing, while others use it; `bad-id`, `bad-option`, `closed`.
+   * @remarks Uploads nothing when the copy on the device is valid. A shared tensor gets bytes of its own before it
+   *   is written.
+   */
+  async acquire<D extends Dtype = Dtype>(
+    id: string,
+    options: { readonly access?: GpuAccess; readonly signal?: AbortSignal | undefined } = {},
+  ): Promise<GpuLease<D> | null> {
+    const { mode, access, signal } = checkOptions(options);
+    checkId(id);
+    for (let isHit = true; ; isHit = false) {
+      this.#checkOpen();
+      throwIfAborted(signal, this.#tier.name);
+      const record = this.#directory.get(id);
+      if (access === "write" && this.#directory.named(id)?.shared != null) {
+        if (!(await this.#makeOwn(id, signal))) return null;
+      } else if (record?.device instanceof GpuCopy && record.device.isCurrent) {
+        record.device.checkUnwritten();
+        // A block that is being moved cannot be given up.
+        if (access === "write" && record.transfer !== null) await record.transfer.settled;
+        else return this.#lend(record.device, { id, access, isHit });
+      } else if (mode === "overwrite" && record !== undefined && !record.isLost) {
+        // A copy of other bytes does as well.
+        const { device: copy, transfer } = record;
+        if (transfer !== null) await transfer.settled;
+        else if (!(copy instanceof GpuCopy && copy.isReusable)) await this.#reserveFor(record);
+        else return this.#lend(copy, { id, access, isHit });
+      } else {
+        const upload = record && this.#uploads.get(record);
+        if (upload !== undefined) await upload.catch(() => undefined);
+        else if (!(await this.#promote(id, signal))) return null;
+      }
+    }
+  }
+
+  /**
+   * Gives a tensor's buffer back; bytes that are only there are read back into RAM first.
+   *
+   * @returns Whether it had one.
+   * @throws {MisuseError} `pinned` — it is leased; `bad-id`, `closed`.
+   * @throws {OutOfMemoryError} No room can be made for it in RAM. @throws {TierError} As `acquire`.
+   */
+  async demote(id: string): Promise<boolean> {
+    this.#checkOpen();
+    const copy = this.#directory.get(checkId(id))?.device;
+    if (!(copy instanceof GpuCopy)) return false;
+    copy.checkUnused();
+    if (!(await this.#leave(copy))) {
+      throw new TierError("busy", this.#tier.name, "the tensor was used while it was moved");
+    }
+    return true;
+  }
+
+  /**
+   * One long buffer, of which the caller gets parts at offsets: for what kernels of its own need.
+   *
+   * @param options.bytes Of the whole, out of `budgets.gpu`; tensors leave for it.
+   * @throws {OutOfMemoryError} The budget has no room beside what is leased, or the device binds no buffer so long.
+   * @throws {TierError} `device-lost`. @throws {MisuseError} `bad-size`, `bad-option`, `closed`.
+   */
+  async arena(options: { readonly bytes: number }): Promise<GpuArena> {
+    this.#checkOpen();
+    const { bytes } = checkObject(options, "arena", ["bytes"]);
+    const byteLength = checkBytes(bytes, "bytes", 2 ** 32);
+    const key = this.#nextKey();
+    await this.#makeRoom(byteLength, () => this.#tryReserve(key, byteLength));
+    const buffer = this.#tier.bufferOf(key);
+    const { device } = this;
+    if (buffer === null || device === null) throw this.#lostMeanwhile();
+    const arena = await GpuArena.create({ buffer, byteLength, device }, () => {
+      if (this.#arenas.delete(arena)) this.#deleteObject(key);
+    });
+    this.#arenas.add(arena);
+    // Lost while the arena's books were opened.
+    if (this.#tier.bufferOf(key) !== buffer) arena.lose();
+    return arena;
+  }
+
+  stats(): GpuLevelStats {
+    const { capacityBytes, physicalBytes } = this.#tier.stats();
+    const { createdCount, lossCount } = this.#tier.deviceStats();
+    const { leaseCount, size: copyCount } = this.#copies;
+    const counts = { leaseCount, copyCount, createdCount, lossCount, capacityBytes, physicalBytes };
+    return { ...this.#counters, ...counts };
+  }
+
+  /** The row of `memory.stats().tiers`. @internal */
+  level(): LevelStats {
+    const { hitCount, uploadCount, readbackCount, evictedCount, demotedCount } = this.#counters;
+    return {
+      ...this.#tier.stats(),
+      name: this.#tier.name,
+      priority: 0,
+      hits: hitCount,
+      misses: uploadCount,
+      skips: 0,
+      loads: readbackCount,
+      promotions: uploadCount,
+      demotions: demotedCount,
+      cleanEvictions: evictedCount,
+      latencyMs: null,
+      bytesPerSecond: null,
+      breaker: "closed",
+      failureCount: this.#tier.deviceStats().lossCount,
+    };
+  }
+
+  /** Gives every buffer back. @internal */
+  async close(): Promise<void> {
+    for (const arena of this.#arenas) arena.lose();
+    await this.#tier.close();
+  }
+
+  /** @internal */
+  async readInto(copy: GpuCopy, target: Uint8Array): Promise<void> {
+    const reader = await this.#tier.openRead(copy.key);
+    const count = (await reader?.read(0, lentBytes(target))) ?? 0;
+    await reader?.close();
+    if (count !== copy.byteLength) {
+      throw new TierError("io", this.#tier.name, "the buffer is gone");
+    }
+    this.#counters.readbackCount += 1;
+  }
+
+  /** The record has no use for the copy any more. @internal */
+  drop(copy: GpuCopy): void {
+    if (copy.record.device === copy) copy.record.device = null;
+    if (copy.leaseCount > 0 || !this.#copies.remove(copy)) return;
+    if (!copy.isGone) this.#deleteObject(copy.key);
+  }
+
+  // --- Up ------------------------------------------------------------------------------------------
+
+  #lend<D extends Dtype>(
+    copy: GpuCopy,
+    use: { readonly id: string; readonly access: PinAccess; readonly isHit: boolean },
+  ): GpuLease<D> {
+    const { record } = copy;
+    const { access } = use;
+    if (access === "write") {
+      copy.checkUnused();
+      // Refuses while the block is pinned, before anything changes.
+      if (record.isResident) this.#swapper.detach(record);
+      copy.isWriting = true;
+      record.writePinCount += 1;
+      record.version += 1;
+      copy.version = record.version;
+    }
+    copy.leaseCount += 1;
+    this.#copies.touch(copy);
+    if (use.isHit) this.#counters.hitCount += 1;
+    const device = this.#tier.device as GpuDevice;
+    const onEnd = (ended: GpuCopy) => this.#endLease(ended, access);
+    return new GpuLease<D>(copy, { id: use.id, access, device, onEnd });
+  }
+
+  #endLease(copy: GpuCopy, access: PinAccess): void {
+    const { record } = copy;
+    copy.leaseCount -= 1;
+    if (access === "write") {
+      copy.isWriting = false;
+      record.writePinCount -= 1;
+      record.version += 1;
+      if (!copy.isGone) copy.version = record.version;
+    }
+    if (record.device !== copy && copy.leaseCount === 0) this.drop(copy);
+  }
+
+  /** Makes a shared tensor one with bytes of its own. @returns false when there is no such tensor. */
+  async #makeOwn(id: string, signal: AbortSignal | undefined): Promise<boolean> {
+    const pin = await this.leaseInRam(id, "write", signal);
+    pin?.[Symbol.dispose]();
+    return pin !== null;
+  }
+
+  /** How RAM is asked, by the memory that this belongs to. @internal */
+  leaseInRam: (
+    id: string,
+    access: PinAccess,
+    signal: AbortSignal | undefined,
+  ) => Promise<Pin | null> = () => Promise.resolve(null);
+
+  /** Uploads a tensor. @returns false when no tier knows the id. */
+  async #promote(id: string, signal: AbortSignal | undefined): Promise<boolean> {
+    const pin = await this.leaseInRam(id, "read", signal);
+    if (pin === null) return false;
+    try {
+      const record = this.#directory.get(id);
+      if (record === undefined || this.#uploads.has(record)) return true;
+      if (record.device?.version === record.version) return true;
+      if (record.writePinCount > 0) {
+        throw new TierError("busy", this.#tier.name, "the tensor is being written in RAM");
+      }
+      const upload = this.#upload(record, pin.bytes);
+      this.#uploads.set(record, upload);
+      this.#swapper.transfers.watch(upload.then(noop, noop));
+      try {
+        await upload;
+      } finally {
+        this.#uploads.delete(record);
+      }
+    } finally {
+      pin[Symbol.dispose]();
+    }
+    return true;
+  }
+
+  /** A copy of anything, in place of the one that the record has. */
+  async #reserveFor(record: TensorRecord): Promise<void> {
+    record.device?.drop();
+    const key = this.#nextKey();
+    const { byteLength } = record;
+    await this.#makeRoom(byteLength, () => this.#tryReserve(key, byteLength));
+    const buffer = this.#tier.bufferOf(key);
+    if (buffer === null) throw this.#lostMeanwhile();
+    if (record.isFreed || record.device !== null || record.byteLength !== byteLength) {
+      this.#deleteObject(key);
+      return;
+    }
+    this.#adopt(new GpuCopy(this, { key, record, buffer, version: NO_VERSION }));
+  }
+
+  #adopt(copy: GpuCopy): void {
+    copy.record.device = copy;
+    this.#copies.touch(copy);
+  }
+
+  async #tryReserve(key: TierKey, byteLength: number): Promise<"stored" | null> {
+    const outcome = await this.#tier.reserve(key, byteLength);
+    return outcome === "no-space" ? null : outcome;
+  }
+
+  #lostMeanwhile(): TierError {
+    return new TierError("device-lost", this.#tier.name, "the device was lost meanwhile");
+  }
+
+  /** @param bytes Pinned. */
+  async #upload(record: TensorRecord, bytes: Uint8Array): Promise<void> {
+    const { version } = record;
+    record.device?.drop();
+    const key = this.#nextKey();
+    const { byteLength } = bytes;
+    const writer = await this.#makeRoom(byteLength, async () => {
+      const begun = await this.#tier.begin(key, byteLength);
+      return begun === "no-space" ? null : begun;
+    });
+    try {
+      let outcome: "written" | "no-space" = "written";
+      for (let at = 0; at < byteLength && outcome === "written"; at += CHUNK_BYTES) {
+        outcome = await writer.write(this.#privatePart(bytes, at));
+      }
+      if (outcome === "no-space" || (await writer.commit({ durable: false })) === "no-space") {
+        throw this.#outOfMemory(byteLength, "The device itself has no room: lower the budget.");
+      }
+    } finally {
+      await writer.abort();
+    }
+    const buffer = this.#tier.bufferOf(key);
+    if (buffer === null) throw this.#lostMeanwhile();
+    this.#counters.uploadCount += 1;
+    if (record.isFreed || record.version !== version || record.writePinCount > 0) {
+      this.#deleteObject(key);
+      if (record.isFreed) return;
+      throw new TierError("busy", this.#tier.name, "the tensor was written while it was uploaded");
+    }
+    this.#adopt(new GpuCopy(this, { key, record, buffer, version }));
+  }
+
+  /** Queues copy at once what they are given; several refuse shared memory. */
+  #privatePart(bytes: Uint8Array, start: number): PrivateBytes {
+    const part = bytes.subarray(start, start + CHUNK_BYTES);
+    return this.#isShared ? privateCopy(part) : lentBytes(part);
+  }
+
+  // --- Room ----------------------------------------------------------------------------------------
+
+  /** Tries until it succeeds; one tensor after the other leaves for it. */
+  async #makeRoom<T>(byteLength: number, tryPlace: () => Promise<T | null>): Promise<T> {
+    const first = await tryPlace();
+    if (first !== null) return first;
+    const { objectBytesMax } = this.#tier;
+    if (byteLength > objectBytesMax) {
+      const advice = `This device and budget have no buffer longer than ${objectBytesMax} bytes.`;
+      throw this.#outOfMemory(byteLength, advice);
+    }
+    // Ends: whoever could not leave is not asked again.
+    const refused = new Set<GpuCopy>();
+    for (;;) {
+      const victim = this.#copies.choose(this.#tier.grantedBytes(byteLength), refused);
+      if (victim === null) {
+        throw this.#outOfMemory(byteLength, "Dispose leases, or raise budgets.gpu.");
+      }
+      const hasLeft = await this.#leave(victim).catch((error: unknown) => {
+        // RAM has no room for it: another one may need none.
+        if (error instanceof OutOfMemoryError) return false;
+        throw error;
+      });
+      if (!hasLeft) refused.add(victim);
+      const placed = hasLeft ? await tryPlace() : null;
+      if (placed !== null) return placed;
+    }
+  }
+
+  /** Gives a buffer up, after a readback if need be. @returns false when it was used meanwhile. */
+  async #leave(copy: GpuCopy): Promise<boolean> {
+    const { record } = copy;
+    const isOnlyCopy = () => record.isOnlyOnDevice && record.device === copy;
+    const wasOnlyCopy = isOnlyCopy();
+    if (wasOnlyCopy) {
+      const id = record.id as string;
+      await this.#cache.promote(id, undefined, () => null, { isLookup: false });
+    }
+    if (copy.leaseCount > 0 || isOnlyCopy()) return false;
+    if (!this.#copies.has(copy)) return true;
+    if (wasOnlyCopy) this.#counters.demotedCount += 1;
+    else this.#counters.evictedCount += 1;
+    this.drop(copy);
+    return true;
+  }
+
+  #deleteObject(key: TierKey): void {
+    const work = this.#tier.delete(key).then(noop, (error: Error) => {
+      this.#events.emit({ type: "tier-error", tier: this.#tier.name, error });
+    });
+    this.#swapper.transfers.watch(work);
+  }
+
+  #nextKey(): TierKey {
+    this.#keyCount += 1;
+    return this.#keyCount.toString(16).padStart(KEY_DIGITS, "0");
+  }
+
+  #outOfMemory(requestedBytes: number, advice: string): OutOfMemoryError {
+    const { capacityBytes, physicalBytes } = this.#tier.stats();
+    let pinnedBytes = this.#copies.leasedBytes;
+    for (const arena of this.#arenas) pinnedBytes += arena.byteLength;
+    return new OutOfMemoryError({
+      requestedBytes,
+      freeBytes: Math.max(0, capacityBytes - physicalBytes),
+      largestFreeBlockBytes: Math.max(0, capacityBytes - physicalBytes),
+      pinnedBytes,
+      budgetBytes: capacityBytes,
+      remediesTried: ["evict from the GPU"],
+      advice,
+    });
+  }
+
+  // --- Loss ----------------------------------------------------------------------------------------
+
+  #lose(reason: string): void {
+    let lostCount = 0;
+    for (const copy of this.#copies) {
+      const { record } = copy;
+      copy.isGone = true;
+      const isLost = record.isOnlyOnDevice && record.device === copy;
+      if (record.device === copy) record.device = null;
+      if (!isLost) continue;
+      record.isLost = true;
+      record.lossCause = new TierError(
+        "device-lost",
+        this.#tier.name,
+        `the only copy of ${describe(record.id)} was lost with the device`,
+      );
+      lostCount += 1;
+    }
+    const keptCount = this.#copies.size - lostCount;
+    this.#copies.clear();
+    for (const arena of this.#arenas) arena.lose();
+    this.#arenas.clear();
+    this.#counters.lostCount += lostCount;
+    this.#events.emit({ type: "device-lost", tier: this.#tier.name, reason, lostCount, keptCount });
+  }
+}
+
+function noop(): void {}

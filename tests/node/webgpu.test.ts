@@ -1,0 +1,73 @@
+// The GPU level in Node, on whatever adapter the machine has; where it has none, the tests say so and are skipped.
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, it } from "vitest";
+import { expectGpuLevel, type GpuRuns } from "../support/gpu-expectations.js";
+import {
+  arenas,
+  churn,
+  type GpuEnvironment,
+  gpuConformance,
+  loseDevices,
+  loseOnlyDevice,
+  misuses,
+  pressure,
+  steadyState,
+  writeBack,
+} from "../support/gpu-scenarios.js";
+import { openNodeGpu } from "../support/node-gpu.js";
+import { closeMemory, openMemory, SEED } from "../support/oracle.js";
+
+const { gpu, reason } = await openNodeGpu();
+const directories: string[] = [];
+const devices: GPUDevice[] = [];
+
+const environment: GpuEnvironment = {
+  openDevice: async () => {
+    const adapter = await gpu?.requestAdapter();
+    if (adapter == null) throw new Error("there is no adapter any more");
+    const device = await adapter.requestDevice();
+    devices.push(device);
+    return device;
+  },
+  openMemory: async (options) => {
+    const directory = await mkdtemp(join(tmpdir(), "tierheap-gpu-"));
+    directories.push(directory);
+    const budgets = { ssd: "256MiB", ...options.budgets } as const;
+    return openMemory({ ...options, budgets, ssd: { directory } });
+  },
+  closeMemory,
+  settle: () => new Promise((resolve) => setImmediate(resolve)),
+};
+
+beforeAll(() => {
+  if (gpu === null) console.warn(`skipped: ${reason}`);
+});
+
+afterAll(async () => {
+  // An open device keeps the process alive.
+  for (const device of devices) device.destroy();
+  for (const directory of directories) await rm(directory, { recursive: true, force: true });
+});
+
+describe.skipIf(gpu === null)(gpu === null ? `WebGPU (${reason})` : "WebGPU", () => {
+  describe("conformance", () => {
+    for (const { name, skip, run } of gpuConformance(() => environment)) {
+      if (skip === undefined) it(name, run);
+      else it.skip(`${name} (${skip})`, () => {});
+    }
+  });
+
+  const runs: GpuRuns = {
+    steadyState: (seed) => steadyState(environment, seed),
+    writeBack: () => writeBack(environment),
+    pressure: () => pressure(environment),
+    loseDevices: (count) => loseDevices(environment, count),
+    loseOnlyDevice: () => loseOnlyDevice(environment),
+    arenas: () => arenas(environment),
+    misuses: () => misuses(environment),
+    churn: (seed) => churn(environment, seed),
+  };
+  expectGpuLevel(runs, SEED);
+});

@@ -1,0 +1,697 @@
+// What a memory with a GPU level is put through, on whatever device there is: the same in Node and in a page.
+// Each scenario says what it saw; the tests say what that must be.
+import type { TensorMemoryOptions } from "../../src/memory/options.js";
+import { seededRandom } from "../../src/random.js";
+import type { TensorMemory } from "../../src/tensor-memory.js";
+import { type TierFixture, tierConformance } from "../../src/testing/index.js";
+import type { GpuLease } from "../../src/webgpu.js";
+import { webgpuTier } from "../../src/webgpu.js";
+
+export interface GpuEnvironment {
+  /** A new device, which nobody else has. */
+  openDevice(): Promise<GPUDevice>;
+  /** A memory with an empty SSD tier of 256 MiB. */
+  openMemory(options: TensorMemoryOptions): Promise<TensorMemory>;
+  closeMemory(memory: TensorMemory): Promise<void>;
+  /** Waits until what has been set off is told of. */
+  settle(): Promise<void>;
+}
+
+const KIB = 1024;
+const systemParts = { clock: undefined as never, random: undefined as never };
+
+/** The code of the error, or what came instead of one. */
+export async function codeOf(work: () => unknown): Promise<string> {
+  try {
+    return `no error: ${typeof (await work())}`;
+  } catch (error) {
+    return (error as { code?: string }).code ?? String(error);
+  }
+}
+
+/** Counts the buffers that are made on a device. */
+function countBuffers(device: GPUDevice): { count: number } {
+  const made = { count: 0 };
+  const create = device.createBuffer.bind(device);
+  device.createBuffer = (descriptor) => {
+    made.count += 1;
+    return create(descriptor);
+  };
+  return made;
+}
+
+/** Adds `summand` to each of the first words of a buffer, from a byte offset on. */
+export function runAdd(
+  device: GPUDevice,
+  buffer: GPUBuffer,
+  wordCount: number,
+  { summand = 1, offset = 0 } = {},
+): void {
+  const code = `
+    @group(0) @binding(0) var<storage, read_write> words: array<u32>;
+    @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3u) {
+      if (id.x < ${wordCount}u) { words[id.x] += ${summand}u; }
+    }`;
+  const module = device.createShaderModule({ code });
+  const pipeline = device.createComputePipeline({ layout: "auto", compute: { module } });
+  const resource = { buffer, offset, size: wordCount * 4 };
+  const group = device.createBindGroup({
+    layout: pipeline.getBindGroupLayout(0),
+    entries: [{ binding: 0, resource }],
+  });
+  const encoder = device.createCommandEncoder();
+  const pass = encoder.beginComputePass();
+  pass.setPipeline(pipeline);
+  pass.setBindGroup(0, group);
+  pass.dispatchWorkgroups(Math.ceil(wordCount / 64));
+  pass.end();
+  device.queue.submit([encoder.finish()]);
+}
+
+/** Writes all elements of a leased tensor. */
+function fillByQueue(lease: GpuLease, elements: Uint32Array): void {
+  const { device, buffer } = kernelOf(lease);
+  device.queue.writeBuffer(buffer, 0, elements as Uint32Array<ArrayBuffer>);
+}
+
+const kernelOf = (lease: GpuLease) => ({
+  device: lease.device as unknown as GPUDevice,
+  buffer: lease.buffer as unknown as GPUBuffer,
+});
+
+/** Words that follow from a number, plus what has been added to them. */
+function words(count: number, seed: number, summand = 0): Uint32Array {
+  const random = seededRandom(seed);
+  return Uint32Array.from({ length: count }, () => random.uint32() + summand);
+}
+
+function allocate(memory: TensorMemory, id: string, wordCount: number, seed: number): void {
+  const tensor = memory.allocate({ kind: "PARAMETERS", id, shape: [wordCount], dtype: "u32" });
+  using pin = tensor.pin();
+  pin.view.set(words(wordCount, seed));
+}
+
+async function isEqual(memory: TensorMemory, id: string, expected: Uint32Array): Promise<boolean> {
+  using lease = await memory.acquire<"u32">(id, { access: "read" });
+  return lease?.view.every((word, index) => word === expected[index]) ?? false;
+}
+
+async function addOnGpu(memory: TensorMemory, id: string, summand: number): Promise<void> {
+  using lease = await memory.gpu?.acquire(id, { access: "write" });
+  if (lease == null) throw new Error(`${id} is not there`);
+  const { device, buffer } = kernelOf(lease);
+  runAdd(device, buffer, lease.byteLength / 4, { summand });
+}
+
+/** Many tensors of few size classes go through room for half of them, read and written. */
+export async function steadyState(environment: GpuEnvironment, seed: number) {
+  const device = await environment.openDevice();
+  const made = countBuffers(device);
+  const memory = await environment.openMemory({
+    budgets: { ram: "16MiB", gpu: "1MiB" },
+    gpu: webgpuTier({ device }),
+  });
+  const random = seededRandom(seed);
+  const lengths = [8 * KIB, 20 * KIB, 33 * KIB];
+  const added = new Map<string, number>();
+  for (let index = 0; index < 36; index++) {
+    allocate(memory, `t${index}`, lengths[index % lengths.length] as number, index);
+    added.set(`t${index}`, 0);
+  }
+  const createdBy: number[] = [];
+  for (let round = 0; round < 6; round++) {
+    for (let use = 0; use < 72; use++) {
+      // The first rounds see to it that every class has had its peak.
+      const id = `t${round < 2 ? use % 36 : random.uint32() % 36}`;
+      if (random.uint32() % 3 === 0) {
+        await addOnGpu(memory, id, 7);
+        added.set(id, (added.get(id) ?? 0) + 7);
+      } else {
+        (await memory.gpu?.acquire(id))?.[Symbol.dispose]();
+      }
+    }
+    createdBy.push(made.count);
+  }
+  const wrong: string[] = [];
+  for (const [id, summand] of added) {
+    const index = Number(id.slice(1));
+    const expected = words(lengths[index % lengths.length] as number, index, summand);
+    if (!(await isEqual(memory, id, expected))) wrong.push(id);
+  }
+  const stats = memory.gpu?.stats();
+  const levels = memory.stats().tiers.map(({ name }) => name);
+  await environment.closeMemory(memory);
+  const usedAfterClose = countValid(device);
+  device.destroy();
+  return { createdBy, wrong, stats, levels, usedAfterClose };
+}
+
+/** The device is still the caller's. */
+function countValid(device: GPUDevice): number {
+  const buffer = device.createBuffer({ size: 16, usage: 8 });
+  buffer.destroy();
+  return buffer.size;
+}
+
+/** What the GPU has written goes down to RAM, to the SSD and to a saved record, and comes up again. */
+export async function writeBack(environment: GpuEnvironment) {
+  const device = await environment.openDevice();
+  const memory = await environment.openMemory({
+    budgets: { ram: "16MiB", gpu: "1MiB" },
+    gpu: webgpuTier({ device }),
+  });
+  const found: Record<string, unknown> = {};
+  allocate(memory, "a", 1000, 1);
+  await addOnGpu(memory, "a", 1);
+  found["its block is given up"] = memory.tensor("a")?.isResident;
+  found["in RAM"] = await isEqual(memory, "a", words(1000, 1, 1));
+  const { uploadCount = 0 } = memory.gpu?.stats() ?? {};
+  await addOnGpu(memory, "a", 1);
+  found["uploads for the second write"] = (memory.gpu?.stats().uploadCount ?? 0) - uploadCount;
+  found["swapped out"] = await memory.swapOut("a");
+  found["from the SSD"] = await isEqual(memory, "a", words(1000, 1, 2));
+  await addOnGpu(memory, "a", 1);
+  found["saved"] = await memory.save("a");
+  memory.free("a");
+  found["from the saved record"] = await isEqual(memory, "a", words(1000, 1, 3));
+  await addOnGpu(memory, "a", 1);
+  found["demoted"] = await memory.gpu?.demote("a");
+  found["demoted again"] = await memory.gpu?.demote("a");
+  found["after that"] = await isEqual(memory, "a", words(1000, 1, 4));
+  // A write in RAM makes the GPU's copy stale.
+  (await memory.gpu?.acquire("a"))?.[Symbol.dispose]();
+  {
+    using pin = await memory.acquire<"u32">("a");
+    pin?.view.set(words(1000, 9));
+  }
+  await addOnGpu(memory, "a", 1);
+  found["after a write in RAM"] = await isEqual(memory, "a", words(1000, 9, 1));
+  // Two that share their bytes; one is written.
+  const bytes = new Uint8Array(words(1000, 5).buffer);
+  await memory.intern({ kind: "PARAMETERS", id: "b", shape: [1000], dtype: "u32", bytes });
+  await memory.tie("c", "b");
+  (await memory.gpu?.acquire("b"))?.[Symbol.dispose]();
+  await addOnGpu(memory, "c", 1);
+  found["the other one"] = await isEqual(memory, "b", words(1000, 5));
+  found["the one that was written"] = await isEqual(memory, "c", words(1000, 5, 1));
+  // Lengths that are no whole words.
+  const odd = memory.allocate({ kind: "PARAMETERS", id: "odd", byteLength: 4 * 2 ** 17 + 3 });
+  {
+    using pin = odd.pin();
+    pin.bytes.fill(201);
+  }
+  {
+    using lease = await memory.gpu?.acquire("odd", { access: "write" });
+    found["odd bytes"] = lease?.byteLength;
+  }
+  {
+    using pin = await memory.acquire("odd", { access: "read" });
+    found["odd"] = pin?.bytes.every((byte) => byte === 201);
+  }
+  // Results: what was there before is neither loaded nor uploaded.
+  await memory.swapOut("a");
+  await memory.gpu?.demote("a");
+  const uploads = memory.gpu?.stats().uploadCount;
+  for (const [name, seed] of [
+    ["cold", 21],
+    ["on the GPU", 22],
+  ] as const) {
+    {
+      using lease = await memory.gpu?.acquire("a", { access: "overwrite" });
+      if (lease != null) fillByQueue(lease, words(1000, seed));
+    }
+    found[`overwritten, ${name}`] = await isEqual(memory, "a", words(1000, seed));
+  }
+  found["uploads for results"] = (memory.gpu?.stats().uploadCount ?? 0) - (uploads ?? 0);
+  found["unknown"] = await memory.gpu?.acquire("nowhere");
+  found["problems"] = memory.verify().problems;
+  const { createdCount } = memory.gpu?.stats() ?? {};
+  await environment.closeMemory(memory);
+  device.destroy();
+  return { found, createdCount };
+}
+
+/** Tensors of which only the GPU has the newest bytes, more than RAM and GPU hold together. */
+export async function pressure(environment: GpuEnvironment) {
+  const device = await environment.openDevice();
+  const memory = await environment.openMemory({
+    budgets: { ram: "8MiB", gpu: "4MiB" },
+    codecs: { default: "raw" },
+    gpu: webgpuTier({ device }),
+  });
+  const wordCount = 128 * KIB;
+  for (let index = 0; index < 24; index++) {
+    await memory.reserve({ kind: "PARAMETERS", bytes: wordCount * 4 });
+    allocate(memory, `t${index}`, wordCount, index);
+    await addOnGpu(memory, `t${index}`, 1);
+  }
+  const { demotedCount } = memory.gpu?.stats() ?? {};
+  const wrong: number[] = [];
+  for (let index = 0; index < 24; index++) {
+    if (!(await isEqual(memory, `t${index}`, words(wordCount, index, 1)))) wrong.push(index);
+  }
+  const { budget, transfers, tiers } = memory.stats();
+  const isInBudget = budget.usedBytesPeak <= budget.limitBytes;
+  const peak = tiers[0]?.physicalBytes;
+  await environment.closeMemory(memory);
+  device.destroy();
+  return { wrong, demotedCount, isInBudget, peak, swapOutCount: transfers.swapOutCount };
+}
+
+/** One device after the other is lost. */
+export async function loseDevices(environment: GpuEnvironment, count: number) {
+  let device = await environment.openDevice();
+  let opened = 0;
+  const create = async () => {
+    opened += 1;
+    if (opened > 1) device = await environment.openDevice();
+    return device;
+  };
+  const memory = await environment.openMemory({
+    budgets: { ram: "16MiB", gpu: "1MiB" },
+    gpu: webgpuTier({ create }),
+  });
+  const events: { lostCount: number; keptCount: number }[] = [];
+  const listening = (async () => {
+    for await (const event of memory.events()) {
+      if (event.type === "device-lost") events.push(event);
+    }
+  })();
+  allocate(memory, "warm", 1000, 1);
+  allocate(memory, "cold", 1000, 2);
+  const wrong: string[] = [];
+  const refusals = new Map<string, number>();
+  for (let loss = 0; loss < count; loss++) {
+    allocate(memory, "only", 1000, 3);
+    await addOnGpu(memory, "only", 1);
+    (await memory.gpu?.acquire("warm"))?.[Symbol.dispose]();
+    await memory.swapOut("cold");
+    (await memory.gpu?.acquire("cold"))?.[Symbol.dispose]();
+    await memory.swapOut("warm");
+    const open = await memory.gpu?.acquire("cold");
+    device.destroy();
+    await device.lost;
+    await environment.settle();
+    open?.[Symbol.dispose]();
+    const told = [
+      await codeOf(() => memory.acquire("only")),
+      await codeOf(() => memory.gpu?.acquire("only")),
+      await codeOf(() => memory.save("only")),
+      await codeOf(() => memory.swapOut("only")),
+    ];
+    for (const code of told) refusals.set(code, (refusals.get(code) ?? 0) + 1);
+    memory.free("only");
+    for (const [id, seed] of [
+      ["warm", 1],
+      ["cold", 2],
+    ] as const) {
+      using lease = await memory.gpu?.acquire(id);
+      if (lease == null) wrong.push(`${loss}: ${id} is missing`);
+      if (!(await isEqual(memory, id, words(1000, seed)))) wrong.push(`${loss}: ${id}`);
+    }
+  }
+  const stats = memory.gpu?.stats();
+  const { problems } = memory.verify();
+  await environment.closeMemory(memory);
+  await listening;
+  device.destroy();
+  const lostCount = events.reduce((sum, event) => sum + event.lostCount, 0);
+  const refused = Object.fromEntries(refusals);
+  return { wrong, refused, stats, problems, eventCount: events.length, lostCount, opened };
+}
+
+/**
+ * Tensors of which RAM, the SSD or only the GPU has the newest bytes; then somebody ends the GPU's process.
+ *
+ * @returns Says what is left of them, once that has happened.
+ */
+export async function beforeCrash(environment: GpuEnvironment) {
+  const memory = await environment.openMemory({
+    budgets: { ram: "16MiB", gpu: "4MiB" },
+    gpu: webgpuTier({ create: () => environment.openDevice() }),
+  });
+  const lost = (async () => {
+    for await (const event of memory.events()) if (event.type === "device-lost") return event;
+    return null;
+  })();
+  const count = 8;
+  for (let index = 0; index < count; index++) {
+    allocate(memory, `ram/${index}`, 10 * KIB, index);
+    allocate(memory, `ssd/${index}`, 10 * KIB, 100 + index);
+    allocate(memory, `only/${index}`, 10 * KIB, 200 + index);
+    (await memory.gpu?.acquire(`ram/${index}`))?.[Symbol.dispose]();
+    (await memory.gpu?.acquire(`ssd/${index}`))?.[Symbol.dispose]();
+    await memory.swapOut(`ssd/${index}`);
+    await addOnGpu(memory, `only/${index}`, 1);
+  }
+  return async () => {
+    const event = await lost;
+    const outcomes: Record<string, number> = {};
+    const note = (outcome: string) => {
+      outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
+    };
+    for (let index = 0; index < count; index++) {
+      note(await codeOf(() => memory.acquire(`only/${index}`)));
+      note(await codeOf(() => memory.gpu?.acquire(`only/${index}`)));
+      memory.free(`only/${index}`);
+      for (const [id, seed] of [
+        [`ram/${index}`, index],
+        [`ssd/${index}`, 100 + index],
+      ] as const) {
+        const isOnGpu = await codeOf(async () => {
+          using lease = await memory.gpu?.acquire(id, { access: "write" });
+          if (lease == null) throw new Error("missing");
+          const { device, buffer } = kernelOf(lease);
+          runAdd(device, buffer, lease.byteLength / 4);
+        });
+        const isBack = isOnGpu.startsWith("no error");
+        const expected = words(10 * KIB, seed, isBack ? 1 : 0);
+        note((await isEqual(memory, id, expected)) ? `equal, ${isOnGpu}` : "damaged");
+      }
+    }
+    const { problems } = memory.verify();
+    const { lostCount, keptCount } = event ?? {};
+    await environment.closeMemory(memory);
+    return { outcomes, problems, lostCount, keptCount };
+  };
+}
+
+/** A memory whose only device is lost goes on without it. */
+export async function loseOnlyDevice(environment: GpuEnvironment) {
+  const device = await environment.openDevice();
+  const memory = await environment.openMemory({
+    budgets: { ram: "16MiB", gpu: "1MiB" },
+    gpu: webgpuTier({ device }),
+  });
+  allocate(memory, "kept", 1000, 1);
+  allocate(memory, "lost", 1000, 2);
+  (await memory.gpu?.acquire("kept"))?.[Symbol.dispose]();
+  const writing = await memory.gpu?.acquire("lost", { access: "write" });
+  const arena = await memory.gpu?.arena({ bytes: 4096 });
+  device.destroy();
+  await device.lost;
+  await environment.settle();
+  writing?.[Symbol.dispose]();
+  const result = {
+    kept: await isEqual(memory, "kept", words(1000, 1)),
+    lost: await codeOf(() => memory.acquire("lost")),
+    again: await codeOf(() => memory.gpu?.acquire("kept")),
+    arena: await codeOf(() => arena?.tryAllocate(16)),
+    device: memory.gpu?.device,
+    problems: memory.verify().problems,
+  };
+  memory.free("lost");
+  await environment.closeMemory(memory);
+  return result;
+}
+
+/** Parts of one buffer, worked on by a kernel. */
+export async function arenas(environment: GpuEnvironment) {
+  const device = await environment.openDevice();
+  const made = countBuffers(device);
+  const memory = await environment.openMemory({
+    budgets: { ram: "16MiB", gpu: "1MiB" },
+    gpu: webgpuTier({ device }),
+  });
+  allocate(memory, "t", 128 * KIB, 1);
+  (await memory.gpu?.acquire("t"))?.[Symbol.dispose]();
+  // The tensor leaves for it.
+  const arena = await memory.gpu?.arena({ bytes: 768 * KIB });
+  if (arena === undefined) throw new Error("there is no GPU");
+  const before = made.count;
+  const blocks = Array.from({ length: 40 }, (_, index) => arena.tryAllocate(1000 + 100 * index));
+  const offsets = new Set(blocks.map((block) => block?.offset));
+  const isAligned = blocks.every((block) => block !== null && block.offset % 256 === 0);
+  for (const [index, block] of blocks.entries()) {
+    if (block === null) continue;
+    const buffer = block.buffer as unknown as GPUBuffer;
+    const { offset, size } = block;
+    device.queue.writeBuffer(buffer, offset, words(size / 4, index));
+    runAdd(device, buffer, size / 4, { offset, summand: index });
+  }
+  const staging = device.createBuffer({ size: arena.byteLength, usage: 1 | 8 });
+  const encoder = device.createCommandEncoder();
+  const source = arena.buffer as unknown as GPUBuffer;
+  encoder.copyBufferToBuffer(source, 0, staging, 0, arena.byteLength);
+  device.queue.submit([encoder.finish()]);
+  await staging.mapAsync(1);
+  const mapped = staging.getMappedRange();
+  const wrong = blocks.filter((block, index) => {
+    if (block === null) return true;
+    const own = new Uint32Array(mapped, block.offset, block.size / 4);
+    const expected = words(block.size / 4, index, index);
+    return !own.every((word, at) => word === expected[at]);
+  });
+  staging.destroy();
+  const bufferCount = made.count - before;
+  const isRefused = arena.tryAllocate(768 * KIB) === null;
+  const first = blocks[0];
+  for (const block of blocks) block?.free();
+  const twice = await codeOf(() => first?.free());
+  const { liveCount } = arena.stats();
+  const tooLong = await codeOf(() => memory.gpu?.arena({ bytes: 512 * KIB }));
+  arena.destroy();
+  arena.destroy();
+  const destroyed = await codeOf(() => arena.tryAllocate(16));
+  const after = await codeOf(() => memory.gpu?.arena({ bytes: 1024 * KIB }));
+  const isBack = await isEqual(memory, "t", words(128 * KIB, 1));
+  await environment.closeMemory(memory);
+  device.destroy();
+  const refusals = { isRefused, twice, tooLong, destroyed, after };
+  return {
+    distinct: offsets.size,
+    isAligned,
+    wrong: wrong.length,
+    bufferCount,
+    liveCount,
+    isBack,
+    refusals,
+  };
+}
+
+/** What is refused, by its code. */
+export async function misuses(environment: GpuEnvironment) {
+  const device = await environment.openDevice();
+  const memory = await environment.openMemory({
+    budgets: { ram: "16MiB", gpu: "64KiB" },
+    gpu: webgpuTier({ device }),
+  });
+  const gpu = memory.gpu;
+  if (gpu === null) throw new Error("there is no GPU");
+  allocate(memory, "a", 10 * KIB, 1);
+  allocate(memory, "b", 10 * KIB, 2);
+  allocate(memory, "long", 20 * KIB, 3);
+  const rows: Record<string, string> = {};
+  const row = async (name: string, work: () => unknown) => {
+    rows[name] = await codeOf(work);
+  };
+  const reading = await gpu.acquire("a");
+  await row("write what is read", () => gpu.acquire("a", { access: "write" }));
+  await row("overwrite what is read", () => gpu.acquire("a", { access: "overwrite" }));
+  await row("free what is leased", () => memory.free("a"));
+  await row("demote what is leased", () => gpu.demote("a"));
+  await row("no room beside what is leased", () => gpu.acquire("b"));
+  await row("longer than the budget", () => gpu.acquire("long"));
+  reading?.[Symbol.dispose]();
+  reading?.[Symbol.dispose]();
+  await row("use what was disposed", () => reading?.buffer);
+  const writing = await gpu.acquire("a", { access: "write" });
+  await row("acquire what is written", () => memory.acquire("a"));
+  await row("read what is written", () => gpu.acquire("a"));
+  await row("pin what is written", () => memory.tensor("a")?.pin());
+  await row("save what is written", () => memory.save("a"));
+  await row("swap out what is written", () => memory.swapOut("a"));
+  writing?.[Symbol.dispose]();
+  {
+    using _pin = await memory.acquire("b", { access: "write" });
+    await row("upload what is written in RAM", () => gpu.acquire("b"));
+  }
+  {
+    using _lease = await gpu.acquire("b");
+    using _pin = memory.tensor("b")?.pin({ access: "read" });
+    _lease?.[Symbol.dispose]();
+    await row("write what is pinned", () => gpu.acquire("b", { access: "write" }));
+    await row("overwrite what is pinned", () => gpu.acquire("b", { access: "overwrite" }));
+  }
+  await row("no id", () => gpu.acquire(7 as never));
+  await row("an unknown option", () => gpu.acquire("a", { on: "gpu" } as never));
+  await row("an unknown access", () => gpu.acquire("a", { access: "both" } as never));
+  await row("an arena of nothing", () => gpu.arena({ bytes: 0 }));
+  const aborted = AbortSignal.abort();
+  await row("aborted", () => gpu.acquire("b", { signal: aborted }));
+  const isBack = await isEqual(memory, "b", words(10 * KIB, 2));
+  await environment.closeMemory(memory);
+  await row("closed", () => gpu.acquire("a"));
+  device.destroy();
+  return { rows, isBack };
+}
+
+/** The suite that every tier passes. */
+export function gpuConformance(environment: () => GpuEnvironment) {
+  const make = async ({ capacityBytes }: { capacityBytes: number }): Promise<TierFixture> => {
+    const device = await environment().openDevice();
+    const open = () => webgpuTier({ device })({ capacityBytes, ...systemParts });
+    return {
+      tier: open(),
+      reopened: async () => open(),
+      dispose: async () => device.destroy(),
+    };
+  };
+  return tierConformance(make, {
+    persistence: "what a GPU holds ends with its device",
+    failures: "deletions of buffers cannot fail",
+  });
+}
+
+/** What a tensor of {@link churn} must hold. */
+interface Expected {
+  readonly wordCount: number;
+  seed: number;
+  summand: number;
+  /** Since it was last seen in RAM or written to a tier, the GPU has written it. */
+  mayBeLost: boolean;
+}
+
+const FOUND_BY_CALLERS = ["out-of-memory", "device-lost"];
+
+/**
+ * Several callers use tensors of their own at random, all in the same small room, while devices are lost. Whatever
+ * was not lost with a device must be equal; what was must have been written there last.
+ */
+export async function churn(
+  environment: GpuEnvironment,
+  seed: number,
+  { callerCount = 5, operationCount = 200, lossCount = 4 } = {},
+) {
+  let device: GPUDevice | null = null;
+  const create = async () => {
+    device = await environment.openDevice();
+    return device;
+  };
+  const memory = await environment.openMemory({
+    budgets: { ram: "8MiB", gpu: "1MiB" },
+    codecs: { default: "raw" },
+    gpu: webgpuTier({ create }),
+  });
+  const random = seededRandom(seed);
+  const below = (limit: number) => random.uint32() % limit;
+  const outcomes: Record<string, number> = {};
+  const wrong: string[] = [];
+  const note = (outcome: string) => {
+    outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
+  };
+  let isOver = false;
+
+  const check = async (id: string, expected: Expected) => {
+    const { wordCount, summand } = expected;
+    const isRight = await isEqual(memory, id, words(wordCount, expected.seed, summand));
+    expected.mayBeLost = false;
+    if (!isRight) wrong.push(`${id}: wrong bytes after ${JSON.stringify(outcomes)}`);
+  };
+  const operate = async (id: string, expected: Expected) => {
+    const pick = below(13);
+    if (pick === 12) {
+      using lease = await memory.gpu?.acquire(id, { access: "overwrite" });
+      if (lease == null) throw new Error(`${id} is missing`);
+      expected.mayBeLost = true;
+      expected.seed = random.uint32();
+      expected.summand = 0;
+      fillByQueue(lease, words(expected.wordCount, expected.seed));
+      return "overwrite on the GPU";
+    }
+    if (pick < 4) {
+      using lease = await memory.gpu?.acquire(id, { access: "write" });
+      if (lease == null) throw new Error(`${id} is missing`);
+      expected.mayBeLost = true;
+      expected.summand += 3;
+      const { device: own, buffer } = kernelOf(lease);
+      runAdd(own, buffer, expected.wordCount, { summand: 3 });
+      if (below(3) === 0) await environment.settle();
+      return "write on the GPU";
+    }
+    if (pick < 6) {
+      using lease = await memory.gpu?.acquire(id);
+      if (lease == null) throw new Error(`${id} is missing`);
+      if (below(3) === 0) await environment.settle();
+      return "read on the GPU";
+    }
+    if (pick < 8) {
+      await check(id, expected);
+      return "read in RAM";
+    }
+    if (pick === 8) {
+      using pin = await memory.acquire<"u32">(id);
+      expected.seed = random.uint32();
+      expected.summand = 0;
+      pin?.view.set(words(expected.wordCount, expected.seed));
+      expected.mayBeLost = false;
+      return "write in RAM";
+    }
+    if (pick === 9) return `swapped out: ${await memory.swapOut(id)}`;
+    if (pick === 10) return `saved: ${await memory.save(id)}`;
+    return `demoted: ${await memory.gpu?.demote(id)}`;
+  };
+  const run = async (caller: number) => {
+    const tensors = new Map<string, Expected>();
+    for (let count = 0; count < operationCount; count++) {
+      const id = `${caller}/${below(6)}`;
+      try {
+        let expected = tensors.get(id);
+        if (expected === undefined) {
+          const wordCount = [5_000, 12_000, 30_000][below(3)] as number;
+          expected = { wordCount, seed: random.uint32(), summand: 0, mayBeLost: false };
+          await memory.delete(id);
+          await memory.reserve({ kind: "PARAMETERS", bytes: wordCount * 4 });
+          allocate(memory, id, wordCount, expected.seed);
+          tensors.set(id, expected);
+        }
+        note(await operate(id, expected));
+        if (below(20) === 0) {
+          memory.free(id);
+          tensors.delete(id);
+        }
+      } catch (error) {
+        const { code = String(error) } = error as { code?: string };
+        note(code);
+        if (!FOUND_BY_CALLERS.includes(code)) wrong.push(`${id}: ${code}`);
+        if (code !== "device-lost") continue;
+        const expected = tensors.get(id);
+        if (expected === undefined) continue;
+        const mayBeLost = expected.mayBeLost;
+        const now = await codeOf(() => check(id, expected));
+        if (now !== "device-lost") continue;
+        note("lost");
+        if (!mayBeLost) wrong.push(`${id}: lost, although RAM or a tier had it`);
+        memory.free(id);
+        await memory.delete(id);
+        tensors.delete(id);
+      }
+    }
+    return tensors;
+  };
+  const lose = async () => {
+    for (let loss = 0; loss < lossCount && !isOver; loss++) {
+      for (let turn = 0; turn < 40 + below(200) && !isOver; turn++) await environment.settle();
+      device?.destroy();
+      await device?.lost;
+    }
+  };
+  const losing = lose();
+  const callers = await Promise.all(Array.from({ length: callerCount }, (_, index) => run(index)));
+  isOver = true;
+  await losing;
+  await environment.settle();
+  for (const tensors of callers) {
+    for (const [id, expected] of tensors) {
+      const code = await codeOf(() => check(id, expected));
+      if (code === "no error: undefined") continue;
+      if (code !== "device-lost" || !expected.mayBeLost) wrong.push(`${id}: ${code} at the end`);
+    }
+    for (const id of tensors.keys()) memory.free(id);
+  }
+  const stats = memory.gpu?.stats();
+  const { problems } = memory.verify();
+  await environment.closeMemory(memory);
+  (device as GPUDevice | null)?.destroy();
+  return { wrong, outcomes, problems, stats };
+}
