@@ -95,28 +95,24 @@ export class GpuReadback {
         batch.push(this.#queue[batch.length] as Piece);
       }
       this.#queue.splice(0, batch.length);
-      // Settles its pieces, and never rejects.
-      this.#readBatch(staging, batch, batchBytes).catch(() => {});
+      const end = (error: unknown) => {
+        staging.unmap();
+        this.#idle.push(staging);
+        for (const { settle } of batch) settle(error);
+        this.#start();
+      };
+      this.#readBatch(staging, batch, batchBytes).then(() => end(null), end);
     }
   }
 
   async #readBatch(staging: GpuBuffer, batch: readonly Piece[], batchBytes: number): Promise<void> {
-    let failure: unknown = null;
-    try {
-      await this.#copy(staging, batch, batchBytes);
-      const mapped = staging.getMappedRange(0, batchBytes);
-      let at = 0;
-      for (const { copyBytes, accept } of batch) {
-        accept(new Uint8Array(mapped, at, copyBytes));
-        at += copyBytes;
-      }
-    } catch (error) {
-      failure = error;
+    await this.#copy(staging, batch, batchBytes);
+    const mapped = staging.getMappedRange(0, batchBytes);
+    let at = 0;
+    for (const { copyBytes, accept } of batch) {
+      accept(new Uint8Array(mapped, at, copyBytes));
+      at += copyBytes;
     }
-    staging.unmap();
-    this.#idle.push(staging);
-    for (const { settle } of batch) settle(failure);
-    this.#start();
   }
 
   async #copy(staging: GpuBuffer, batch: readonly Piece[], batchBytes: number): Promise<void> {
