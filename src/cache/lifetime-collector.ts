@@ -5,6 +5,7 @@
 import type { Clock } from "../clock.js";
 import { TierheapError } from "../errors.js";
 import type { LifetimePredictor, LifetimeSample } from "../lifetime/lifetime-predictor.js";
+import type { Feature } from "../stats/feature.js";
 import type { TensorKind } from "../types.js";
 import type { Directory } from "./directory.js";
 import type { MemorySwapper } from "./memory-swapper.js";
@@ -20,6 +21,7 @@ export interface LifetimeCollectorOptions {
   readonly watch: PressureWatch;
   readonly watermarks: { readonly high: number; readonly low: number };
   readonly clock: Clock;
+  readonly feature: Feature;
 }
 
 /** Predicted against actual lifetimes of the tensors of one site that were freed. */
@@ -125,7 +127,7 @@ export class LifetimeCollector {
     life.useCount += 1;
     if (!life.isCollected) return;
     life.isCollected = false;
-    this.#regretCount += 1;
+    this.#regret(life.sample.bytes);
   }
 
   /** A registered tensor was freed by its owner. */
@@ -133,6 +135,7 @@ export class LifetimeCollector {
     const { predictor, clock } = this.#options;
     const age = ageOf(life, clock.monotonicMs());
     predictor.observe(life.sample, age, "freed");
+    if (life.isCollected) this.#options.feature.settle(0, this.#loadMs(life.sample.bytes));
     const site = this.#siteOf(life.sample);
     site.freedCount += 1;
     if (life.expectedMs === Number.POSITIVE_INFINITY) return;
@@ -145,7 +148,9 @@ export class LifetimeCollector {
 
   /** An id is asked for, or made again: one that the collector has dropped is regretted. */
   noteWanted(id: string): void {
-    if (this.#dropped.size > 0 && this.#dropped.delete(id)) this.#regretCount += 1;
+    if (this.#dropped.size === 0 || !this.#dropped.delete(id)) return;
+    // How long it was is forgotten: as long as others.
+    this.#regret(this.#collectedBytes / this.#collectedCount);
   }
 
   /** After an allocation or a load: one comparison, as a rule. */
@@ -162,6 +167,7 @@ export class LifetimeCollector {
     }
     const closeness = high === low ? 1 : Math.min(1, (fill - low) / (high - low));
     this.#untilLook = Math.round(STRIDE_MAX - closeness * (STRIDE_MAX - STRIDE_MIN));
+    if (!this.#options.feature.allows()) return;
     this.#look();
     if (this.#due.length > 0) this.#begin();
   }
@@ -173,7 +179,8 @@ export class LifetimeCollector {
    * @returns null when a bounded search finds none.
    */
   next(mayLeave: (record: TensorRecord) => boolean): TensorRecord | null {
-    const { directory } = this.#options;
+    const { directory, feature } = this.#options;
+    if (!feature.isOn) return null;
     const nowMs = this.#options.clock.monotonicMs();
     const count = Math.min(SEARCH_COUNT, directory.indexEnd);
     for (let step = 0; step < count; step++) {
@@ -193,6 +200,8 @@ export class LifetimeCollector {
     if (life === null || !this.#chosen.delete(record)) return;
     this.#collectedCount += 1;
     this.#collectedBytes += byteLength;
+    // Somebody else could stay, and need not be loaded.
+    this.#options.feature.earn(this.#loadMs(byteLength), byteLength);
     if (!record.isDropped) {
       life.isCollected = true;
       return;
@@ -248,6 +257,18 @@ export class LifetimeCollector {
     }
   }
 
+  /** What was collected is wanted again: it has to be loaded, and the other's load was not spared. */
+  #regret(bytes: number): void {
+    const loadMs = this.#loadMs(bytes);
+    this.#regretCount += 1;
+    this.#options.feature.spend(loadMs ?? 0, bytes);
+    this.#options.feature.settle(loadMs ?? 0, loadMs === null ? null : 0);
+  }
+
+  #loadMs(bytes: number): number | null {
+    return this.#options.swapper.speed.estimateMs(bytes);
+  }
+
   #isOver(life: TensorLife, nowMs: number): boolean {
     return this.#options.predictor.isOver(life.sample, ageOf(life, nowMs));
   }
@@ -259,12 +280,12 @@ export class LifetimeCollector {
   }
 
   async #run(): Promise<void> {
-    const { clock, swapper, giveUp } = this.#options;
+    const { clock, swapper, giveUp, feature } = this.#options;
     try {
       // In a turn of its own: whoever allocates may still be about to pin.
       await Promise.resolve();
       for (let record = this.#due.pop(); record !== undefined; record = this.#due.pop()) {
-        if (this.#isStopped) return;
+        if (this.#isStopped || !feature.isOn) return;
         // Used, freed or moved meanwhile.
         if (!swapper.canDemote(record) || record.life === null) continue;
         if (!this.#isOver(record.life, clock.monotonicMs())) continue;

@@ -25,6 +25,7 @@ export const FEATURE_NAMES: readonly FeatureName[] = [
   "compaction",
   "prefetch",
   "placement",
+  "collector",
   "admission",
   "learntPolicy",
   "coding",

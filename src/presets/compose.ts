@@ -118,7 +118,8 @@ export async function composeTensorMemory(
   const events = new EventHub();
   const { Observer } = await import("./observe.js");
   const observer = new Observer({ options, checked: asked, clock, events });
-  const collecting = options.lifetimes === false ? null : await import("./lifetimes.js");
+  const isCollecting = options.lifetimes !== false && !observer.isOff("collector");
+  const collecting = isCollecting ? await import("./lifetimes.js") : null;
   const lifetimes = collecting?.choosePredictor(options);
   throwIfAborted(options.signal, "memory");
   if (globalThis.crypto?.subtle === undefined) {
@@ -311,7 +312,8 @@ export async function composeTensorMemory(
         victims.prepare(bytes, () => mayGoOn() && !reclaimer.isDemoting),
     });
     if (capacityBytes > 0) reclaimer.watchPressure(watch);
-    const collectable = { ...parts, swapper, victims, watch, watermarks };
+    const feature = observer.feature("collector");
+    const collectable = { ...parts, swapper, victims, watch, watermarks, feature };
     const collector =
       collecting && lifetimes
         ? collecting.createCollector({ ...collectable, reclaimer, predictor: lifetimes })

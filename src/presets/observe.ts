@@ -64,8 +64,9 @@ export class Observer {
     const features = checkFeatures(options.features);
     this.codecsOff = codecsOff(features);
     const onDemand = checked.compaction === null ? { compaction: false } : {};
+    const uncollected = options.lifetimes === false ? { collector: false } : {};
     this.#governor = new Governor({
-      modes: { ...features, ...onDemand },
+      modes: { ...features, ...onDemand, ...uncollected },
       onSwitch: (change) => events.emit({ type: "feature", ...change }),
     });
     const next = options.seams?.statsSink ?? nullSink;

@@ -10,6 +10,8 @@ export type FeatureName =
   | "prefetch"
   /** In a stack of tiers: what is read from a low level gets a copy in a higher one, by its expected reuse. */
   | "placement"
+  /** Registered tensors that seem over leave before the others. */
+  | "collector"
   /** Disposable tensors that will hardly return are dropped in place of a write. */
   | "admission"
   /** Victims leave by what became of earlier uses like theirs, not by recency alone. */

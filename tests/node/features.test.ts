@@ -1,6 +1,7 @@
 // Every optimisation of a memory: each can be switched off alone, tells what it cost and gave, and is
 // switched off by itself when it is bad.
 import { describe, expect, it } from "vitest";
+import type { LifetimePredictor } from "../../src/lifetime/lifetime-predictor.js";
 import type { MemoryEvent } from "../../src/memory/events.js";
 import type { FeatureOptions } from "../../src/memory/feature-options.js";
 import { FEATURE_NAMES } from "../../src/memory/feature-options.js";
@@ -148,6 +149,35 @@ describe("a bad feature", () => {
     expect(offAt).toBeLessThan(OPERATIONS);
     expect(switches).toMatchObject([{ feature: "placement", isOn: false }]);
   });
+});
+
+it("a collector whose predictor takes everything for over is switched off", async () => {
+  const lifetimePredictor: LifetimePredictor = {
+    name: "rash",
+    expectedMs: () => 0,
+    isOver: () => true,
+    observe: () => {},
+    endCensus: () => {},
+  };
+  const seams = { tier: memoryTier(), lifetimePredictor };
+  const memory = await openMemory({ budgets: { ram: "16MiB" }, seams });
+  const switches = switchesOf(memory);
+  for (let index = 0; index < COUNT; index++) {
+    await memory.reserve({ kind: "KV_CACHE", bytes: BYTES });
+    memory.allocate({ kind: "KV_CACHE", id: `t${index}`, byteLength: BYTES, site: "chat" });
+  }
+  let offAt = 0;
+  for (let operation = 1; operation <= OPERATIONS && offAt === 0; operation++) {
+    await use(memory, `t${operation % COUNT}`);
+    if (!featureOf(memory, "collector").isOn) offAt = operation;
+  }
+  expect(offAt).toBeGreaterThan(0);
+  expect(featureOf(memory, "collector").cost.count).toBeGreaterThanOrEqual(32);
+  expect(switches).toMatchObject([{ feature: "collector", isOn: false }]);
+  const { lookCount } = memory.stats().lifetimes ?? { lookCount: 0 };
+  expect(lookCount).toBeGreaterThan(0);
+  for (let operation = 0; operation < 100; operation++) await use(memory, `t${operation}`);
+  expect(memory.stats().lifetimes?.lookCount).toBe(lookCount);
 });
 
 it("a good feature stays on, and tells what it saved", async () => {
