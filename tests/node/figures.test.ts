@@ -47,7 +47,9 @@ describe("a table", () => {
   });
 
   it("shows the middle of several runs and how far they lie apart", () => {
-    const again = (value: number) => ({ figures: [{ id: "a/speed", value, target: 2, met: true }] });
+    const again = (value: number) => ({
+      figures: [{ id: "a/speed", value, target: 2, met: true }],
+    });
     const more = take(take(kept, again(3)), again(9));
     expect(fill(MARKED, more)).toContain("| `a/speed` | 3 (2.5 to 9) | ≥ 2 | 3 |");
     const many = Array.from({ length: 9 }).reduce<typeof more>((all) => take(all, again(4)), more);
