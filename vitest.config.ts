@@ -34,7 +34,7 @@ export default defineConfig({
         test: {
           name: "node",
           include: ["tests/**/*.test.ts"],
-          exclude: ["tests/browser/**"],
+          exclude: ["tests/browser/**", "tests/browsers/**"],
           setupFiles: ["tests/support/every-suite.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,
@@ -50,6 +50,17 @@ export default defineConfig({
           testTimeout: 120_000,
           hookTimeout: 120_000,
           // One Chromium at a time.
+          fileParallelism: false,
+        },
+      },
+      {
+        extends: true,
+        test: {
+          // Firefox and WebKit, where they are installed: not part of `npm test`.
+          name: "browsers",
+          include: ["tests/browsers/**/*.test.ts"],
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
           fileParallelism: false,
         },
       },

@@ -23,6 +23,7 @@ export { FIXED_SHAPES } from "./cache/fixed-shapes.js";
 export type { GuardStats } from "./cache/guards.js";
 export type { LookupStats } from "./cache/hierarchical-cache.js";
 export type { ListedTensor, VerifyResult } from "./cache/inventory.js";
+export type { LifetimeStats, SiteLifetimes } from "./cache/lifetime-collector.js";
 export type { PrefetchStats } from "./cache/prefetcher.js";
 export type { PressureWatchStats } from "./cache/pressure-watch.js";
 export type { FixedShapeOptions } from "./cache/repeated-tensors.js";
@@ -59,7 +60,12 @@ export {
   type MachineFacts,
   type TierFigures,
 } from "./hardware/hardware-profile.js";
-export type { LifetimePredictor, LifetimeSample } from "./lifetime/lifetime-predictor.js";
+export type {
+  IdleEnd,
+  LifetimeAge,
+  LifetimePredictor,
+  LifetimeSample,
+} from "./lifetime/lifetime-predictor.js";
 export type { ArenaShelfStats, PoolArena } from "./memory/arena-shelf.js";
 export type {
   AttachedMemory,
@@ -83,7 +89,12 @@ export type {
   PoolFreeSpace,
   PoolStats,
 } from "./memory/memory-pool.js";
-export type { TensorExtent, TensorMemoryOptions, TensorOptions } from "./memory/options.js";
+export type {
+  LifetimeOptions,
+  TensorExtent,
+  TensorMemoryOptions,
+  TensorOptions,
+} from "./memory/options.js";
 export type { Pin, PinAccess } from "./memory/pin.js";
 export type { Scope } from "./memory/scope.js";
 export type { Seams } from "./memory/seams.js";

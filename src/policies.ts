@@ -2,6 +2,16 @@
 // default. Give them to `createTensorMemory` as `seams`; each serves one memory.
 //
 //   seams: { predictor: schedulePredictor(layerIds), evictionPolicy: loopPolicy() }
+
+export { type LearntLifetimeOptions, learntLifetime } from "./lifetime/learnt-lifetime.js";
+export type {
+  IdleEnd,
+  LifetimeAge,
+  LifetimePredictor,
+  LifetimeSample,
+} from "./lifetime/lifetime-predictor.js";
+export { toldLifetime } from "./lifetime/told-lifetime.js";
+export { unknownLifetime } from "./lifetime/unknown-lifetime.js";
 export type { AdmissionPolicy } from "./policy/admission-policy.js";
 export { admitAll } from "./policy/admit-all.js";
 export { type AdmitReusedOptions, admitReused } from "./policy/admit-reused.js";

@@ -5,6 +5,7 @@ import type { GpuLevel } from "./cache/gpu-level.js";
 import type { Guards } from "./cache/guards.js";
 import type { HeldBlocks } from "./cache/held-blocks.js";
 import type { HierarchicalCache } from "./cache/hierarchical-cache.js";
+import type { LifetimeCollector } from "./cache/lifetime-collector.js";
 import type { MemorySwapper } from "./cache/memory-swapper.js";
 import type { Prefetcher } from "./cache/prefetcher.js";
 import type { PressureWatch } from "./cache/pressure-watch.js";
@@ -48,6 +49,8 @@ export interface TensorMemoryParts {
   readonly reclaimer: Reclaimer;
   readonly disposables: Disposables;
   readonly watch: PressureWatch;
+  /** null: it was switched off. */
+  readonly collector: LifetimeCollector | null;
   readonly policy: EvictionPolicy;
   readonly prefetcher: Prefetcher;
   readonly allocator: TensorAllocator;

@@ -646,6 +646,7 @@ export class TensorMemory {
       this.#allocator.close();
       this.#parts.autoCompaction?.stop();
       this.#parts.watch.stop();
+      this.#parts.collector?.stop();
       try {
         await this.#swapper.transfers.settle();
         await this.gpu?.close();

@@ -1,7 +1,7 @@
 // The GPU above RAM: `tierheap/tiers/webgpu`. Needs a WebGPU device, which the caller opens.
 export type { GpuArena, GpuArenaStats, GpuBlock } from "./cache/gpu-arena.js";
-export type { GpuLease } from "./cache/gpu-lease.js";
-export type { GpuAccess, GpuLevel, GpuLevelStats } from "./cache/gpu-level.js";
+export type { GpuAccess, GpuLease, GpuLevelStats } from "./cache/gpu-lease.js";
+export type { GpuLevel } from "./cache/gpu-level.js";
 export {
   type GpuAdapter,
   type GpuBuffer,

@@ -1,7 +1,7 @@
 // The stores of a browser beside plain calls of its private file system, and its GPU beside plain WebGPU calls,
 // in a real Chromium:
 //
-//   npm run bench:browser -- [--only stores|gpu] [--rounds N] [--json FILE]
+//   npm run bench:browser -- [--only gpu|"64 KiB"|…] [--rounds N] [--json FILE]
 //
 // Contestants take turns within one page; every ratio is of two figures of one round, and the median of
 // the rounds counts. Nobody flushes. tierheap also hashes what it writes and reads; plain calls do not.
@@ -54,7 +54,8 @@ const figures = [];
 try {
   const page = await context.newPage();
   await page.goto(server.resolvedUrls.local[0]);
-  for (const { name, ...length } of values.only === "gpu" ? [] : LENGTHS) {
+  for (const { name, ...length } of LENGTHS) {
+    if (values.only !== undefined && values.only !== name) continue;
     const rounds = [];
     for (let round = 0; round <= roundCount; round++) {
       const result = await page.evaluate((given) => window.round(given), length);
@@ -82,6 +83,14 @@ try {
       const beside = `${speed("opfs", what)} against ${speed("plain", what)} MB/s, IndexedDB ${speed("indexeddb", what)}`;
       add(`opfs-${word}-${slug}-over-plain`, ratio("opfs", "plain", what), 0.8, beside);
       add(`opfs-${word}-${slug}-over-indexeddb`, ratio("opfs", "indexeddb", what));
+      // Whatever else the machine does, these stay the same.
+      const messages = what === "writeMs" ? "writeMessages" : "readMessages";
+      const each = median(rounds.map((round) => round.opfs[messages] / length.count));
+      figures.push({
+        id: `browser/opfs-${word}-${slug}-messages`,
+        value: each,
+        unit: "per tensor",
+      });
       if (!length.hasFileEach) continue;
       const files = `${speed("fileEach", what)} MB/s with a file each`;
       add(`opfs-${word}-${slug}-over-file-each`, ratio("opfs", "fileEach", what), 50, files);

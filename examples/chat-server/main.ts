@@ -56,8 +56,8 @@ async function serve(options: ServerOptions): Promise<void> {
   );
   await stopped;
   process.stderr.write("stopping when the turns under way have ended …\n");
-  await statsServer?.close();
   await server.close();
+  await statsServer?.close();
 }
 
 try {

@@ -19,7 +19,7 @@ export interface Foresight {
   readonly ramBytes: Foretold;
   /** What the tiers below RAM hold at the end, copies of what is in RAM included. */
   readonly coldBytes: Foretold;
-  /** Bringing back a chat of as many tokens as the median one that was; null if none was. */
+  /** Bringing back a chat of as many tokens as the median one of the last that were; null if none was. */
   readonly restoreMs: Foretold | null;
 }
 

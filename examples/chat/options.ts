@@ -20,6 +20,8 @@ export interface ChatOptions {
   readonly warm: string | undefined;
   readonly hdd: string | undefined;
   readonly remote: string | undefined;
+  /** Where what was done with tensors is written down; undefined: nowhere. */
+  readonly trace: string | undefined;
   readonly chats: number;
   readonly visits: number;
   readonly seed: number;
@@ -47,6 +49,7 @@ export const USAGE = `npm start -- [options]
   --calibrate        measure this machine first, if nothing is kept of it beside DIR
   --map FILE         write where every block lay at the end, for npx tierheap map
   --top              serve statistics to npx tierheap top, and draw transfers on Node's timeline
+  --trace FILE       write down what was done with tensors: one JSON array a line
 `;
 
 /** @throws {UsageError} Not a whole number in the range. */
@@ -85,6 +88,7 @@ export function parseOptions(args: readonly string[]): ChatOptions {
         warm: { type: "string" },
         hdd: { type: "string" },
         remote: { type: "string" },
+        trace: { type: "string" },
         chats: { type: "string" },
         visits: { type: "string" },
         seed: { type: "string" },
@@ -111,6 +115,7 @@ export function parseOptions(args: readonly string[]): ChatOptions {
     warm: values["warm"] as string | undefined,
     hdd: values["hdd"] as string | undefined,
     remote: values["remote"] as string | undefined,
+    trace: values["trace"] as string | undefined,
     chats: integer(text("chats", "20"), "chats", 2, 99),
     visits: integer(text("visits", "120"), "visits", 0, 100_000),
     seed: integer(text("seed", "1"), "seed", 0, 2 ** 31),

@@ -1,6 +1,12 @@
 /** The report of a run, for people and as JSON. */
 import { cpus } from "node:os";
-import { type FeatureAmount, formatBytes, formatPercent, formatTable } from "tierheap";
+import {
+  type FeatureAmount,
+  formatBytes,
+  formatPercent,
+  formatTable,
+  type LifetimeStats,
+} from "tierheap";
 import type { Foresight, Foretold } from "./foresight.js";
 import type { RunResult } from "./run.js";
 
@@ -82,6 +88,7 @@ export function formatRun(result: RunResult): string {
     "copied before they had to go",
     `${earlyCopyCount} tensors; ${cleanEvictionCount} left without a write`,
   ]);
+  if (stats.lifetimes !== null) rows.push(["lifetimes", lifetimeText(stats.lifetimes)]);
   const { steps, planCount, replayedCount, planBytes, planBytesLeast } = result.stepInputs;
   const { fixedCount, reuseCount, scopedCount } = result.stepInputs;
   rows.push(
@@ -120,6 +127,17 @@ function featureLines({ stats }: RunResult): string[][] {
       `feature ${name}`,
       `${isOn ? "on" : "off"}: took ${text(cost)}; saved ${text(gain)}; switched off ${switchedOffCount} times`,
     ]);
+}
+
+/** What was given up because it seemed over, and how well lifetimes were predicted. */
+function lifetimeText(lifetimes: LifetimeStats): string {
+  const { registeredCount, collectedCount, regretCount, sites } = lifetimes;
+  const [most] = sites;
+  const predicted =
+    most === undefined || most.predictedCount === 0
+      ? "none predicted"
+      : `${most.site} predicted ${milliseconds(most.expectedMs)}, lived ${milliseconds(most.livedMs)}, ${most.withinTwiceCount} of ${most.predictedCount} within twice`;
+  return `${collectedCount} of ${registeredCount} tensors collected, ${regretCount} wanted again; ${predicted}`;
 }
 
 /** What was moved during the run, and what moving everything at its end did. */
@@ -235,6 +253,12 @@ export function figuresOf(result: RunResult): Figure[] {
       "ratio",
       2,
     ),
+    { id: "chat/collected", value: result.stats.lifetimes?.collectedCount ?? 0, unit: "tensors" },
+    {
+      id: "chat/collected-in-vain",
+      value: result.stats.lifetimes?.regretCount ?? 0,
+      unit: "tensors",
+    },
     { id: "chat/prefix-tokens-shared", value: result.prefixes.tokens, unit: "tokens" },
     atLeast("chat/shared-tensors", result.stats.sharing.sharedCount, "tensors", 2),
     { id: "chat/shared-saved", value: result.stats.sharing.savedBytes, unit: "bytes" },

@@ -36,6 +36,7 @@ import type { DecoderRuntime, KvShape } from "./runtime.js";
 import { makeSchedule } from "./schedule.js";
 import { HeapStepInputs, type StepInputStats } from "./step-inputs.js";
 import { readSystemPrompt, SYSTEM_PROMPT, shareSystemPrompts } from "./system-prompt.js";
+import { TraceRecorder } from "./trace-recorder.js";
 
 /** Root of the repository, seen from build/examples/chat. */
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
@@ -112,9 +113,13 @@ function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? Number.NaN)) / 2;
 }
 
-/** The restore that took as long as most, if there was one. */
+/** Restores that a plan at the end knows about; a machine is not as fast at all times. */
+const LATE_RESTORES = 32;
+
+/** Of the last restores the one that took as long as most, if there was one. */
 function medianRestore(restores: readonly Restore[]): { tokens: number; ms: number } | null {
-  const sorted = [...restores].sort((left, right) => left.durationMs - right.durationMs);
+  const late = restores.slice(-LATE_RESTORES);
+  const sorted = late.sort((left, right) => left.durationMs - right.durationMs);
   const middle = sorted[Math.floor(sorted.length / 2)];
   return middle === undefined ? null : { tokens: middle.state.tokens, ms: middle.durationMs };
 }
@@ -263,7 +268,7 @@ export async function runChats(
 ): Promise<RunResult> {
   const startMs = performance.now();
   const { runtime, fingerprint, name, model } = await openModel(options, signal);
-  const memory = await createTensorMemory({
+  const opened = await createTensorMemory({
     calibrate: options.calibrate,
     budgets: { ram: options.ram, warm: options.warm, ssd: options.ssd, hdd: options.hdd },
     ssd: { directory: options.directory },
@@ -273,6 +278,9 @@ export async function runChats(
     namespace: { fingerprint },
     seams: options.top ? { statsSink: timelineSink() } : {},
   });
+  const recorder =
+    options.trace === undefined ? null : new TraceRecorder(opened, () => performance.now());
+  const memory = recorder?.memory ?? opened;
   let statsServer: StatsServer | null = null;
   let progress: Progress | null = null;
   let decoder: Awaited<ReturnType<typeof openHeapDecoder>> = null;
@@ -309,6 +317,7 @@ export async function runChats(
     progress = startProgress({ stream, now, visitsTotal: Math.max(1, visits.length) });
     for (const [at, { chat, turn }] of visits.entries()) {
       if (signal.aborted) break;
+      recorder?.turn(visitsTaken);
       const system = turn === 0 ? await readSystemPrompt(memory, chat) : SYSTEM_PROMPT;
       const prompt = promptOf(plan, chat, turn, system);
       // In the rounds it is known who speaks next; after them people come unasked.
@@ -334,6 +343,10 @@ export async function runChats(
     if (options.map !== undefined) {
       await writeFile(options.map, JSON.stringify(await memory.map()));
     }
+    if (recorder !== null) {
+      const lines = recorder.lines.map((line) => JSON.stringify(line));
+      await writeFile(options.trace as string, `${lines.join("\n")}\n`);
+    }
     const compaction = compactKv(memory);
     const stats = memory.stats();
     const report = memory.report();
@@ -343,7 +356,7 @@ export async function runChats(
     );
     const foretold = requestOf(
       runtime.kv,
-      finalTokens(plan, (chat, turn) => promptOf(plan, chat, turn)),
+      finalTokens(plan, (chat, turn) => promptOf(plan, chat, turn, SYSTEM_PROMPT)),
       prefixes === null ? 0 : SYSTEM_PROMPT.length,
     );
     const run = { kvBytes: kvBytesHeld, stats, restored: medianRestore(store.restores) };

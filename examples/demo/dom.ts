@@ -68,7 +68,18 @@ export function breathe(): Promise<void> {
   });
 }
 
-/** Colours and sizes come from the style sheet, which knows light and dark. */
+/** A value of the style sheet as it is written there. */
 export function styleValue(name: string): string {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+/** A colour of the style sheet as it is now, light or dark: a canvas need not know `light-dark()`. */
+export function styleColour(name: string): string {
+  const probe = make("i");
+  probe.style.color = `var(${name})`;
+  probe.hidden = true;
+  document.body.append(probe);
+  const { color } = getComputedStyle(probe);
+  probe.remove();
+  return color;
 }

@@ -1,6 +1,6 @@
 // Paints a memory map on a canvas, and of that only the rows whose blocks have changed.
 import { formatBytes, type MappedArena, type MappedBlock, type TensorKind } from "tierheap";
-import { styleValue } from "./dom.js";
+import { styleColour, styleValue } from "./dom.js";
 import { type Grid, TITLE_HEIGHT, tileOrigin, type Viewport } from "./map-layout.js";
 
 const KINDS: readonly TensorKind[] = [
@@ -34,14 +34,14 @@ interface Palette {
 
 function readPalette(): Palette {
   return {
-    kinds: new Map(KINDS.map((kind) => [kind, styleValue(`--kind-${kind.toLowerCase()}`)])),
-    ground: styleValue("--surface"),
-    free: styleValue("--free"),
-    line: styleValue("--line"),
-    text: styleValue("--text"),
-    quiet: styleValue("--quiet"),
-    pinned: styleValue("--text"),
-    onKind: styleValue("--on-kind"),
+    kinds: new Map(KINDS.map((kind) => [kind, styleColour(`--kind-${kind.toLowerCase()}`)])),
+    ground: styleColour("--surface"),
+    free: styleColour("--free"),
+    line: styleColour("--line"),
+    text: styleColour("--text"),
+    quiet: styleColour("--quiet"),
+    pinned: styleColour("--text"),
+    onKind: styleColour("--on-kind"),
     font: `12px ${styleValue("--font")}`,
   };
 }

@@ -66,6 +66,8 @@ export class MapView {
    * @param isBusy Whether something runs that changes the heap.
    */
   async follow(memory: TensorMemory, isEnded: () => boolean, isBusy: () => boolean): Promise<void> {
+    // The first call loads its code; that is no part of what the map takes.
+    this.#show(await memory.map());
     while (!isEnded()) {
       const nowMs = await nextFrame();
       if (isEnded()) return;
@@ -105,7 +107,9 @@ export class MapView {
     this.#canvas.width = Math.round(clientWidth * dpr);
     this.#canvas.height = Math.round(clientHeight * dpr);
     this.#viewport.resize(clientWidth, clientHeight);
-    this.#isStale = true;
+    // A canvas that was resized is black until something is drawn.
+    this.#restart();
+    this.#painter.paint(this.#tiles);
   }
 
   #restart(): void {

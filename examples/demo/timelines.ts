@@ -1,7 +1,7 @@
 // One minute of bytes, hits and fragmentation, as lines.
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { element, setText, styleValue } from "./dom.js";
+import { element, setText, styleColour, styleValue } from "./dom.js";
 import type { Sample } from "./sampler.js";
 
 const WINDOW_S = 60;
@@ -115,11 +115,11 @@ class Timeline {
   }
 
   #create(): uPlot {
-    const quiet = styleValue("--quiet");
+    const quiet = styleColour("--quiet");
     const axis = {
       stroke: quiet,
       font: `11px ${styleValue("--font")}`,
-      grid: { stroke: styleValue("--line"), width: 1 },
+      grid: { stroke: styleColour("--line"), width: 1 },
       ticks: { show: false },
     };
     const { top, format, lines } = this.#chart;
@@ -153,7 +153,7 @@ class Timeline {
           {},
           ...lines.map(({ label, colour }) => ({
             label,
-            stroke: styleValue(colour),
+            stroke: styleColour(colour),
             width: 1.5,
             spanGaps: true,
             points: { show: false },

@@ -27,16 +27,26 @@ export class Directory {
     return this.#byId.get(id);
   }
 
+  /** One above the highest index that was ever in use. */
+  get indexEnd(): number {
+    return this.#byIndex.length;
+  }
+
+  /** The record of an index, or undefined where none is. */
+  find(index: number): TensorRecord | undefined {
+    return this.#byIndex[index];
+  }
+
   /** The record of an index in use. */
   at(index: number): TensorRecord {
     return this.#byIndex[index] as TensorRecord;
   }
 
   /** The id, if there is one, must not be in the directory yet. */
-  add(options: TensorRecordOptions, pool: MemoryPool, allocatedMs: number): TensorRecord {
+  add(options: TensorRecordOptions, pool: MemoryPool): TensorRecord {
     const { id } = options;
     const index = this.#takeIndex(id);
-    const record = new TensorRecord(index, options, pool, allocatedMs);
+    const record = new TensorRecord(index, options, pool);
     this.#byIndex[index] = record;
     if (id !== null) this.#byId.set(id, record);
     return record;

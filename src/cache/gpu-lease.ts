@@ -1,6 +1,7 @@
 // What the GPU level gives out: a lease of a tensor's copy, and the copy itself, of which the residency record knows.
 import { MisuseError, TierError } from "../errors.js";
 import type { GpuBuffer, GpuDevice } from "../gpu/gpu-device.js";
+import { checkObject, checkSignal } from "../memory/checks.js";
 import type { PinAccess } from "../memory/pin.js";
 import type { TierKey } from "../tier/tier.js";
 import type { Dtype } from "../types.js";
@@ -10,6 +11,51 @@ import type { DeviceCopy, TensorRecord } from "./tensor-record.js";
 interface CopyOwner {
   readInto(copy: GpuCopy, target: Uint8Array): Promise<void>;
   drop(copy: GpuCopy): void;
+}
+
+/** How often what was done, and what there is. */
+export interface GpuLevelStats {
+  readonly hitCount: number;
+  readonly uploadCount: number;
+  readonly readbackCount: number;
+  /** Buffers given up without a readback, and after one. */
+  readonly evictedCount: number;
+  readonly demotedCount: number;
+  readonly leaseCount: number;
+  /** Tensors with a copy there, valid or stale. */
+  readonly copyCount: number;
+  readonly lossCount: number;
+  /** Tensors that devices were lost with, and had no other copy. */
+  readonly lostCount: number;
+  /** Buffers asked of devices so far. */
+  readonly createdCount: number;
+  readonly capacityBytes: number;
+  /** Of all buffers, those that wait for their next use included. */
+  readonly physicalBytes: number;
+}
+
+/** What a lease is for. */
+export type GpuAccess = PinAccess | "overwrite";
+
+/** What is asked of a lease. @throws {MisuseError} `bad-option`. @internal */
+export function checkLeaseOptions(options: unknown) {
+  const given = checkObject(options, "acquire", ["access", "signal"]);
+  const { access: mode = "read", signal } = given;
+  if (mode !== "read" && mode !== "write" && mode !== "overwrite") {
+    throw new MisuseError("bad-option", 'access is "read", "write" or "overwrite"');
+  }
+  const access: PinAccess = mode === "read" ? "read" : "write";
+  return { mode, access, signal: checkSignal(signal) };
+}
+
+/** @internal */
+export interface GpuCopyParts {
+  readonly key: TierKey;
+  readonly record: TensorRecord;
+  readonly buffer: GpuBuffer;
+  /** Of the record, whose bytes the buffer holds. */
+  readonly version: number;
+  readonly onArrival: () => void;
 }
 
 /** A tensor's bytes in a buffer. @internal */
@@ -27,21 +73,27 @@ export class GpuCopy implements DeviceCopy {
   /** The device is lost. */
   isGone = false;
 
-  constructor(
-    owner: CopyOwner,
-    parts: {
-      readonly key: TierKey;
-      readonly record: TensorRecord;
-      readonly buffer: GpuBuffer;
-      readonly version: number;
-    },
-  ) {
+  #onArrival: (() => void) | null;
+
+  constructor(owner: CopyOwner, parts: GpuCopyParts) {
+    this.#onArrival = parts.onArrival;
     this.#owner = owner;
     this.key = parts.key;
     this.record = parts.record;
     this.buffer = parts.buffer;
     this.version = parts.version;
     this.byteLength = parts.record.byteLength;
+  }
+
+  /** It was brought for somebody who has no lease of it yet, and stays until then. */
+  get isArriving(): boolean {
+    return this.#onArrival !== null;
+  }
+
+  /** Whoever it was brought for has a lease, or wants none any more. */
+  arrive(): void {
+    this.#onArrival?.();
+    this.#onArrival = null;
   }
 
   get isCurrent(): boolean {

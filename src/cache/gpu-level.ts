@@ -4,9 +4,9 @@
 // INV-GPU-1  A copy that a record names, and whose version is the record's, holds the record's bytes.
 // INV-GPU-2  While a lease for writing is open, its tensor has no block, and no other lease.
 // INV-GPU-3  A leased buffer belongs to its lease, also after the record has another copy or is gone.
-import { MisuseError, OutOfMemoryError, TierError, throwIfAborted } from "../errors.js";
+import { OutOfMemoryError, TierError, throwIfAborted } from "../errors.js";
 import type { GpuDevice } from "../gpu/gpu-device.js";
-import { checkId, checkObject, checkSignal } from "../memory/checks.js";
+import { checkId, checkObject } from "../memory/checks.js";
 import type { EventHub } from "../memory/events.js";
 import type { Pin, PinAccess } from "../memory/pin.js";
 import type { DeviceTier } from "../tier/device-tier.js";
@@ -15,12 +15,20 @@ import { checkBytes, type Dtype, describe } from "../types.js";
 import { lentBytes, type PrivateBytes, privateCopy } from "../util/private-bytes.js";
 import type { Directory } from "./directory.js";
 import { GpuArena } from "./gpu-arena.js";
-import { GpuCopy, GpuLease } from "./gpu-lease.js";
+import {
+  checkLeaseOptions,
+  type GpuAccess,
+  GpuCopy,
+  type GpuCopyParts,
+  GpuLease,
+  type GpuLevelStats,
+} from "./gpu-lease.js";
 import { GpuOrder } from "./gpu-order.js";
 import type { HierarchicalCache } from "./hierarchical-cache.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { TensorRecord } from "./tensor-record.js";
 import type { LevelStats } from "./tier-level.js";
+import { Transfers } from "./transfers.js";
 
 export interface GpuLevelOptions {
   /** Open. */
@@ -35,46 +43,11 @@ export interface GpuLevelOptions {
   readonly isShared: boolean;
 }
 
-/** How often what was done, and what there is. */
-export interface GpuLevelStats {
-  readonly hitCount: number;
-  readonly uploadCount: number;
-  readonly readbackCount: number;
-  /** Buffers given up without a readback, and after one. */
-  readonly evictedCount: number;
-  readonly demotedCount: number;
-  readonly leaseCount: number;
-  /** Tensors with a copy there, valid or stale. */
-  readonly copyCount: number;
-  readonly lossCount: number;
-  /** Tensors that devices were lost with, and had no other copy. */
-  readonly lostCount: number;
-  /** Buffers asked of devices so far. */
-  readonly createdCount: number;
-  readonly capacityBytes: number;
-  /** Of all buffers, those that wait for their next use included. */
-  readonly physicalBytes: number;
-}
-
 /** Bytes given to a queue at once. */
 const CHUNK_BYTES = 4 * 2 ** 20;
 const KEY_DIGITS = 64;
 /** No tensor has this version: a copy of it is stale. */
 const NO_VERSION = 0;
-
-/** What a lease is for. */
-export type GpuAccess = PinAccess | "overwrite";
-
-/** @throws {MisuseError} `bad-option`. */
-function checkOptions(options: unknown) {
-  const given = checkObject(options, "acquire", ["access", "signal"]);
-  const { access: mode = "read", signal } = given;
-  if (mode !== "read" && mode !== "write" && mode !== "overwrite") {
-    throw new MisuseError("bad-option", 'access is "read", "write" or "overwrite"');
-  }
-  const access: PinAccess = mode === "read" ? "read" : "write";
-  return { mode, access, signal: checkSignal(signal) };
-}
 
 /** What `memory.gpu` is. */
 export class GpuLevel {
@@ -87,6 +60,8 @@ export class GpuLevel {
   readonly #isShared: boolean;
   readonly #copies = new GpuOrder();
   readonly #uploads = new Map<TensorRecord, Promise<unknown>>();
+  /** What has room on the device, and is not lent yet. */
+  readonly #arrivals = new Transfers();
   readonly #arenas = new Set<GpuArena>();
   #keyCount = 0;
   readonly #counters = {
@@ -133,30 +108,44 @@ export class GpuLevel {
     id: string,
     options: { readonly access?: GpuAccess; readonly signal?: AbortSignal | undefined } = {},
   ): Promise<GpuLease<D> | null> {
-    const { mode, access, signal } = checkOptions(options);
+    const { mode, access, signal } = checkLeaseOptions(options);
     checkId(id);
-    for (let isHit = true; ; isHit = false) {
-      this.#checkOpen();
-      throwIfAborted(signal, this.#tier.name);
-      const record = this.#directory.get(id);
-      if (access === "write" && this.#directory.named(id)?.shared != null) {
-        if (!(await this.#makeOwn(id, signal))) return null;
-      } else if (record?.device instanceof GpuCopy && record.device.isCurrent) {
-        record.device.checkUnwritten();
-        // A block that is being moved cannot be given up.
-        if (access === "write" && record.transfer !== null) await record.transfer.settled;
-        else return this.#lend(record.device, { id, access, isHit });
-      } else if (mode === "overwrite" && record !== undefined && !record.isLost) {
-        // A copy of other bytes does as well.
-        const { device: copy, transfer } = record;
-        if (transfer !== null) await transfer.settled;
-        else if (!(copy instanceof GpuCopy && copy.isReusable)) await this.#reserveFor(record);
-        else return this.#lend(copy, { id, access, isHit });
-      } else {
-        const upload = record && this.#uploads.get(record);
-        if (upload !== undefined) await upload.catch(() => undefined);
-        else if (!(await this.#promote(id, signal))) return null;
+    let arrived: GpuCopy | null = null;
+    const keep = (copy: GpuCopy | null) => {
+      arrived?.arrive();
+      arrived = copy;
+    };
+    try {
+      for (let isHit = true; ; isHit = false) {
+        this.#checkOpen();
+        throwIfAborted(signal, this.#tier.name);
+        const record = this.#directory.get(id);
+        const copy = record?.device instanceof GpuCopy ? record.device : null;
+        if (access === "write" && this.#directory.named(id)?.shared != null) {
+          // A pin for writing gives it bytes of its own.
+          const pin = await this.leaseInRam(id, access, signal);
+          if (pin === null) return null;
+          pin[Symbol.dispose]();
+        } else if (copy?.isCurrent || (copy?.isReusable && mode === "overwrite")) {
+          copy.checkUnwritten();
+          // A block that is being moved cannot be given up.
+          if (access === "read" || copy.record.transfer === null) {
+            return this.#lend(copy, { id, access, isHit });
+          }
+          await copy.record.transfer.settled;
+        } else if (mode === "overwrite" && record !== undefined && !record.isLost) {
+          keep(await this.#reserveFor(record));
+        } else {
+          const upload = record && this.#uploads.get(record);
+          if (upload === undefined) {
+            const promoted = await this.#promote(id, signal);
+            if (promoted === "unknown") return null;
+            keep(promoted);
+          } else await upload.catch(() => undefined);
+        }
       }
+    } finally {
+      keep(null);
     }
   }
 
@@ -293,13 +282,6 @@ export class GpuLevel {
     if (record.device !== copy && copy.leaseCount === 0) this.drop(copy);
   }
 
-  /** Makes a shared tensor one with bytes of its own. @returns false when there is no such tensor. */
-  async #makeOwn(id: string, signal: AbortSignal | undefined): Promise<boolean> {
-    const pin = await this.leaseInRam(id, "write", signal);
-    pin?.[Symbol.dispose]();
-    return pin !== null;
-  }
-
   /** How RAM is asked, by the memory that this belongs to. @internal */
   leaseInRam: (
     id: string,
@@ -307,14 +289,14 @@ export class GpuLevel {
     signal: AbortSignal | undefined,
   ) => Promise<Pin | null> = () => Promise.resolve(null);
 
-  /** Uploads a tensor. @returns false when no tier knows the id. */
-  async #promote(id: string, signal: AbortSignal | undefined): Promise<boolean> {
+  /** Uploads a tensor. @returns The copy, which does not leave yet; null when it is to be looked for again. */
+  async #promote(id: string, signal: AbortSignal | undefined): Promise<GpuCopy | null | "unknown"> {
     const pin = await this.leaseInRam(id, "read", signal);
-    if (pin === null) return false;
+    if (pin === null) return "unknown";
     try {
       const record = this.#directory.get(id);
-      if (record === undefined || this.#uploads.has(record)) return true;
-      if (record.device?.version === record.version) return true;
+      if (record === undefined || this.#uploads.has(record)) return null;
+      if (record.device?.version === record.version) return null;
       if (record.writePinCount > 0) {
         throw new TierError("busy", this.#tier.name, "the tensor is being written in RAM");
       }
@@ -322,18 +304,17 @@ export class GpuLevel {
       this.#uploads.set(record, upload);
       this.#swapper.transfers.watch(upload.then(noop, noop));
       try {
-        await upload;
+        return await upload;
       } finally {
         this.#uploads.delete(record);
       }
     } finally {
       pin[Symbol.dispose]();
     }
-    return true;
   }
 
-  /** A copy of anything, in place of the one that the record has. */
-  async #reserveFor(record: TensorRecord): Promise<void> {
+  /** A copy of anything, in place of the one that the record has. @returns As {@link #promote}. */
+  async #reserveFor(record: TensorRecord): Promise<GpuCopy | null> {
     record.device?.drop();
     const key = this.#nextKey();
     const { byteLength } = record;
@@ -342,14 +323,17 @@ export class GpuLevel {
     if (buffer === null) throw this.#lostMeanwhile();
     if (record.isFreed || record.device !== null || record.byteLength !== byteLength) {
       this.#deleteObject(key);
-      return;
+      return null;
     }
-    this.#adopt(new GpuCopy(this, { key, record, buffer, version: NO_VERSION }));
+    const onArrival = this.#arrivals.noteProgress();
+    return this.#adopt({ key, record, buffer, version: NO_VERSION, onArrival });
   }
 
-  #adopt(copy: GpuCopy): void {
+  #adopt(parts: GpuCopyParts): GpuCopy {
+    const copy = new GpuCopy(this, parts);
     copy.record.device = copy;
     this.#copies.touch(copy);
+    return copy;
   }
 
   async #tryReserve(key: TierKey, byteLength: number): Promise<"stored" | null> {
@@ -362,7 +346,7 @@ export class GpuLevel {
   }
 
   /** @param bytes Pinned. */
-  async #upload(record: TensorRecord, bytes: Uint8Array): Promise<void> {
+  async #upload(record: TensorRecord, bytes: Uint8Array): Promise<GpuCopy | null> {
     const { version } = record;
     record.device?.drop();
     const key = this.#nextKey();
@@ -371,6 +355,8 @@ export class GpuLevel {
       const begun = await this.#tier.begin(key, byteLength);
       return begun === "no-space" ? null : begun;
     });
+    const onArrival = this.#arrivals.noteProgress();
+    let copy: GpuCopy | null = null;
     try {
       let outcome: "written" | "no-space" = "written";
       for (let at = 0; at < byteLength && outcome === "written"; at += CHUNK_BYTES) {
@@ -379,18 +365,21 @@ export class GpuLevel {
       if (outcome === "no-space" || (await writer.commit({ durable: false })) === "no-space") {
         throw this.#outOfMemory(byteLength, "The device itself has no room: lower the budget.");
       }
+      const buffer = this.#tier.bufferOf(key);
+      if (buffer === null) throw this.#lostMeanwhile();
+      this.#counters.uploadCount += 1;
+      if (record.isFreed || record.version !== version || record.writePinCount > 0) {
+        this.#deleteObject(key);
+        if (record.isFreed) return null;
+        const message = "the tensor was written while it was uploaded";
+        throw new TierError("busy", this.#tier.name, message);
+      }
+      copy = this.#adopt({ key, record, buffer, version, onArrival });
+      return copy;
     } finally {
       await writer.abort();
+      if (copy === null) onArrival();
     }
-    const buffer = this.#tier.bufferOf(key);
-    if (buffer === null) throw this.#lostMeanwhile();
-    this.#counters.uploadCount += 1;
-    if (record.isFreed || record.version !== version || record.writePinCount > 0) {
-      this.#deleteObject(key);
-      if (record.isFreed) return;
-      throw new TierError("busy", this.#tier.name, "the tensor was written while it was uploaded");
-    }
-    this.#adopt(new GpuCopy(this, { key, record, buffer, version }));
   }
 
   /** Queues copy at once what they are given; several refuse shared memory. */
@@ -403,19 +392,25 @@ export class GpuLevel {
 
   /** Tries until it succeeds; one tensor after the other leaves for it. */
   async #makeRoom<T>(byteLength: number, tryPlace: () => Promise<T | null>): Promise<T> {
-    const first = await tryPlace();
-    if (first !== null) return first;
-    const { objectBytesMax } = this.#tier;
-    if (byteLength > objectBytesMax) {
-      const advice = `This device and budget have no buffer longer than ${objectBytesMax} bytes.`;
-      throw this.#outOfMemory(byteLength, advice);
-    }
-    // Ends: whoever could not leave is not asked again.
+    // Ends: whoever could not leave is not asked again before something else has arrived.
     const refused = new Set<GpuCopy>();
     for (;;) {
+      const placed = await tryPlace();
+      if (placed !== null) return placed;
+      const { objectBytesMax } = this.#tier;
+      if (byteLength > objectBytesMax) {
+        const advice = `This device and budget have no buffer longer than ${objectBytesMax} bytes.`;
+        throw this.#outOfMemory(byteLength, advice);
+      }
       const victim = this.#copies.choose(this.#tier.grantedBytes(byteLength), refused);
       if (victim === null) {
-        throw this.#outOfMemory(byteLength, "Dispose leases, or raise budgets.gpu.");
+        const { progressing } = this.#arrivals;
+        if (progressing === null) {
+          throw this.#outOfMemory(byteLength, "Dispose leases, or raise budgets.gpu.");
+        }
+        await progressing;
+        refused.clear();
+        continue;
       }
       const hasLeft = await this.#leave(victim).catch((error: unknown) => {
         // RAM has no room for it: another one may need none.
@@ -423,8 +418,6 @@ export class GpuLevel {
         throw error;
       });
       if (!hasLeft) refused.add(victim);
-      const placed = hasLeft ? await tryPlace() : null;
-      if (placed !== null) return placed;
     }
   }
 

@@ -60,7 +60,7 @@ export class GpuOrder implements Iterable<GpuCopy> {
     let oldest: GpuCopy | null = null;
     let fitting: GpuCopy | null = null;
     for (const copy of this) {
-      if (copy.leaseCount > 0 || refused.has(copy)) continue;
+      if (copy.leaseCount > 0 || copy.isArriving || refused.has(copy)) continue;
       oldest ??= copy;
       if (copy.buffer.size !== grantedBytes) continue;
       if (!copy.isCurrent) return copy;

@@ -11,6 +11,7 @@ import type { TensorKind } from "../types.js";
 import { hasExpired, lossOf } from "./cold-copies.js";
 import type { Directory } from "./directory.js";
 import type { Disposables } from "./disposables.js";
+import type { LifetimeCollector } from "./lifetime-collector.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { Reclaimer } from "./reclaimer.js";
 import { expectedRestoreMs } from "./restore-cost.js";
@@ -28,6 +29,7 @@ export interface HierarchicalCacheOptions {
   readonly events: EventHub;
   readonly clock: Clock;
   readonly sink: StatsSink;
+  readonly collector: LifetimeCollector | null;
 }
 
 /** Every lookup is exactly one of hit, join and miss. */
@@ -58,6 +60,7 @@ export class HierarchicalCache {
   readonly #events: EventHub;
   readonly #clock: Clock;
   readonly #sink: StatsSink;
+  readonly #collector: LifetimeCollector | null;
   readonly #adoptions = new Map<string, Promise<TensorRecord | null>>();
   #hits = 0;
   #joins = 0;
@@ -77,6 +80,7 @@ export class HierarchicalCache {
     this.#events = options.events;
     this.#clock = options.clock;
     this.#sink = options.sink;
+    this.#collector = options.collector;
   }
 
   /**
@@ -101,6 +105,7 @@ export class HierarchicalCache {
       throwIfAborted(signal, this.#engine.tier.name);
       const known = this.#directory.get(id);
       const isDropped = known === undefined && this.#disposables.wantDropped(id);
+      if (isDropped) this.#collector?.noteWanted(id);
       const record = isDropped ? null : (known ?? (await abortable(this.#adopt(id), signal)));
       if (record === null) {
         if (!isCounted) {
@@ -261,7 +266,7 @@ export class HierarchicalCache {
       recomputeMs: null,
     };
     const pool = this.#pools.get(header.kind) as MemoryPool;
-    const record = this.#directory.add(options, pool, this.#clock.monotonicMs());
+    const record = this.#directory.add(options, pool);
     const { generation, codecId, storedBytes, isDurable, isSaved, expiresMs } = header;
     const { version } = record;
     const place = { generation, codecId, storedBytes, isDurable, isSaved, expiresMs };

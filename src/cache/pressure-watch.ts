@@ -100,6 +100,11 @@ export class PressureWatch {
     if (residentNow > watermarks.high * rssLimitBytes) this.#begin(() => this.#demote(residentNow));
   }
 
+  /** Tensor bytes from which on it begins, as of the last look at how full the blocks are. */
+  get highBytes(): number {
+    return this.#highBytes;
+  }
+
   /** Ends what is under way after its present transfer, for good. */
   stop(): void {
     this.#isStopped = true;

@@ -15,6 +15,7 @@ import { encourageCollection } from "../util/collection.js";
 import type { Directory } from "./directory.js";
 import type { Disposables } from "./disposables.js";
 import type { HeldBlocks } from "./held-blocks.js";
+import type { LifetimeCollector } from "./lifetime-collector.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { PressureWatch } from "./pressure-watch.js";
 import type { TensorRecord } from "./tensor-record.js";
@@ -91,6 +92,7 @@ export class Reclaimer {
   readonly #victims: Victims;
   readonly #sink: StatsSink;
   #watch: PressureWatch | null = null;
+  #collector: LifetimeCollector | null = null;
   #reservedCount = 0;
   /** Requests that demote at this moment. */
   #demotingCount = 0;
@@ -124,7 +126,7 @@ export class Reclaimer {
     if (!this.#isPossible(pool, bytes, 1)) return 0;
     const slot = pool.tryAllocate(bytes, alignment);
     if (slot === 0) return this.#tryRemedies(pool, bytes, alignment, SYNCHRONOUS_REMEDIES);
-    this.#watch?.note();
+    this.#noteRoom();
     return slot;
   }
 
@@ -218,7 +220,7 @@ export class Reclaimer {
     this.#checkPossible(pool, bytes, 1);
     const slot = this.#tryWithoutVictims(pool, bytes, alignment);
     if (slot !== 0) {
-      this.#watch?.note();
+      this.#noteRoom();
       onPlaced();
       return slot;
     }
@@ -269,19 +271,20 @@ export class Reclaimer {
       if (victim !== null) {
         if (!remedies.includes("demote")) remedies.push("demote");
         if (isFull ? !victim.isClean : !this.#disposables.admits(victim)) {
-          this.#disposables.drop(victim);
+          this.#victims.drop(victim);
           continue;
         }
         const outcome = await this.#swapper.demote(victim, { durable: this.#isDurable });
         if (outcome === "no-space") {
           if (await this.#disposables.makeColdRoom(victim.byteLength)) continue;
           if (this.#disposables.canDrop(victim)) {
-            this.#disposables.drop(victim);
+            this.#victims.drop(victim);
             continue;
           }
           // What leaves without a write still can.
           isFull = true;
         }
+        if (outcome === "demoted" && !victim.isFreed) this.#victims.left(victim);
         // Vetoed: somebody uses it. Look at others first.
         if (outcome === "vetoed") passed.add(victim.index);
         continue;
@@ -437,15 +440,29 @@ export class Reclaimer {
     isFull: boolean,
   ): TensorRecord | null {
     let other: TensorRecord | null = null;
-    const own = this.#victims.next((record) => {
+    const mayLeave = (record: TensorRecord) => {
       if (passed.has(record.index) || !this.#swapper.canDemote(record)) return false;
       if (!this.#canHelp(record, pool, bytes)) return false;
-      if (isFull && !record.isClean && !this.#disposables.canDrop(record)) return false;
+      return !isFull || record.isClean || this.#disposables.canDrop(record);
+    };
+    const own = this.#victims.next((record) => {
+      if (!mayLeave(record)) return false;
       if (record.pool === pool) return true;
       other ??= record;
       return false;
     });
-    return own ?? other;
+    if (own !== null || other === null) return own;
+    return this.#collector?.next(mayLeave) ?? other;
+  }
+
+  #noteRoom(): void {
+    this.#watch?.note();
+    this.#collector?.note();
+  }
+
+  /** From here on what seems to be over is given up. */
+  collectOver(collector: LifetimeCollector): void {
+    this.#collector = collector;
   }
 
   /** From here on room is also made in the background. */

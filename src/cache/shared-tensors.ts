@@ -1,7 +1,6 @@
 // Tensors of equal content, which share one block and one swapped-out copy. The content has a record of
 // its own in the directory, named by what it holds and never written: whoever wants to write gets bytes of
 // its own first. Each tensor keeps its own record, with its id and its saved copy.
-import type { Clock } from "../clock.js";
 import type { ControlPlane } from "../core/control-plane.js";
 import { MisuseError } from "../errors.js";
 import { CONTENT_PREFIX } from "../limits.js";
@@ -49,7 +48,6 @@ export interface SharedTensorsOptions {
   readonly swapper: MemorySwapper;
   readonly reclaimer: Reclaimer;
   readonly policy: EvictionPolicy;
-  readonly clock: Clock;
 }
 
 /** What a content is told apart by, beside its bytes. */
@@ -107,7 +105,6 @@ export class SharedTensors {
   readonly #swapper: MemorySwapper;
   readonly #reclaimer: Reclaimer;
   readonly #policy: EvictionPolicy;
-  readonly #clock: Clock;
   #sharedCount = 0;
   #contentCount = 0;
   #savedBytes = 0;
@@ -121,7 +118,6 @@ export class SharedTensors {
     this.#swapper = options.swapper;
     this.#reclaimer = options.reclaimer;
     this.#policy = options.policy;
-    this.#clock = options.clock;
   }
 
   /** @throws {MisuseError} `duplicate-id`. */
@@ -151,7 +147,7 @@ export class SharedTensors {
       content.isLost = false;
       this.#swapper.attach(content, slot);
     }
-    const record = this.#directory.add(checked, pool, this.#clock.monotonicMs());
+    const record = this.#directory.add(checked, pool);
     this.#join(record, content);
     return record;
   }
@@ -161,7 +157,7 @@ export class SharedTensors {
     const { kind, dtype, shape, layout, byteLength, alignment, tag, errorBudget, pool } = other;
     const like = { kind, dtype, shape, layout, byteLength, alignment, tag, errorBudget };
     const options = { ...like, id, isDisposable: false, recomputeMs: null };
-    const record = this.#directory.add(options, pool, this.#clock.monotonicMs());
+    const record = this.#directory.add(options, pool);
     this.#join(record, other.shared as TensorRecord);
     return record;
   }
@@ -257,7 +253,7 @@ export class SharedTensors {
       ...{ tag: "", isDisposable: false, recomputeMs: null },
       errorBudget: "exact" as const,
     };
-    return this.#directory.add({ ...options, ...rest }, pool, this.#clock.monotonicMs());
+    return this.#directory.add({ ...options, ...rest }, pool);
   }
 
   #join(record: TensorRecord, content: TensorRecord): void {

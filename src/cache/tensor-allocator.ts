@@ -4,7 +4,6 @@ import type { Clock } from "../clock.js";
 import type { ControlPlane } from "../core/control-plane.js";
 import { requireLanes } from "../core/lanes.js";
 import { MisuseError } from "../errors.js";
-import type { LifetimePredictor } from "../lifetime/lifetime-predictor.js";
 import type { ArenaShelf } from "../memory/arena-shelf.js";
 import { callSite } from "../memory/call-site.js";
 import type { EventHub } from "../memory/events.js";
@@ -25,6 +24,7 @@ import { describe, type Shape, type TensorKind } from "../types.js";
 import type { Directory } from "./directory.js";
 import type { Disposables } from "./disposables.js";
 import type { Guards } from "./guards.js";
+import type { LifetimeCollector } from "./lifetime-collector.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { Reclaimer } from "./reclaimer.js";
 import type { SharedTensors } from "./shared-tensors.js";
@@ -39,13 +39,14 @@ export interface TensorAllocatorOptions {
   readonly reclaimer: Reclaimer;
   readonly disposables: Disposables;
   readonly policy: EvictionPolicy;
-  readonly lifetimes: LifetimePredictor;
   readonly events: EventHub;
-  readonly clock: Clock;
+  /** null: lifetimes are nobody's business. */
+  readonly collector: LifetimeCollector | null;
   readonly sharing: SharedTensors;
   /** Only in debug mode. */
   readonly guards: Guards | null;
   readonly sink: StatsSink;
+  readonly clock: Clock;
   /** One in so many allocations is timed; 0: none. */
   readonly timedOneIn: number;
 }
@@ -60,11 +61,11 @@ export class TensorAllocator implements TensorOwner {
   readonly #reclaimer: Reclaimer;
   readonly #disposables: Disposables;
   readonly #policy: EvictionPolicy;
-  readonly #lifetimes: LifetimePredictor;
-  readonly #clock: Clock;
+  readonly #collector: LifetimeCollector | null;
   readonly #sharing: SharedTensors;
   readonly #guards: Guards | null;
   readonly #sink: StatsSink;
+  readonly #clock: Clock;
   readonly #timedOneIn: number;
   /** Allocations until one is timed; below 0: none ever is. */
   #untilTimed: number;
@@ -79,11 +80,11 @@ export class TensorAllocator implements TensorOwner {
     this.#reclaimer = options.reclaimer;
     this.#disposables = options.disposables;
     this.#policy = options.policy;
-    this.#lifetimes = options.lifetimes;
-    this.#clock = options.clock;
+    this.#collector = options.collector;
     this.#sharing = options.sharing;
     this.#guards = options.guards;
     this.#sink = options.sink;
+    this.#clock = options.clock;
     this.#timedOneIn = options.timedOneIn;
     this.#untilTimed = options.timedOneIn;
     this.leaks = new LeakWatch(options.events, (record) => {
@@ -136,6 +137,7 @@ export class TensorAllocator implements TensorOwner {
     if (record.shared !== null && access === "write") this.#sharing.own(record);
     const holder = record.shared ?? record;
     const { slot } = holder;
+    if (record.life !== null) this.#collector?.used(record.life);
     if (holder.id !== null) this.#policy.touch(holder.index);
     const epoch = this.#core.pin(slot, holder.generation);
     if (holder.view === null || holder.viewEpoch !== epoch) {
@@ -269,10 +271,11 @@ export class TensorAllocator implements TensorOwner {
   }
 
   #attach(checked: CheckedTensor, pool: MemoryPool, slot: number, owner: TensorOwner): Tensor {
-    const allocatedMs = this.#lifetimes.learns ? this.#clock.monotonicMs() : 0;
     const isNew = checked.id === null || this.#directory.droppedIndex(checked.id) === null;
-    const record = this.#directory.add(checked, pool, allocatedMs);
+    const record = this.#directory.add(checked, pool);
     if (isNew) this.#disposables.want(record);
+    else this.#collector?.noteWanted(nameOf(record));
+    if (record.id !== null) this.#collector?.register(record, checked.site, checked.lifetimeMs);
     if (this.#guards !== null) record.callSite = callSite();
     this.#swapper.attach(record, slot);
     if (checked.isZeroed) {
@@ -303,8 +306,6 @@ export class TensorAllocator implements TensorOwner {
     // It may have been disposable before.
     if (record.id !== null) this.#disposables.freed(record);
     this.#directory.remove(record);
-    if (!this.#lifetimes.learns) return;
-    const { kind, byteLength: bytes, tag } = record;
-    this.#lifetimes.observe({ kind, bytes, tag }, this.#clock.monotonicMs() - record.allocatedMs);
+    if (record.life !== null) this.#collector?.freed(record.life);
   }
 }

@@ -1,6 +1,7 @@
 // The one record of a tensor's residency: where its bytes are, which copies are valid, clean or
 // dirty, pinned, in flight. Cache, swapper and collector are policies over this record.
 
+import type { LifetimeSample } from "../lifetime/lifetime-predictor.js";
 import type { MemoryPool } from "../memory/memory-pool.js";
 import type { Dtype, Layout, TensorErrorBudget, TensorKind, TensorView } from "../types.js";
 
@@ -44,6 +45,19 @@ export interface Transfer {
   readonly settled: Promise<void>;
 }
 
+/** What the collector knows of a registered tensor. */
+export interface TensorLife {
+  readonly sample: LifetimeSample;
+  /** As was predicted at the allocation; Infinity when nothing was. */
+  readonly expectedMs: number;
+  readonly allocatedMs: number;
+  /** When it was pinned last, or allocated. */
+  usedMs: number;
+  useCount: number;
+  /** It was given up because it seemed over, and has not been used since. */
+  isCollected: boolean;
+}
+
 export interface TensorRecordOptions {
   /** null for an anonymous tensor. */
   readonly id: string | null;
@@ -82,8 +96,8 @@ export class TensorRecord {
   /** It was used as a part of a chain. */
   isChained = false;
   readonly pool: MemoryPool;
-  /** By the memory's clock; 0 when nobody measures lifetimes. */
-  readonly allocatedMs: number;
+  /** null: it is not registered with the collector. */
+  life: TensorLife | null = null;
 
   /** The hot copy; slot 0 when the tensor is not resident. */
   slot = 0;
@@ -124,7 +138,7 @@ export class TensorRecord {
   /** Its copy on a GPU, valid or stale; null: it has none. */
   device: DeviceCopy | null = null;
 
-  constructor(index: number, options: TensorRecordOptions, pool: MemoryPool, allocatedMs: number) {
+  constructor(index: number, options: TensorRecordOptions, pool: MemoryPool) {
     this.index = index;
     this.id = options.id;
     this.kind = options.kind;
@@ -138,7 +152,6 @@ export class TensorRecord {
     this.errorBudget = options.errorBudget;
     this.recomputeMs = options.recomputeMs;
     this.pool = pool;
-    this.allocatedMs = allocatedMs;
   }
 
   get isResident(): boolean {

@@ -3,6 +3,7 @@
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import type { Directory } from "./directory.js";
 import type { Disposables } from "./disposables.js";
+import type { LifetimeCollector } from "./lifetime-collector.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { VictimChoice } from "./restore-cost.js";
 import type { TensorRecord } from "./tensor-record.js";
@@ -20,14 +21,33 @@ export interface VictimsOptions {
 
 export class Victims {
   readonly #options: VictimsOptions;
+  #collector: LifetimeCollector | null = null;
 
   constructor(options: VictimsOptions) {
     this.#options = options;
   }
 
+  /** From here on what seems to be over leaves first. */
+  preferOver(collector: LifetimeCollector): void {
+    this.#collector = collector;
+  }
+
+  /** A victim that {@link next} has given has left. */
+  left(record: TensorRecord): void {
+    this.#collector?.left(record);
+  }
+
+  /** Drops a victim that may be dropped. */
+  drop(record: TensorRecord): void {
+    this.#options.disposables.drop(record);
+    this.left(record);
+  }
+
   /** What should leave first of those that may. Asks about no more of them than it must. */
   next(mayLeave: (record: TensorRecord) => boolean): TensorRecord | null {
     const { choice } = this.#options;
+    const over = this.#collector?.next(mayLeave) ?? null;
+    if (over !== null) return over;
     const order = this.#order(mayLeave);
     if (choice !== null) return choice.next(order);
     for (const record of order) if (record !== null) return record;
@@ -41,14 +61,24 @@ export class Victims {
    * @returns false when there is no victim, or no room for any.
    */
   async demoteNext(): Promise<boolean> {
+    const record = this.next((each) => this.#options.swapper.canDemote(each));
+    return record !== null && this.giveUp(record);
+  }
+
+  /**
+   * Demotes or drops a tensor, for nobody in particular; where the tier is full, another one that needs no write.
+   *
+   * @param record Demotable.
+   * @returns false when there is no room for any.
+   */
+  async giveUp(record: TensorRecord): Promise<boolean> {
     const { swapper, disposables, isDurable } = this.#options;
-    const record = this.next((each) => swapper.canDemote(each));
-    if (record === null) return false;
     if (!disposables.admits(record)) {
-      disposables.drop(record);
+      this.drop(record);
       return true;
     }
     const outcome = await swapper.demote(record, { durable: isDurable });
+    if (outcome === "demoted" && !record.isFreed) this.left(record);
     if (outcome !== "no-space") return true;
     return (await disposables.makeColdRoom(record.byteLength)) || this.#giveUpUnwritten();
   }
@@ -94,8 +124,12 @@ export class Victims {
       (each) => swapper.canDemote(each) && (each.isClean || disposables.canDrop(each)),
     );
     if (record === null) return false;
-    if (record.isClean) swapper.evictClean(record);
-    else disposables.drop(record);
+    if (!record.isClean) {
+      this.drop(record);
+      return true;
+    }
+    swapper.evictClean(record);
+    this.left(record);
     return true;
   }
 

@@ -5,7 +5,7 @@ import {
   type StatsSnapshot,
   statsSocketPath,
 } from "../metrics/stats-server-node.js";
-import { formatBytes, formatPercent, formatTable } from "../stats/report.js";
+import { formatBytes, formatPercent, formatTable } from "../stats/format.js";
 import {
   type Command,
   CommandError,

@@ -123,6 +123,7 @@ export function checkPinOptions(
 
 /** @throws {MisuseError} `bad-option`; `unsupported` — memory cannot be shared here. */
 export function checkShared(value: unknown): boolean {
+  if (value === "auto") return canShareMemory();
   const isShared = checkFlag(value, "shared");
   if (isShared && !canShareMemory()) {
     const advice = "serve the page cross-origin isolated (COOP and COEP headers)";

@@ -92,6 +92,17 @@ export type TensorOptions<D extends Dtype = Dtype> = TensorExtent<D> & {
   /** A label for leak reports, statistics and `codecs.tags`. Default: empty. */
   readonly tag?: string | undefined;
   /**
+   * What the place of this call is called: what it allocates is expected to live as long as what it
+   * allocated before. A tensor with an id and a site, or a told lifetime, is registered for collection
+   * (see `lifetimes`). Default: the tag; within a scope that is its name, unless another tag is given.
+   */
+  readonly site?: string | undefined;
+  /**
+   * How long it is expected to be needed, in milliseconds, above 0. Counts until its site has a history
+   * of its own. Needs an id. Default: unknown.
+   */
+  readonly lifetimeMs?: number | undefined;
+  /**
    * How much its values may change when it leaves RAM, also by `save`; `"exact"`: not at all, whatever
    * `codecs` says. Each time it was written in RAM, it may change anew. Default: what `codecs` says.
    */
@@ -184,9 +195,10 @@ export interface TensorMemoryOptions {
   /**
    * Whether workers can be given tensors and room for their own: `memory.share()`. Default: false.
    * Views then lie on shared memory, which native ONNX Runtime and some platform APIs refuse: give
-   * them copies. In browsers it needs a cross-origin isolated page.
+   * them copies. In browsers it needs a cross-origin isolated page; `"auto"` is true in those and in Node, and
+   * false elsewhere.
    */
-  readonly shared?: boolean | undefined;
+  readonly shared?: boolean | "auto" | undefined;
   /**
    * When blocks are moved together, and out of arenas that their kind can do without. `"auto"`: in short
    * steps in the background, once the free space of a kind is in too many pieces, and under pressure.
@@ -204,6 +216,12 @@ export interface TensorMemoryOptions {
    * Default: `"full"`.
    */
   readonly statistics?: "full" | "counters" | undefined;
+  /**
+   * Which registered tensors leave RAM before the others because they seem to be over: from the low
+   * watermark on, the more often the fuller. What somebody uses again all the same costs a restore; only
+   * disposable tensors may be dropped. Default: learnt. `false`: none.
+   */
+  readonly lifetimes?: LifetimeOptions | false | undefined;
   /** Aborts the opening. */
   readonly signal?: AbortSignal | undefined;
   /** Where the modules come from, for pages whose policy forbids the inline ones. */
@@ -212,6 +230,17 @@ export interface TensorMemoryOptions {
     | undefined;
   /** Replaceable parts; each has a documented seam. For tests and for experiments. */
   readonly seams?: Partial<Seams> | undefined;
+}
+
+/** How lifetimes are predicted; see `tierheap/policies` for predictors to inject as a seam. */
+export interface LifetimeOptions {
+  /**
+   * `"learnt"`: per kind and site, from how long earlier tensors lived and were idle. `"told"`: a tensor
+   * is over at the end of its `lifetimeMs`, or when it was idle for 80 % of that. Default: `"learnt"`.
+   */
+  readonly rule?: "learnt" | "told" | undefined;
+  /** Most of the learnt rule's choices that may be used again, above 0 and at most 0.5. Default: 0.002. */
+  readonly regretShare?: number | undefined;
 }
 
 /** A tensor's options, checked. */
@@ -228,6 +257,10 @@ export interface CheckedTensor {
   readonly tag: string;
   readonly errorBudget: TensorErrorBudget | null;
   readonly recomputeMs: number | null;
+  /** Empty: not given. */
+  readonly site: string;
+  /** Infinity: not told. */
+  readonly lifetimeMs: number;
 }
 
 /** @throws {MisuseError} `bad-*` — whatever is wrong first. */
@@ -256,11 +289,19 @@ export function checkTensorOptions(options: TensorOptions): CheckedTensor {
   if (isDisposable && id === null) {
     throw new MisuseError("bad-option", "a disposable tensor needs an id");
   }
+  const { site = tag, lifetimeMs = Number.POSITIVE_INFINITY } = given;
+  if (typeof site !== "string") throw new MisuseError("bad-option", "site is a string");
+  const isTold = given["lifetimeMs"] !== undefined;
+  if (isTold && (id === null || !(checkMs(lifetimeMs, "lifetimeMs") > 0))) {
+    throw new MisuseError("bad-option", "lifetimeMs is above 0, and needs an id");
+  }
   return {
     kind,
     id,
     dtype,
     shape,
+    site,
+    lifetimeMs: lifetimeMs as number,
     layout: checkLayout(given["layout"] ?? "row-major"),
     byteLength,
     alignment,
@@ -286,6 +327,8 @@ export const TENSOR_OPTION_NAMES = [
   "tag",
   "budget",
   "recomputeMs",
+  "site",
+  "lifetimeMs",
 ];
 
 /** A shape that was checked, and the bytes of a dense tensor of it. Frozen, so that all may share it. */
@@ -380,6 +423,7 @@ export function checkMemoryOptions(options: TensorMemoryOptions): CheckedOptions
     "features",
     "statistics",
     "gpu",
+    "lifetimes",
   ]);
   checkFlag(options.debug, "debug");
   if (!["full", "counters", undefined].includes(options.statistics)) {

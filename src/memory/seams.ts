@@ -48,7 +48,7 @@ const SEAM_METHODS: Readonly<Record<keyof Seams, readonly string[]>> = {
   admissionPolicy: ["admit"],
   predictor: ["observe"],
   tierPredictor: ["observe", "expectedReuseMs"],
-  lifetimePredictor: ["expectedMs", "observe"],
+  lifetimePredictor: ["expectedMs", "isOver", "observe", "endCensus"],
   statsSink: ["count", "time"],
   residentBytes: [],
   startCodecWorker: [],

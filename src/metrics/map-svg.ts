@@ -1,6 +1,7 @@
 // A memory map as a picture: one strip for each arena, one box for each block. Layer: metrics.
+
+import { formatBytes, formatPercent } from "../stats/format.js";
 import type { MappedArena, MemoryMap } from "../stats/memory-map.js";
-import { formatBytes, formatPercent } from "../stats/report.js";
 import { TENSOR_KINDS, type TensorKind } from "../types.js";
 import { arenaGaps } from "./arena-table.js";
 

@@ -3,7 +3,7 @@
 //
 // Protocol: who connects gets a line of JSON at once, and another at each interval, until he leaves. What he sends is not
 // read. Only the user who runs the process can connect.
-import { chmod, lstat, mkdir, unlink } from "node:fs/promises";
+import { lstat, mkdir, unlink } from "node:fs/promises";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { platform, tmpdir, userInfo } from "node:os";
 import { dirname, join } from "node:path";
@@ -175,7 +175,6 @@ export async function serveStats(
     if (!isWindows) process.umask(before);
   }
   await listening;
-  if (!isWindows) await chmod(path, 0o600);
   let closing: Promise<void> | null = null;
   const close = () => {
     closing ??= new Promise<void>((resolve) => {

@@ -29,7 +29,6 @@ import { createSharedMemory, createUnsharedMemory } from "../core/linear-memory.
 import { arenaMetadataBytesMax } from "../core/metadata-bytes.js";
 import { MisuseError, throwIfAborted } from "../errors.js";
 import type { HardwareProfile } from "../hardware/hardware-profile.js";
-import { unknownLifetime } from "../lifetime/unknown-lifetime.js";
 import { ArenaShelf } from "../memory/arena-shelf.js";
 import { AutoCompaction } from "../memory/auto-compaction.js";
 import { Budget } from "../memory/budget.js";
@@ -119,6 +118,8 @@ export async function composeTensorMemory(
   const events = new EventHub();
   const { Observer } = await import("./observe.js");
   const observer = new Observer({ options, checked: asked, clock, events });
+  const collecting = options.lifetimes === false ? null : await import("./lifetimes.js");
+  const lifetimes = collecting?.choosePredictor(options);
   throwIfAborted(options.signal, "memory");
   if (globalThis.crypto?.subtle === undefined) {
     throw new MisuseError(
@@ -292,18 +293,7 @@ export async function composeTensorMemory(
       giveUpGuess,
       victims,
     });
-    const cache = new HierarchicalCache({ ...parts, swapper, reclaimer, disposables });
     const predictor = seams.predictor ?? successorPredictor();
-    const prefetcher: Prefetcher = new Prefetcher({
-      ...parts,
-      swapper,
-      reclaimer,
-      cache,
-      predictor,
-      feature: observer.feature("prefetch"),
-      window: new PrefetchWindow({ depthMax: profile.prefetchDepthMax ?? 8 }),
-      guessBytesMax: budget.arenaLimitBytes * GUESS_SHARE,
-    });
     const residentBytes = seams.residentBytes ?? platform.residentBytes;
     if (residentBytes === null && checked.rssLimitBytes < Number.POSITIVE_INFINITY) {
       throw new MisuseError("unsupported", "limits.rss where the platform does not tell");
@@ -321,14 +311,29 @@ export async function composeTensorMemory(
         victims.prepare(bytes, () => mayGoOn() && !reclaimer.isDemoting),
     });
     if (capacityBytes > 0) reclaimer.watchPressure(watch);
-    const lifetimes = seams.lifetimePredictor ?? unknownLifetime;
+    const collectable = { ...parts, swapper, victims, watch, watermarks };
+    const collector =
+      collecting && lifetimes
+        ? collecting.createCollector({ ...collectable, reclaimer, predictor: lifetimes })
+        : null;
+    const cache = new HierarchicalCache({ ...parts, swapper, reclaimer, disposables, collector });
+    const prefetcher: Prefetcher = new Prefetcher({
+      ...parts,
+      swapper,
+      reclaimer,
+      cache,
+      predictor,
+      feature: observer.feature("prefetch"),
+      window: new PrefetchWindow({ depthMax: profile.prefetchDepthMax ?? 8 }),
+      guessBytesMax: budget.arenaLimitBytes * GUESS_SHARE,
+    });
     const sharing = new SharedTensors({ ...parts, swapper, reclaimer });
     const allocator = new TensorAllocator({
       ...parts,
       swapper,
       reclaimer,
       disposables,
-      lifetimes,
+      collector,
       sharing,
       guards,
       timedOneIn,
@@ -361,6 +366,7 @@ export async function composeTensorMemory(
       sharing,
       prefetcher,
       disposables,
+      collector,
       watch,
       isDurable,
     });

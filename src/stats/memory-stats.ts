@@ -4,6 +4,7 @@ import type { CodecStats } from "../cache/codec-meter.js";
 import type { DisposableStats } from "../cache/disposables.js";
 import type { GuardStats } from "../cache/guards.js";
 import type { LookupStats } from "../cache/hierarchical-cache.js";
+import type { LifetimeStats } from "../cache/lifetime-collector.js";
 import type { PrefetchStats } from "../cache/prefetcher.js";
 import type { PressureWatchStats } from "../cache/pressure-watch.js";
 import type { SharingStats } from "../cache/shared-tensors.js";
@@ -64,6 +65,8 @@ export interface MemoryStats extends ObservedStats {
   readonly sharing: SharingStats;
   /** What was done above the high watermark. */
   readonly background: PressureWatchStats;
+  /** Registered tensors and what was collected of them; null with `lifetimes: false`. */
+  readonly lifetimes: LifetimeStats | null;
   /** All tiers below the arenas together. */
   readonly tier: TierStats & { readonly name: string };
   /** The GPU first, if there is one, then RAM and each tier below it. */
@@ -98,6 +101,7 @@ export interface StatsSources {
   readonly disposables: { stats(): DisposableStats };
   readonly sharing: { stats(): SharingStats };
   readonly watch: { stats(): PressureWatchStats };
+  readonly collector: { stats(): LifetimeStats } | null;
   readonly tier: { readonly name: string; stats(): TierStats };
   readonly engine: {
     codecStats(): CodecStats[];
@@ -132,6 +136,7 @@ export function collectStats(sources: StatsSources): MemoryStats {
     disposables: sources.disposables.stats(),
     sharing,
     background: sources.watch.stats(),
+    lifetimes: sources.collector?.stats() ?? null,
     tier: { name: sources.tier.name, ...sources.tier.stats() },
     codecs: sources.engine.codecStats(),
     transcoded: sources.stack?.transcoded() ?? [],

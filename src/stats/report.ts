@@ -143,6 +143,12 @@ export function formatReport(stats: MemoryStats): string {
         "shared",
         `${sharing.sharedCount} tensors in ${sharing.contentCount} contents: ${formatBytes(sharing.savedBytes)} saved, ${sharing.copyCount} copied to be written`,
       ],
+      [
+        "collected",
+        stats.lifetimes === null
+          ? "off"
+          : `${stats.lifetimes.collectedCount} of ${stats.lifetimes.registeredCount} registered tensors: ${stats.lifetimes.regretCount} wanted again`,
+      ],
       ["dropped", `${disposables.droppedCount} disposable tensors, to be made again if need be`],
       [
         "prefetched",

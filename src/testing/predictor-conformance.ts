@@ -1,6 +1,6 @@
 // Conformance suites of the seams `predictor/predictor.ts`, `predictor/tier-predictor.ts` and
 // `lifetime/lifetime-predictor.ts`.
-import type { LifetimePredictor } from "../lifetime/lifetime-predictor.js";
+import type { LifetimePredictor, LifetimeSample } from "../lifetime/lifetime-predictor.js";
 import type { Predictor } from "../predictor/predictor.js";
 import type { TierPredictor } from "../predictor/tier-predictor.js";
 import { assert, assertEqual, type ConformanceCase } from "./conformance.js";
@@ -45,25 +45,74 @@ export function predictorConformance(make: () => Promise<Predictor>): Conformanc
 export function lifetimePredictorConformance(
   make: () => Promise<LifetimePredictor>,
 ): ConformanceCase[] {
-  const sample = { kind: "KV_CACHE", bytes: 4096, tag: "prefill" } as const;
+  const toldMs = Number.POSITIVE_INFINITY;
+  const sample: LifetimeSample = { kind: "KV_CACHE", bytes: 4096, site: "prefill", toldMs };
+  const other: LifetimeSample = { ...sample, site: "other" };
+  const ageOf = (ageMs: number, idleMs: number, useCount: number) => ({ ageMs, idleMs, useCount });
+  const old = ageOf(1e9, 1e9, 1);
+  /** Tensors of a site that are used once, after `idleMs`, and freed `idleMs` after that. */
+  const teach = (predictor: LifetimePredictor, site: LifetimeSample, idleMs: number) => {
+    for (let round = 0; round < 500; round++) {
+      predictor.observe(site, ageOf(idleMs, idleMs, 0), "used");
+      predictor.observe(site, ageOf(2 * idleMs, idleMs, 1), "freed");
+    }
+  };
   return [
+    {
+      name: "calls nothing over of which nobody has told anything",
+      run: async () => {
+        const predictor = await make();
+        assertEqual(predictor.expectedMs(sample), Number.POSITIVE_INFINITY, "expected lifetime");
+        assert(!predictor.isOver(sample, old), "a tensor of an unknown site is over");
+        teach(predictor, other, 10);
+        assert(!predictor.isOver(sample, old), "another site's history counts");
+      },
+    },
     {
       name: "expects a lifetime above zero, or Infinity",
       run: async () => {
         const predictor = await make();
-        assert(predictor.expectedMs(sample) > 0, "the expected lifetime is not above zero");
-        for (let step = 1; step < 100; step++) predictor.observe(sample, step);
-        assert(predictor.expectedMs(sample) > 0, "the expected lifetime is not above zero");
-        assert(predictor.expectedMs({ ...sample, tag: "other" }) > 0, "another tag has none");
+        for (const idleMs of [0, 1e-9, 5, 1e300, Number.POSITIVE_INFINITY]) {
+          teach(predictor, sample, idleMs);
+          const expectedMs = predictor.expectedMs(sample);
+          assert(expectedMs > 0, `the expected lifetime is ${expectedMs}`);
+          predictor.isOver(sample, ageOf(idleMs, idleMs, 1));
+        }
       },
     },
     {
-      name: "survives lifetimes of zero and of Infinity",
+      name: "does not call over what has just been used and always is again",
       run: async () => {
         const predictor = await make();
-        predictor.observe(sample, 0);
-        predictor.observe(sample, Number.POSITIVE_INFINITY);
-        assert(!Number.isNaN(predictor.expectedMs(sample)), "the expected lifetime is NaN");
+        for (let round = 0; round < 2000; round++) {
+          predictor.observe(sample, ageOf(10 * (round + 1), 10, round % 8), "used");
+          if (round % 8 === 7) predictor.observe(sample, ageOf(80, 10, 8), "freed");
+        }
+        assert(!predictor.isOver(sample, ageOf(20, 1, 2)), "it is over, and would be used again");
+      },
+    },
+    {
+      name: "survives a census with tensors, and one without any",
+      run: async () => {
+        const predictor = await make();
+        predictor.endCensus();
+        for (let round = 0; round < 100; round++) predictor.observe(sample, old, "alive");
+        predictor.endCensus();
+        predictor.endCensus();
+        const expectedMs = predictor.expectedMs(sample);
+        assertEqual(expectedMs, Number.POSITIVE_INFINITY, "of those alone that still live");
+      },
+    },
+    {
+      name: "gives the same answers to the same history",
+      run: async () => {
+        const [one, two] = [await make(), await make()];
+        for (const predictor of [one, two]) teach(predictor, sample, 40);
+        for (const idleMs of [0, 10, 50, 500]) {
+          const age = ageOf(100 + idleMs, idleMs, 1);
+          assertEqual(one.isOver(sample, age), two.isOver(sample, age), "the answer");
+        }
+        assertEqual(one.expectedMs(sample), two.expectedMs(sample), "the expected lifetime");
       },
     },
   ];

@@ -10,10 +10,18 @@ export interface OpfsCalls {
   remove(path: string): boolean;
   tryLock(path: string, waitMs: number): boolean;
   unlock(path: string): void;
-  read(number: number, byteLength: number, offset: number): Uint8Array<ArrayBuffer>;
-  write(number: number, source: Uint8Array<ArrayBuffer>, offset: number): number;
+  /** Fills the front of `target`, which comes back; of what is not filled nothing is seen. */
+  read(number: number, target: Uint8Array<ArrayBuffer>, offset: number): Moved;
+  /** `source` comes back. */
+  write(number: number, source: Uint8Array<ArrayBuffer>, offset: number): Moved;
   sync(number: number): void;
   close(number: number): void;
+}
+
+/** How much was read or written, and the buffer that the page has lent. */
+export interface Moved {
+  readonly count: number;
+  readonly bytes: Uint8Array<ArrayBuffer>;
 }
 
 export type OpfsRequest = {

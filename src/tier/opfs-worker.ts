@@ -5,7 +5,7 @@
 // renamed meanwhile is closed and opened again, and one that is replaced or removed is copied into memory
 // first: as on other file systems it stays readable for those who have it open.
 import { systemClock } from "../clock.js";
-import type { OpfsReply, OpfsRequest } from "./opfs-messages.js";
+import type { Moved, OpfsReply, OpfsRequest } from "./opfs-messages.js";
 import { takeWebLock } from "./web-lock.js";
 
 /** What the standard has and the compiler's library has not. */
@@ -141,16 +141,16 @@ class Files {
     return { number, byteLength: handle?.getSize() ?? detached.byteLength };
   }
 
-  read(number: number, byteLength: number, offset: number): Uint8Array {
+  read(number: number, target: Uint8Array<ArrayBuffer>, offset: number): Moved {
     const { handle, detached } = this.#file(number);
-    if (handle === null) return detached.slice(offset, offset + byteLength);
-    const target = new Uint8Array(byteLength);
-    const count = handle.read(target, { at: offset });
-    return count === byteLength ? target : target.slice(0, count);
+    if (handle !== null) return { count: handle.read(target, { at: offset }), bytes: target };
+    const part = detached.subarray(offset, offset + target.byteLength);
+    target.set(part);
+    return { count: part.byteLength, bytes: target };
   }
 
-  write(number: number, source: Uint8Array, offset: number): number {
-    return this.#handle(number).write(source, { at: offset });
+  write(number: number, source: Uint8Array<ArrayBuffer>, offset: number): Moved {
+    return { count: this.#handle(number).write(source, { at: offset }), bytes: source };
   }
 
   sync(number: number): void {
@@ -318,7 +318,8 @@ async function reply(request: OpfsRequest): Promise<void> {
     // What does not wait is done before the next message is looked at.
     const pending = answer(request);
     const value = pending instanceof Promise ? await pending : pending;
-    const transfer = value instanceof Uint8Array ? [value.buffer as ArrayBuffer] : [];
+    const { bytes } = (value ?? {}) as Partial<Moved>;
+    const transfer = bytes === undefined ? [] : [bytes.buffer];
     port.postMessage({ id: request.id, value }, transfer);
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);

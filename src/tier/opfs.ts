@@ -8,6 +8,7 @@ import { randomName, systemRandom } from "../random.js";
 import { type PrivateBytes, privateBytes, privateCopy } from "../util/private-bytes.js";
 import type { FileReader, FileSystem, FileWriter } from "./file-system.js";
 import { FsTier } from "./fs.js";
+import { MessageBuffers } from "./message-buffers.js";
 import type { OpfsCalls, OpfsReply } from "./opfs-messages.js";
 import type { Tier } from "./tier.js";
 
@@ -136,6 +137,7 @@ export class OpfsFileSystem implements FileSystem {
   readonly #createWorker: (() => Worker) | undefined;
   readonly #clock: Clock;
   readonly #waitMs: number;
+  readonly #buffers = new MessageBuffers();
   #link: WorkerLink | null = null;
 
   constructor(createWorker?: () => Worker, clock: Clock = systemClock, waitMs = WAIT_MS) {
@@ -180,17 +182,19 @@ export class OpfsFileSystem implements FileSystem {
   async create(path: string): Promise<FileWriter> {
     const number = await this.#call("create", [path]);
     return {
-      write: (sources, offset) => {
+      write: async (sources, offset) => {
         let byteLength = 0;
         for (const source of sources) byteLength += source.byteLength;
         // A copy of its own, which is handed over: a message would take the whole buffer.
-        const bytes = privateBytes(byteLength);
+        const bytes = this.#buffers.take(byteLength);
         let end = 0;
         for (const source of sources) {
           bytes.set(source, end);
           end += source.byteLength;
         }
-        return this.#call("write", [number, bytes, offset], [bytes.buffer]);
+        const moved = await this.#call("write", [number, bytes, offset], [bytes.buffer]);
+        this.#buffers.give(moved.bytes);
+        return moved.count;
       },
       read: (targets, offset) => this.#read(number, targets, offset),
       sync: () => this.#call("sync", [number]),
@@ -227,14 +231,16 @@ export class OpfsFileSystem implements FileSystem {
 
   async #read(number: number, targets: readonly PrivateBytes[], offset: number): Promise<number> {
     const byteLength = targets.reduce((sum, target) => sum + target.byteLength, 0);
-    const bytes = await this.#call("read", [number, byteLength, offset]);
+    const lent = this.#buffers.take(byteLength);
+    const { count, bytes } = await this.#call("read", [number, lent, offset], [lent.buffer]);
     let start = 0;
     for (const target of targets) {
-      const part = bytes.subarray(start, start + target.byteLength);
+      const part = bytes.subarray(start, Math.min(count, start + target.byteLength));
       target.set(part);
       start += part.byteLength;
     }
-    return bytes.byteLength;
+    this.#buffers.give(bytes);
+    return count;
   }
 
   #call<Call extends keyof OpfsCalls>(

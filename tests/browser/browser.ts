@@ -43,8 +43,14 @@ function withMiddleware(config: InlineConfig, name: string, middleware: Middlewa
   return { ...config, plugins: [{ name, configurePreviewServer }, ...(config.plugins ?? [])] };
 }
 
+/** Nothing but a page's own files, and no code from texts. */
+export const CONTENT_SECURITY_POLICY = {
+  "Content-Security-Policy":
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'",
+};
+
 /** The same page, served with headers. Built elsewhere if `outDir` says so. */
-function withHeaders(
+export function withHeaders(
   config: InlineConfig,
   headers: Readonly<Record<string, string>>,
   outDir?: string,
@@ -71,13 +77,9 @@ export function withIsolation(config: InlineConfig, outDir?: string): InlineConf
 
 export const ISOLATED_PAGE = withIsolation(TEST_PAGE, path("build/isolated-page"));
 
-/** Nothing but its own files, and no code from texts. */
 export const STRICT_PAGE = withHeaders(
   TEST_PAGE,
-  {
-    "Content-Security-Policy":
-      "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'",
-  },
+  CONTENT_SECURITY_POLICY,
   path("build/strict-page"),
 );
 

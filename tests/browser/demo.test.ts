@@ -300,7 +300,8 @@ describe("a visitor's own weights", () => {
 });
 
 describe("the page", () => {
-  it("loads little, blocks little and shifts nothing", async () => {
+  /** In a profile of its own, so that nothing is there already. */
+  async function visit(url: string, isThere: (page: Page) => Promise<unknown>) {
     const fresh = await Browser.launch();
     const page = await fresh.open("about:blank");
     let bytes = 0;
@@ -315,20 +316,33 @@ describe("the page", () => {
         () => undefined,
       );
     });
-    await page.goto(site.url);
+    await page.goto(url);
     await expectStatus(page, /^Ready/);
-    await page.getByText(/requests open/).waitFor();
-    await page.waitForTimeout(3000);
+    await isThere(page);
+    await page.waitForTimeout(2000);
+    const blockingMs = await figure(page, "cost-blocking");
     const shift = await figure(page, "cost-shift");
-    note("demo/first-load-gzip", bytes, "bytes", FIRST_LOAD_BYTES_MAX, `${fileCount} files`);
-    note("demo/first-load-blocking", await figure(page, "cost-blocking"), "ms");
-    note("demo/first-load-shift", shift, "", 0);
-    expect(fileCount).toBeGreaterThan(5);
-    expect(bytes).toBeGreaterThan(50 * 1024);
-    expect(bytes).toBeLessThanOrEqual(FIRST_LOAD_BYTES_MAX);
-    expect(shift).toBe(0);
     expect(fresh.complaints).toEqual([]);
     await fresh.close();
+    return { bytes, fileCount, blockingMs, shift };
+  }
+
+  it("loads little, blocks little and shifts nothing", async () => {
+    const first = await visit(`${site.url}?quiet`, async () => undefined);
+    const files = `${first.fileCount} files`;
+    note("demo/first-load-gzip", first.bytes, "bytes", FIRST_LOAD_BYTES_MAX, files);
+    note("demo/first-load-blocking", first.blockingMs, "ms");
+    note("demo/first-load-shift", first.shift, "", 0);
+    // The trace has moved tensors out by then, for which codecs are loaded.
+    const later = await visit(site.url, (page) => page.getByText(/KV pages found/).waitFor());
+    const beside = `with codecs, ${later.fileCount} files`;
+    note("demo/first-seconds-gzip", later.bytes, "bytes", FIRST_LOAD_BYTES_MAX, beside);
+    note("demo/first-seconds-blocking", later.blockingMs, "ms");
+    expect(first.fileCount).toBeGreaterThan(5);
+    expect(first.bytes).toBeGreaterThan(50 * 1024);
+    expect(first.bytes).toBeLessThanOrEqual(FIRST_LOAD_BYTES_MAX);
+    expect(later.bytes).toBeGreaterThanOrEqual(first.bytes);
+    expect([first.shift, later.shift]).toEqual([0, 0]);
   });
 
   it.each([

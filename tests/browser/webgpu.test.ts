@@ -58,6 +58,7 @@ expectGpuLevel(
     loseOnlyDevice: () => page.evaluate(() => window.gpu.loseOnlyDevice()),
     arenas: () => page.evaluate(() => window.gpu.arenas()),
     misuses: () => page.evaluate(() => window.gpu.misuses()),
+    contend: () => page.evaluate(() => window.gpu.contend()),
     churn: (seed) => page.evaluate((given) => window.gpu.churn(given), seed),
   },
   SEED,

@@ -39,7 +39,7 @@ it("code what moves, in a page that is isolated and in one that is not", async (
       const page = await browser.open(url);
       expect(await page.evaluate(() => crossOriginIsolated)).toBe(isIsolated);
       const result = await page.evaluate(() => window.tierheap.codeInWorkers());
-      expect(result).toMatchObject({ isIntact: true, failureCount: 0 });
+      expect(result).toMatchObject({ isIntact: true, failureCount: 0, isShared: isIsolated });
       expect(result.jobCount).toBeGreaterThan(10);
       await page.close();
     }

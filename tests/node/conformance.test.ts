@@ -11,6 +11,8 @@ import { unitCodec } from "../../src/codec/unit-codec.js";
 import { createUnsharedMemory } from "../../src/core/linear-memory.js";
 import { detectHardware } from "../../src/hardware/detect-node.js";
 import { HARDWARE_PROFILES, type HardwareProfile } from "../../src/hardware/hardware-profile.js";
+import { learntLifetime } from "../../src/lifetime/learnt-lifetime.js";
+import { toldLifetime } from "../../src/lifetime/told-lifetime.js";
 import { unknownLifetime } from "../../src/lifetime/unknown-lifetime.js";
 import { createTensorMemory } from "../../src/node.js";
 import { admitAll } from "../../src/policy/admit-all.js";
@@ -277,6 +279,14 @@ suite(
 suite(
   "LifetimePredictor: unknown",
   lifetimePredictorConformance(async () => unknownLifetime),
+);
+suite(
+  "LifetimePredictor: told",
+  lifetimePredictorConformance(async () => toldLifetime),
+);
+suite(
+  "LifetimePredictor: learnt",
+  lifetimePredictorConformance(async () => learntLifetime()),
 );
 suite(
   "StatsSink: null",

@@ -2,6 +2,11 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { BuddyAllocator } from "../../src/index.js";
+import type {
+  IdleEnd,
+  LifetimeAge,
+  LifetimeSample,
+} from "../../src/lifetime/lifetime-predictor.js";
 import { fifoPolicy } from "../../src/policy/fifo.js";
 import { manualClock, memoryFileSystem, memoryTier } from "../../src/testing/index.js";
 import { allocateFilled, expectFilled } from "../support/filled.js";
@@ -66,11 +71,12 @@ describe("clock, lifetimes and sink", () => {
     const seen: [string, number][] = [];
     const lifetimePredictor = {
       name: "test",
-      learns: true,
       expectedMs: () => Number.POSITIVE_INFINITY,
-      observe: ({ tag, bytes }: { tag: string; bytes: number }, lifetimeMs: number) => {
-        seen.push([`${tag} ${bytes}`, lifetimeMs]);
+      isOver: () => false,
+      observe: (sample: LifetimeSample, age: LifetimeAge, end: IdleEnd) => {
+        seen.push([`${end} ${sample.site} ${sample.bytes}`, age.ageMs]);
       },
+      endCensus: () => {},
     };
     const statsSink = {
       count: (name: string, amount: number) => seen.push([name, amount]),
@@ -89,8 +95,9 @@ describe("clock, lifetimes and sink", () => {
       ["swap.out", 1],
       ["swap.load", 0],
       ["swap.in", 1],
+      ["used prefill 64", 0],
       ["swap.clean-eviction", 1],
-      ["prefill 64", 250],
+      ["freed prefill 64", 250],
     ]);
   });
 

@@ -112,7 +112,7 @@ const SOURCE_LAYERS: readonly Layer[] = [
   {
     name: "residency",
     files: /^src\/(cache|memory)\/tensor-record\.ts$/,
-    sees: ["base", "memory"],
+    sees: ["base", "seam", "memory"],
   },
   {
     name: "memory",

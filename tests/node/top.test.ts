@@ -57,10 +57,13 @@ describe("tierheap top", () => {
     const child = spawn(process.execPath, [main, "top", path]);
     const result = ended(child);
     let looks = 0;
-    child.stdout.on("data", () => {
-      looks += 1;
-      if (looks === 3) void server.close();
+    await new Promise<void>((resolve) => {
+      child.stdout.on("data", () => {
+        looks += 1;
+        if (looks === 3) resolve();
+      });
     });
+    await server.close();
     const { status, stdout } = await result;
     expect(status).toBe(0);
     expect(stdout).toMatch(/hits 0 \(-\)/);

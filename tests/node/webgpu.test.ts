@@ -7,6 +7,7 @@ import { expectGpuLevel, type GpuRuns } from "../support/gpu-expectations.js";
 import {
   arenas,
   churn,
+  contend,
   type GpuEnvironment,
   gpuConformance,
   loseDevices,
@@ -67,6 +68,7 @@ describe.skipIf(gpu === null)(gpu === null ? `WebGPU (${reason})` : "WebGPU", ()
     loseOnlyDevice: () => loseOnlyDevice(environment),
     arenas: () => arenas(environment),
     misuses: () => misuses(environment),
+    contend: () => contend(environment),
     churn: (seed) => churn(environment, seed),
   };
   expectGpuLevel(runs, SEED);

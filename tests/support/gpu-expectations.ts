@@ -3,6 +3,7 @@ import { expect, it } from "vitest";
 import type {
   arenas,
   churn,
+  contend,
   loseDevices,
   loseOnlyDevice,
   misuses,
@@ -20,6 +21,7 @@ export interface GpuRuns {
   loseOnlyDevice(): ReturnType<typeof loseOnlyDevice>;
   arenas(): ReturnType<typeof arenas>;
   misuses(): ReturnType<typeof misuses>;
+  contend(): ReturnType<typeof contend>;
   churn(seed: number): ReturnType<typeof churn>;
 }
 
@@ -135,6 +137,16 @@ export function expectGpuLevel(run: GpuRuns, seed: number): void {
       closed: "closed",
     });
     expect(isBack).toBe(true);
+  });
+
+  it("serves callers in turn that want the same room", async () => {
+    const { outcomes, wrong, problems } = await run.contend();
+    const { "no error: undefined": served = 0, "out-of-memory": refused = 0, ...others } = outcomes;
+    expect(others).toEqual({});
+    expect(served + refused).toBe(120);
+    expect(served).toBeGreaterThan(30);
+    expect(wrong).toEqual([]);
+    expect(problems).toEqual([]);
   });
 
   it("holds what callers at random put there, and loses only what it must", async () => {

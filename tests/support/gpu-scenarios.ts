@@ -405,6 +405,40 @@ export async function loseOnlyDevice(environment: GpuEnvironment) {
   return result;
 }
 
+/** Several callers, each with tensors of its own, want the room of a single buffer. */
+export async function contend(environment: GpuEnvironment) {
+  const device = await environment.openDevice();
+  const memory = await environment.openMemory({
+    budgets: { ram: "16MiB", gpu: "8KiB" },
+    gpu: webgpuTier({ device }),
+  });
+  const callerCount = 4;
+  const outcomes: Record<string, number> = {};
+  const run = async (caller: number) => {
+    const id = `t${caller}`;
+    for (let use = 0; use < 30; use++) {
+      const access = (["overwrite", "read", "overwrite", "write"] as const)[use % 4] ?? "read";
+      const code = await codeOf(async () => {
+        using lease = await memory.gpu?.acquire(id, { access });
+        if (lease != null && access === "overwrite") fillByQueue(lease, words(2000, caller));
+      });
+      outcomes[code] = (outcomes[code] ?? 0) + 1;
+      for (let turn = 0; turn < 5; turn++) await environment.settle();
+    }
+  };
+  for (let caller = 0; caller < callerCount; caller++) allocate(memory, `t${caller}`, 2000, caller);
+  await Promise.all(Array.from({ length: callerCount }, (_, caller) => run(caller)));
+  const wrong: number[] = [];
+  for (let caller = 0; caller < callerCount; caller++) {
+    if (!(await isEqual(memory, `t${caller}`, words(2000, caller)))) wrong.push(caller);
+  }
+  const { problems } = memory.verify();
+  const { createdCount } = memory.gpu?.stats() ?? {};
+  await environment.closeMemory(memory);
+  device.destroy();
+  return { outcomes, wrong, problems, createdCount };
+}
+
 /** Parts of one buffer, worked on by a kernel. */
 export async function arenas(environment: GpuEnvironment) {
   const device = await environment.openDevice();

@@ -80,16 +80,17 @@ export function checkQuiet(memory: TensorMemory): void {
   expect(memory.verify()).toMatchObject({ isSound: true, brokenInvariant: null, problems: [] });
   const stats = memory.stats();
   expect(statsProblems(stats)).toEqual([]);
-  const { background, pools, tensors, guards } = stats;
+  const { background, lifetimes, pools, tensors, guards } = stats;
+  const isRunning = background.isRunning || lifetimes?.isRunning === true;
   const canaryBytes = guards === null ? 0 : tensors.hotCount * CANARY_BYTES;
   for (const pool of pools) {
-    const ownCount = background.isRunning ? 1 : 0;
+    const ownCount = isRunning ? 2 : 0;
     expect(pool.pinnedCount, `pins left in ${pool.kind}`).toBeLessThanOrEqual(ownCount);
   }
   const sum = (pick: (pool: (typeof pools)[number]) => number) =>
     pools.reduce((total, pool) => total + pick(pool), 0);
   // A tensor that is freed while it is copied keeps its block until then.
-  if (!background.isRunning) {
+  if (!isRunning) {
     expect(
       sum((pool) => pool.liveCount),
       "blocks without a tensor",

@@ -5,6 +5,13 @@ import { createTensorMemory } from "tierheap/browser";
 const now = () => performance.now();
 let roundCount = 0;
 
+let messageCount = 0;
+const { postMessage } = Worker.prototype;
+Worker.prototype.postMessage = function (...given) {
+  messageCount += 1;
+  return postMessage.apply(this, given);
+};
+
 function plainStore() {
   const worker = new Worker(new URL("./plain-worker.mjs", import.meta.url), { type: "module" });
   const waiting = new Map();
@@ -80,17 +87,21 @@ async function tierheapRound(store, byteLength, count, callerCount) {
     using pin = memory.allocate({ kind: "KV_CACHE", id: `${index}`, byteLength }).pin();
     pin.bytes.set(source);
   }
+  messageCount = 0;
   const writeMs = await timed(count, callerCount, async (index) => {
     const outcome = await memory.swapOut(`${index}`);
     if (outcome !== "stored") throw new Error(outcome);
   });
+  const writeMessages = messageCount;
+  messageCount = 0;
   const readMs = await timed(count, callerCount, async (index) => {
     using lease = await memory.acquire(`${index}`, { access: "read" });
     if (lease === null) throw new Error("a tensor is gone");
   });
+  const readMessages = messageCount;
   for (let index = 0; index < count; index++) await memory.delete(`${index}`);
   await memory.close();
-  return { writeMs, readMs };
+  return { writeMs, readMs, writeMessages, readMessages };
 }
 
 window.round = async ({ byteLength, count, callerCount, hasFileEach }) => ({

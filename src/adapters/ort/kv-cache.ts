@@ -431,7 +431,7 @@ export class OrtKvCache {
   #allocateOne(index: number, capacityTokens: number, zero = true): void {
     const entry = this.#plan.entries[index] as KvEntry;
     const tensor = this.#plan.memory.allocate({
-      kind: "KV_CACHE",
+      ...({ kind: "KV_CACHE", site: "decoder kv" } as const),
       shape: shapeOf(entry, capacityTokens),
       dtype: entry.dtype,
       zero,

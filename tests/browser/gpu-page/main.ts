@@ -4,6 +4,7 @@ import {
   arenas,
   beforeCrash,
   churn,
+  contend,
   type GpuEnvironment,
   gpuConformance,
   loseDevices,
@@ -57,6 +58,7 @@ const api = {
   loseOnlyDevice: () => loseOnlyDevice(environment),
   arenas: () => arenas(environment),
   misuses: () => misuses(environment),
+  contend: () => contend(environment),
   churn: (seed: number) => churn(environment, seed),
   beforeCrash: async () => {
     afterCrash = await beforeCrash(environment);

@@ -284,11 +284,13 @@ async function saveSomewhere({ directory, isBroken, hasOwnWorker, persist }: Aut
     if (event.type === "tier-unavailable") told.push(event.error.message);
   }
   await memory.close();
-  const root = await navigator.storage.getDirectory();
-  const hasFolder = await root.getDirectoryHandle(directory).then(
-    () => true,
-    () => false,
-  );
+  const storage = (navigator as Partial<Navigator>).storage;
+  const hasFolder = await Promise.resolve(storage?.getDirectory?.())
+    .then((root) => root?.getDirectoryHandle(directory))
+    .then(
+      (folder) => folder !== undefined,
+      () => false,
+    );
   const databases = await indexedDB.databases();
   const hasDatabase = databases.some(({ name }) => name === directory);
   return { outcome, isBack, told, hasFolder, hasDatabase };
@@ -358,8 +360,10 @@ async function codeInWorkers(): Promise<{
   readonly isIntact: boolean;
   readonly jobCount: number;
   readonly failureCount: number;
+  readonly isShared: boolean;
 }> {
   const memory = await createTensorMemory({
+    shared: "auto",
     budgets: { ram: "64MiB", ssd: "256MiB" },
     ssd: { directory: "coded" },
     codecs: { default: "lossless", workers: 2 },
@@ -380,8 +384,13 @@ async function codeInWorkers(): Promise<{
   }
   const { jobCount = 0, failureCount = 0 } = memory.stats().codecWorkers ?? {};
   await memory.delete("a");
+  let isShared: boolean;
+  {
+    using pin = memory.allocate({ kind: "ACTIVATIONS", byteLength: 64 }).pin();
+    isShared = !(pin.bytes.buffer instanceof ArrayBuffer);
+  }
   await memory.close();
-  return { isIntact, jobCount, failureCount };
+  return { isIntact, jobCount, failureCount, isShared };
 }
 
 let shared: TensorMemory | null = null;
@@ -424,7 +433,7 @@ async function killWorkers(count: number): Promise<{
   readonly liveBytes: number;
   readonly problems: readonly string[];
 }> {
-  const memory = await createTensorMemory({ budgets: { ram: "32MiB" }, shared: true });
+  const memory = await createTensorMemory({ budgets: { ram: "32MiB" }, shared: "auto" });
   let doubled = 0;
   for (let death = 0; death < count; death++) {
     const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });

@@ -1,0 +1,1 @@
+import "tierheap/opfs-worker";
