@@ -24,6 +24,7 @@ import type { PlanRecorder } from "./cache/step-plan.js";
 import type { TensorAllocator } from "./cache/tensor-allocator.js";
 import type { TensorRecord } from "./cache/tensor-record.js";
 import type { TransferEngine } from "./cache/transfer-engine.js";
+import { trimMemory } from "./cache/trim.js";
 import type { Workers } from "./cache/workers.js";
 import type { EndingWorker } from "./core/lane-watch.js";
 import { MisuseError, TierError } from "./errors.js";
@@ -69,7 +70,6 @@ export class TensorMemory {
   /** Buffers of the GPU, above RAM. null: the option `gpu` was not given, or no device can be had. */
   readonly gpu: GpuLevel | null;
   readonly #parts: TensorMemoryParts;
-  readonly #pools: ReadonlyMap<TensorKind, MemoryPool>;
   readonly #directory: Directory;
   readonly #engine: TransferEngine;
   readonly #swapper: MemorySwapper;
@@ -80,7 +80,6 @@ export class TensorMemory {
   readonly #allocator: TensorAllocator;
   readonly #workers: Workers;
   readonly #isDurable: boolean;
-  #mapping: Promise<typeof import("./stats/memory-map.js")> | null = null;
   #closing: Promise<void> | null = null;
 
   /** @internal Memories are made by `createTensorMemory`. */
@@ -89,7 +88,6 @@ export class TensorMemory {
     this.#parts = parts;
     this.gpu = parts.gpu;
     if (parts.gpu !== null) parts.gpu.leaseInRam = (...request) => this.#lease(...request);
-    this.#pools = parts.pools;
     this.#directory = parts.directory;
     this.#engine = parts.engine;
     this.#swapper = parts.swapper;
@@ -551,14 +549,7 @@ export class TensorMemory {
    */
   trim(): number {
     this.#allocator.checkOpen();
-    this.#parts.held.releaseIdle();
-    for (const pool of this.#pools.values()) {
-      pool.releaseEmptyArenas();
-      // Ends: each time there is one arena less.
-      while (this.#parts.compactor.evacuate(pool));
-    }
-    const { shelf } = this.#parts;
-    return shelf.dropSpares(shelf.stats().spareBytes);
+    return trimMemory(this.#parts);
   }
 
   /**
@@ -619,8 +610,8 @@ export class TensorMemory {
    */
   async map(): Promise<MemoryMap> {
     this.#allocator.checkOpen();
-    this.#mapping ??= import("./stats/memory-map.js");
-    return (await this.#mapping).collectMap(this.#parts);
+    const { collectMap } = await import("./stats/memory-map.js");
+    return collectMap(this.#parts);
   }
 
   /** Walks every invariant of the core and of the residency records. Slow: for tests and doubts. */
@@ -696,7 +687,7 @@ export class TensorMemory {
   }
 
   #poolOf(kind: TensorKind): MemoryPool {
-    return this.#pools.get(kind) as MemoryPool;
+    return this.#parts.pools.get(kind) as MemoryPool;
   }
 
   async #lease<D extends Dtype>(

@@ -300,10 +300,8 @@ export class MemorySwapper {
       }
       endProgress();
       end();
-      this.transfers.bursts.end(
-        this.#clock.monotonicMs(),
-        record.isResident ? (record.cold?.storedBytes ?? 0) : 0,
-      );
+      const arrivedBytes = record.isResident ? (record.cold?.storedBytes ?? 0) : 0;
+      this.transfers.bursts.end(this.#clock.monotonicMs(), arrivedBytes);
       if (record.isResident) for (const wake of [...(record.waiters ?? [])]) wake();
     }
     if (!isIntact && !record.isFreed) await this.#lose(record);
@@ -449,9 +447,7 @@ export class MemorySwapper {
     this.#counters.failedCount += 1;
     const reason = "the only copy is damaged or gone";
     this.#events.emit({ type: "corruption", id: copy.id, tier, reason, lost: true });
-    await this.#engine.quarantine(copy).catch((error: Error) => {
-      this.#events.emit({ type: "tier-error", tier, error });
-    });
+    await this.#engine.quarantine(copy).catch(this.#noteTierError);
     throw new CorruptionError(tier, reason);
   }
 
@@ -494,14 +490,12 @@ export class MemorySwapper {
   #deleteSwapCopy(record: TensorRecord): void {
     record.hasSwapCopy = false;
     const copy = { id: nameOf(record), isSaved: false };
-    const work = this.#engine.delete(copy).then(
-      () => {},
-      (error: Error) => {
-        this.#events.emit({ type: "tier-error", tier: this.#engine.tier.name, error });
-      },
-    );
-    this.transfers.watch(work);
+    this.transfers.watch(this.#engine.delete(copy).then(() => {}, this.#noteTierError));
   }
+
+  readonly #noteTierError = (error: Error): void => {
+    this.#events.emit({ type: "tier-error", tier: this.#engine.tier.name, error });
+  };
 
   #bytesOf(slot: number, record: TensorRecord): Uint8Array {
     return this.#shelf.arenaOf(slot).bytes(this.#core.offsetOf(slot), record.byteLength);

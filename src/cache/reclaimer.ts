@@ -18,6 +18,7 @@ import type { HeldBlocks } from "./held-blocks.js";
 import type { LifetimeCollector } from "./lifetime-collector.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { PressureWatch } from "./pressure-watch.js";
+import { REMEDIES_BEFORE_VICTIMS, type Remedy, SYNCHRONOUS_REMEDIES } from "./remedies.js";
 import type { TensorRecord } from "./tensor-record.js";
 import type { Victims } from "./victims.js";
 
@@ -46,32 +47,6 @@ export interface ReclaimerOptions {
 
 /** Waits for the engine's collector: 1, 2, 4, … milliseconds. */
 const PATIENCE_ROUNDS = 9;
-
-type Remedy =
-  | "add-arena"
-  | "release-idle"
-  | "drop-guesses"
-  | "evict-clean"
-  | "compact"
-  | "drop-disposable";
-
-/** What needs no waiting, in the order in which it is tried. */
-const SYNCHRONOUS_REMEDIES: readonly Remedy[] = [
-  "add-arena",
-  "release-idle",
-  "drop-guesses",
-  "evict-clean",
-  "compact",
-  "drop-disposable",
-];
-
-/** The same for a caller that may wait: what was used leaves in the policy's order, clean or not. */
-const REMEDIES_BEFORE_VICTIMS: readonly Remedy[] = [
-  "add-arena",
-  "release-idle",
-  "drop-guesses",
-  "compact",
-];
 
 export class Reclaimer {
   readonly #core: ControlPlane;

@@ -231,9 +231,7 @@ export class TierStack implements Tier {
   }
 
   /** null: nothing is coded anew. */
-  transcodingBalance(): TranscodingBalance | null {
-    return this.#mover.transcodingBalance();
-  }
+  readonly transcodingBalance = (): TranscodingBalance | null => this.#mover.transcodingBalance();
 
   lookups(): StackLookups {
     return {

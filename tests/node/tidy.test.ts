@@ -117,7 +117,7 @@ const SOURCE_LAYERS: readonly Layer[] = [
   {
     name: "memory",
     files: /^src\/memory\//,
-    sees: ["base", "core", "record", "seam", "residency", "memory"],
+    sees: ["base", "device", "core", "record", "seam", "residency", "memory"],
   },
   {
     name: "cache",
