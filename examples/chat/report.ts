@@ -1,12 +1,6 @@
 /** The report of a run, for people and as JSON. */
 import { cpus } from "node:os";
-import {
-  type FeatureAmount,
-  formatBytes,
-  formatPercent,
-  formatTable,
-  type LifetimeStats,
-} from "tierheap";
+import { formatBytes, formatPercent, formatTable, type LifetimeStats } from "tierheap";
 import type { Foresight, Foretold } from "./foresight.js";
 import type { RunResult } from "./run.js";
 
@@ -109,24 +103,11 @@ export function formatRun(result: RunResult): string {
     "shared by the chats",
     `${sharedCount} system prompts in ${contentCount} contents: ${formatBytes(savedBytes)} saved`,
   ]);
-  rows.push(...featureLines(result));
   rows.push([
     "resident memory",
     `${formatBytes(result.rssBareBytes)} bare runtime, grew by at most ${formatBytes(result.rssGrowthBytesPeak)}`,
   ]);
   return `${result.report}\n\n${formatTable(rows)}\n\n${verdict(result)}`;
-}
-
-/** A line for each optimisation that did something, or was switched off. */
-function featureLines({ stats }: RunResult): string[][] {
-  const text = ({ ns, bytes, count }: FeatureAmount) =>
-    `${milliseconds(ns / 1e6)}, ${formatBytes(bytes)}, ${count} times`;
-  return stats.features
-    .filter(({ isOn, cost, gain }) => !isOn || cost.count > 0 || gain.count > 0)
-    .map(({ name, isOn, cost, gain, switchedOffCount }) => [
-      `feature ${name}`,
-      `${isOn ? "on" : "off"}: took ${text(cost)}; saved ${text(gain)}; switched off ${switchedOffCount} times`,
-    ]);
 }
 
 /** What was given up because it seemed over, and how well lifetimes were predicted. */

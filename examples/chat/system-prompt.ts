@@ -16,7 +16,8 @@ const idOf = (chat: number) => `${prefixOf(chat)}system`;
 
 /** Gives each of the chats its system prompt. */
 export async function shareSystemPrompts(memory: TensorMemory, chats: number): Promise<void> {
-  const prompt = { kind: "TEXT_EMBEDDINGS", byteLength: SYSTEM_PROMPT.length } as const;
+  // Beside the KV: a kind of its own would take a whole arena of a small budget.
+  const prompt = { kind: "KV_CACHE", byteLength: SYSTEM_PROMPT.length } as const;
   for (let chat = 0; chat < chats; chat++) {
     await memory.intern({ ...prompt, id: idOf(chat), bytes: SYSTEM_PROMPT });
   }
