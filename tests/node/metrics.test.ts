@@ -131,7 +131,8 @@ it("transfers are measures on the platform's timeline, of which it keeps a bound
   const memory = await usedMemory({ statsSink: timelineSink(performance, next) });
   expect(performance.getEntriesByName("tierheap swap.store")).toHaveLength(2);
   expect(performance.getEntriesByName("tierheap swap.load")).toHaveLength(1);
-  expect(next.time).toHaveBeenCalledTimes(3);
+  const transfers = next.time.mock.calls.filter(([name]) => name.startsWith("swap."));
+  expect(transfers).toHaveLength(3);
   expect(next.count).toHaveBeenCalledWith("swap.out", 1);
   await closeMemory(memory);
   const sink = timelineSink();

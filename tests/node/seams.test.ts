@@ -91,11 +91,13 @@ describe("clock, lifetimes and sink", () => {
     clock.advance(250);
     memory.free("a");
     expect(seen).toEqual([
+      ["pressure", 1],
       ["swap.store", 0],
       ["swap.out", 1],
       ["swap.load", 0],
       ["swap.in", 1],
       ["used prefill 64", 0],
+      ["cache.wait", 0],
       ["swap.clean-eviction", 1],
       ["freed prefill 64", 250],
     ]);
