@@ -76,11 +76,14 @@ export class ArenaShelf {
     const arena =
       this.#takeSpare(capacityBytes, capacityBytesMax) ?? this.#tryCreate(capacityBytes);
     if (arena === null) return null;
-    const id = this.#core.openArena(pool, arena.capacityBytes, this.#granuleShift);
-    if (id === 0) {
-      this.#spares.push(arena);
-      return null;
+    let id = 0;
+    try {
+      id = this.#core.openArena(pool, arena.capacityBytes, this.#granuleShift);
+    } finally {
+      // Refused, or poisoned: its bytes are charged.
+      if (id === 0) this.#spares.push(arena);
     }
+    if (id === 0) return null;
     const opened: PoolArena = { id, arena, isShared: false };
     this.#open[id] = opened;
     return opened;

@@ -75,7 +75,9 @@ function checkBudget({ budget, pools, arenas }: MemoryStats, check: Check): void
 
 function checkTiers(stats: MemoryStats, check: Check): void {
   const { tiers, lookups, transfers } = stats;
-  const [ram, ...below] = tiers;
+  const ramAt = tiers.findIndex(({ name }) => name === "ram");
+  const ram = tiers[ramAt];
+  const below = tiers.slice(ramAt + 1);
   check(ram?.hits === lookups.hits + lookups.joins, "ram: hits");
   check(ram?.misses === lookups.misses, "ram: misses");
   check(
