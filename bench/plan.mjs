@@ -48,7 +48,7 @@ function bytesFigure(id, planned, actual) {
   });
 }
 
-/** @param pairs Planned and actual milliseconds of single restores. */
+/** @param pairs Planned and actual milliseconds: of single restores, or one pair of their medians. */
 function timeFigure(id, pairs) {
   if (pairs.length === 0) throw new Error(`${id}: nothing was restored`);
   const ratio = median(pairs.map(({ planned, actual }) => planned / actual));
@@ -56,7 +56,7 @@ function timeFigure(id, pairs) {
   const [planned, actual] = ["planned", "actual"].map((key) =>
     median(pairs.map((pair) => pair[key])),
   );
-  const beside = `planned ${planned.toFixed(1)} ms, was ${actual.toFixed(1)} ms; ${pairs.length} restores`;
+  const beside = `planned ${planned.toFixed(1)} ms, was ${actual.toFixed(1)} ms; median of ${pairs.length}`;
   figures.push({
     id,
     value,

@@ -35,7 +35,9 @@ function switchesOf(memory: TensorMemory) {
   const follow = async () => {
     for await (const event of events) if (event.type === "feature") switches.push(event);
   };
-  follow().catch((error: Error) => switches.push(error as never));
+  follow().catch((cause: unknown) => {
+    throw new Error("the events broke off", { cause });
+  });
   return switches;
 }
 
