@@ -134,7 +134,7 @@ function describeDiagnosis(diagnosis: Diagnosis): string {
     ],
     [
       "",
-      `onto the device ${rate(calibration.ssdDurableBytesPerSecond)}, ` +
+      `flushed to the disk ${rate(calibration.ssdDurableBytesPerSecond)}, ` +
         `${milliseconds(calibration.ssdDurableMs)} at least; best with ${count(calibration.ssdQueueDepth)} at once`,
     ],
     [
