@@ -1,8 +1,9 @@
-// Attend chan: query times keys, straight on a page of chan codes (chan.ts). Uses half.ts.
+// Attend chan: query times keys, straight on a page of chan codes (chan.ts). Uses half.ts and lanes.ts.
 //
 // The steps of the page are folded into the query, which is rounded to 16 bits against its largest, so
 // that products are sums of integers. The factor 1/sqrt(d) is the caller's.
 import { floatOfHalf } from "./half";
+import { roundInteger, roundIntegers, vectorSum } from "./lanes";
 
 const TILE_CHANNELS: u32 = 16;
 /** From this many pages on, they no longer come from a cache. */
@@ -11,14 +12,8 @@ const FAR_PAGES_MIN: u32 = 64;
 const SLOT_NUMBERS_BYTES: u32 = 16;
 /** 2^112: the distance between the exponents' biases of f16 and f32, as a factor. */
 const BIAS_FACTOR: f32 = 5.192296858534828e33;
-const ROUNDER: f32 = 12582912.0;
-const ROUNDER_BITS: i32 = 0x4b400000;
 /** Largest rounded query: sums of products with bytes stay inside 32 bits. */
 const QUERY_MAX: f32 = 16000;
-
-function roundInteger(value: f32): i32 {
-  return reinterpret<i32>(value + ROUNDER) - ROUNDER_BITS;
-}
 
 /**
  * scores[t] = query . keys[t], over pages of chan codes of 8, 4 or 2 bits, one after the other. Of many
@@ -133,10 +128,7 @@ function foldQuery(ranges: usize, d: u32, query: usize, target: usize, folded: u
         v128.store(folded + at, folded1, 16);
       }
     }
-    bias =
-      f32x4.extract_lane(sums, 0) +
-      f32x4.extract_lane(sums, 1) +
-      (f32x4.extract_lane(sums, 2) + f32x4.extract_lane(sums, 3));
+    bias = vectorSum(sums);
     maxima = f32x4.pmax(maxima, i32x4.shuffle(maxima, maxima, 2, 3, 0, 1));
     largest = max(f32x4.extract_lane(maxima, 0), f32x4.extract_lane(maxima, 1));
   } else {
@@ -193,8 +185,7 @@ function finiteHalves(halves: v128): v128 {
 }
 
 function roundFour(values: v128, inverse: v128): v128 {
-  const shifted = f32x4.add(f32x4.mul(values, inverse), f32x4.splat(ROUNDER));
-  return i32x4.sub(shifted, i32x4.splat(ROUNDER_BITS));
+  return roundIntegers(f32x4.mul(values, inverse));
 }
 
 /** Scores of two rows of nibbles: two tokens each, half a page apart. */

@@ -1,20 +1,15 @@
 // Attend lm: the weighted sum of values, straight on 4-bit lm codes (lm.ts), left rotated: the sum is
-// rotated back, not its terms. Uses half.ts and lm.ts.
+// rotated back, not its terms. Uses half.ts, lanes.ts and lm.ts.
 //
 // Weights times gains are rounded to 16 bits against the largest, and centroids to bytes, so that products
 // are sums of integers.
 import { f16Decode } from "./half";
+import { roundInteger } from "./lanes";
 import { upperCentroid } from "./lm";
 
-const ROUNDER: f32 = 12582912.0;
-const ROUNDER_BITS: i32 = 0x4b400000;
 const WEIGHT_MAX: f32 = 32000;
 /** Centroids as bytes: the largest, 2.73, becomes 126. */
 const CENTROID_FACTOR: f32 = 46;
-
-function roundInteger(value: f32): i32 {
-  return reinterpret<i32>(value + ROUNDER) - ROUNDER_BITS;
-}
 
 /**
  * target += sum over t of weights[t] * values[t], values as 4-bit lm codes, left rotated.

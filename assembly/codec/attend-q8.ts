@@ -1,26 +1,14 @@
-// Attend q8: query times keys that are q8 blocks (block.ts). Uses half.ts.
+// Attend q8: query times keys that are q8 blocks (block.ts). Uses half.ts and lanes.ts.
 //
 // The query is rounded to 16 bits, block by block, so that products are sums of integers: the same on
 // every engine, and more to a register. The factor 1/sqrt(d) is the caller's.
 import { f16Decode, floatOfHalf } from "./half";
+import { roundInteger, sumsOf } from "./lanes";
 
-const ROUNDER: f32 = 12582912.0;
-const ROUNDER_BITS: i32 = 0x4b400000;
 /** Largest rounded query: sums of products with bytes stay inside 32 bits. */
 const QUERY_MAX: f32 = 16000;
 /** Tokens whose scales are widened at once, per stream. */
 const SCALE_TOKENS: u32 = 32;
-
-/** The sums of four registers' lanes, in their order. */
-function sumsOf(a: v128, b: v128, c: v128, d: v128): v128 {
-  const ab = f32x4.add(i32x4.shuffle(a, b, 0, 4, 1, 5), i32x4.shuffle(a, b, 2, 6, 3, 7));
-  const cd = f32x4.add(i32x4.shuffle(c, d, 0, 4, 1, 5), i32x4.shuffle(c, d, 2, 6, 3, 7));
-  return f32x4.add(i32x4.shuffle(ab, cd, 0, 1, 4, 5), i32x4.shuffle(ab, cd, 2, 3, 6, 7));
-}
-
-function roundInteger(value: f32): i32 {
-  return reinterpret<i32>(value + ROUNDER) - ROUNDER_BITS;
-}
 
 /**
  * scores[t] = query . keys[t], keys in q8 blocks.

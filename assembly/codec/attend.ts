@@ -1,12 +1,6 @@
-// Attend: query times keys, and the weighted sum of values, in f32. A leaf. What is pinned is exact, and
+// Attend: query times keys, and the weighted sum of values, in f32. Uses lanes.ts. What is pinned is exact, and
 // what is compressed is measured against it. The factor 1/sqrt(d) is the caller's.
-
-/** The sums of four registers' lanes, in their order. */
-function sumsOf(a: v128, b: v128, c: v128, d: v128): v128 {
-  const ab = f32x4.add(i32x4.shuffle(a, b, 0, 4, 1, 5), i32x4.shuffle(a, b, 2, 6, 3, 7));
-  const cd = f32x4.add(i32x4.shuffle(c, d, 0, 4, 1, 5), i32x4.shuffle(c, d, 2, 6, 3, 7));
-  return f32x4.add(i32x4.shuffle(ab, cd, 0, 1, 4, 5), i32x4.shuffle(ab, cd, 2, 3, 6, 7));
-}
+import { sumsOf } from "./lanes";
 
 /** scores[t] = query . keys[t], in f32. `d` is a multiple of 4. */
 export function attendScoresF32(

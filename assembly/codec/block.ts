@@ -1,5 +1,5 @@
 // Blocks: symmetric quantisers over 32 values with one f16 scale, at 8 and at 4 bits. A leaf but for
-// half.ts. Codes and scales lie apart, so that loads are aligned.
+// half.ts and lanes.ts. Codes and scales lie apart, so that loads are aligned.
 //
 //   q8  32 x i8 a block: value = code * scale
 //   q4  16 bytes a block, byte j = code[j] | code[j + 16] << 4: value = (code - 8) * scale
@@ -10,14 +10,12 @@
 // Source: ggml-org/llama.cpp, ggml/src/ggml-quants.c, quantize_row_q8_0_ref and
 // quantize_row_q4_0_ref — the exact forms.
 import { floatOfHalf, halfOfFloat } from "./half";
+import { roundInteger, roundIntegers } from "./lanes";
 
 const VALUE_BYTES: u32 = 128;
 const Q8_BYTES: u32 = 32;
 const Q4_BYTES: u32 = 16;
 const INFINITY_BITS: u32 = 0x7f800000;
-/** 1.5 * 2^23: adding it leaves the rounded integer in the low bits. */
-const ROUNDER: f32 = 12582912.0;
-const ROUNDER_BITS: i32 = 0x4b400000;
 /** Bits of the f32 whose nearest f16 are normal: from 2^-14, below 65520. */
 const SCALE_BITS_MIN: u32 = 0x38800000;
 const SCALE_BITS_END: u32 = 0x477ff000;
@@ -33,13 +31,8 @@ function streamStride(blockCount: u32): u32 {
   return blockCount >= FAR_BLOCKS_MIN ? blockCount >> 2 : 1;
 }
 
-function roundToCode(scaled: f32): i32 {
-  return reinterpret<i32>(scaled + ROUNDER) - ROUNDER_BITS;
-}
-
 function roundVector(values: v128, inverse: v128): v128 {
-  const shifted = f32x4.add(f32x4.mul(values, inverse), f32x4.splat(ROUNDER));
-  return i32x4.sub(shifted, i32x4.splat(ROUNDER_BITS));
+  return roundIntegers(f32x4.mul(values, inverse));
 }
 
 function magnitudeOf(values: v128): v128 {
@@ -152,7 +145,7 @@ function q8BlockScalar(source: usize, codes: usize, scale: usize): u32 {
   const step = floatOfHalf(half);
   const inverse: f32 = step > 0 ? 1 / step : 0;
   for (let index: u32 = 0; index < 32; index++) {
-    const code = roundToCode(load<f32>(source + (index << 2)) * inverse);
+    const code = roundInteger(load<f32>(source + (index << 2)) * inverse);
     store<i8>(codes + index, <i8>min(127, max(-128, code)));
   }
   return magnitude < INFINITY_BITS ? 1 : 0;
@@ -306,8 +299,8 @@ function q4BlockScalar(source: usize, codes: usize, scale: usize): u32 {
   const step = floatOfHalf(half);
   const inverse: f32 = step != 0 ? 1 / step : 0;
   for (let index: u32 = 0; index < Q4_BYTES; index++) {
-    const low = roundToCode(load<f32>(source + (index << 2)) * inverse);
-    const high = roundToCode(load<f32>(source + (index << 2), 64) * inverse);
+    const low = roundInteger(load<f32>(source + (index << 2)) * inverse);
+    const high = roundInteger(load<f32>(source + (index << 2), 64) * inverse);
     const pair = min(7, max(-8, low)) + 8 + ((min(7, max(-8, high)) + 8) << 4);
     store<u8>(codes + index, <u8>pair);
   }

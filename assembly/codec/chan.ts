@@ -1,5 +1,5 @@
 // Chan: asymmetric quantiser per channel over the tokens of a page, 1 to 8 bits. For keys, whose
-// outliers keep to their channels, and for columns of weights. Uses half.ts and pack.ts.
+// outliers keep to their channels, and for columns of weights. Uses half.ts, lanes.ts and pack.ts.
 //
 //   page    tiles of 16 channels, in channel order
 //   tile    codes: `rows` rows of 16 codes, packed (pack.ts): rows * bits * 2 bytes
@@ -10,13 +10,12 @@
 // has a multiple of 8 tokens and of 16 channels. Values that are not finite make codes meaningless.
 // Source: Liu et al., "KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache" — the axis.
 import { f16Decode, floatOfHalf, halfOfFloat } from "./half";
+import { roundInteger, roundIntegers } from "./lanes";
 import { packRows, ROW_BYTES, unpackRows } from "./pack";
 
 const TILE_CHANNELS: u32 = 16;
 const TILE_BYTES: u32 = 64;
 const RANGE_BYTES: u32 = 64;
-const ROUNDER: f32 = 12582912.0;
-const ROUNDER_BITS: i32 = 0x4b400000;
 
 /**
  * Encodes a page.
@@ -131,7 +130,7 @@ function tileCodes(
         const minimum = load<f32>(widened + (channel << 2));
         const inverse = load<f32>(widened + (channel << 2), 64);
         const scaled = (load<f32>(source + (channel << 2)) - minimum) * inverse;
-        const code = reinterpret<i32>(scaled + ROUNDER) - ROUNDER_BITS;
+        const code = roundInteger(scaled);
         store<u8>(bytes + channel, <u8>min(codeMax, max(0, code)));
       }
       bytes += ROW_BYTES;
@@ -141,8 +140,7 @@ function tileCodes(
 }
 
 function roundFrom(values: v128, minimum: v128, inverse: v128): v128 {
-  const scaled = f32x4.mul(f32x4.sub(values, minimum), inverse);
-  return i32x4.sub(f32x4.add(scaled, f32x4.splat(ROUNDER)), i32x4.splat(ROUNDER_BITS));
+  return roundIntegers(f32x4.mul(f32x4.sub(values, minimum), inverse));
 }
 
 /**

@@ -1,5 +1,5 @@
 // Lm: rotated vectors with Lloyd-Max codes, 4, 3 or 2 bits, and one f16 gain per vector. For values
-// whose error should not depend on what they look like. Uses half.ts, pack.ts and rotate.ts.
+// whose error should not depend on what they look like. Uses half.ts, lanes.ts, pack.ts and rotate.ts.
 //
 //   unit    128 codes, of several vectors where those are shorter: 16 * bits bytes
 //           4 bits: four rows, byte j of row i = code[32i + j] | code[32i + j + 16] << 4
@@ -11,6 +11,7 @@
 // Source: Lloyd, "Least Squares Quantization in PCM"; Max, "Quantizing for Minimum Distortion" — the
 // centroids for a Gaussian of variance 1.
 import { floatOfHalf, halfOfFloat } from "./half";
+import { laneSum, vectorSum } from "./lanes";
 import { packPlane, unpackPlane } from "./pack";
 import { hadamard } from "./rotate";
 
@@ -95,10 +96,6 @@ export function lmEncode(
   }
 }
 
-function laneSum(lane0: f32, lane1: f32, lane2: f32, lane3: f32): f32 {
-  return lane0 + lane1 + (lane2 + lane3);
-}
-
 /** 1 / the vector's root mean square, or 0. */
 function inverseDeviation(row: usize, d: u32): f32 {
   let total: f32 = 0;
@@ -114,15 +111,6 @@ function inverseDeviation(row: usize, d: u32): f32 {
   }
   const deviation = sqrt<f32>(total / <f32>d);
   return deviation > 0 ? 1 / deviation : 0;
-}
-
-function vectorSum(sums: v128): f32 {
-  return laneSum(
-    f32x4.extract_lane(sums, 0),
-    f32x4.extract_lane(sums, 1),
-    f32x4.extract_lane(sums, 2),
-    f32x4.extract_lane(sums, 3),
-  );
 }
 
 function dotScalar(left: usize, right: usize, d: u32): f32 {

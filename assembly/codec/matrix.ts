@@ -1,8 +1,9 @@
-// Matrix: products of f32 matrices, row by row in memory. A leaf. For low-rank codecs: Gram matrices,
+// Matrix: products of f32 matrices, row by row in memory. Uses lanes.ts. For low-rank codecs: Gram matrices,
 // projections, and the product that decodes.
 //
 // A tile of 4 x 8 results stays in registers over at most BLOCK_DEPTH terms; blocks of terms add up in
 // the target. So sums are in a fixed order, whatever the engine.
+import { vectorSum } from "./lanes";
 
 const BLOCK_DEPTH: u32 = 128;
 
@@ -195,11 +196,7 @@ function rowDot(left: usize, right: usize, n: u32): f32 {
     for (let offset: u32 = 0; offset < n << 2; offset += 16) {
       sums = f32x4.add(sums, f32x4.mul(v128.load(left + offset), v128.load(right + offset)));
     }
-    return (
-      f32x4.extract_lane(sums, 0) +
-      f32x4.extract_lane(sums, 1) +
-      (f32x4.extract_lane(sums, 2) + f32x4.extract_lane(sums, 3))
-    );
+    return vectorSum(sums);
   } else {
     let lane0: f32 = 0;
     let lane1: f32 = 0;

@@ -1,5 +1,5 @@
 // Measure: how far decoded values are from the original, and what a page looks like before anything is
-// encoded. A leaf. Sums are f64 in four lanes, so they are the same on every engine.
+// encoded. Uses lanes.ts. Sums are f64 in four lanes, so they are the same on every engine.
 //
 //   error byte  0           8           16
 //               ┌───────────┬───────────┬──────────┐
@@ -10,6 +10,7 @@
 //               ┌───────────┬───────────┬───────────┬───────────┬───────────┐
 //               │ Σ x²      │ Σ block   │ Σ channel │ range     │ magnitude │   f64 x 4, u32 (bits)
 //               └───────────┴───────────┴───────────┴───────────┴───────────┘
+import { vectorSum } from "./lanes";
 
 /** Adds `count` values to the error at `target`. A value that is not finite makes it NaN. */
 export function measureError(source: usize, decoded: usize, count: u32, target: usize): void {
@@ -134,10 +135,7 @@ export function measurePage(
           v128.store(low, f32x4.pmin(v128.load(low), x));
           v128.store(high, f32x4.pmax(v128.load(high), x));
         }
-        sum =
-          f32x4.extract_lane(sums, 0) +
-          f32x4.extract_lane(sums, 1) +
-          (f32x4.extract_lane(sums, 2) + f32x4.extract_lane(sums, 3));
+        sum = vectorSum(sums);
         magnitudes = i32x4.max_s(magnitudes, i32x4.shuffle(magnitudes, magnitudes, 2, 3, 0, 1));
         blockMagnitude = max(i32x4.extract_lane(magnitudes, 0), i32x4.extract_lane(magnitudes, 1));
       } else {
