@@ -4,11 +4,12 @@
 // IndexedDB stores the whole buffer behind a view, hence private copies only.
 import { type Clock, systemClock } from "../clock.js";
 import { TierError } from "../errors.js";
-import { type PrivateBytes, privateBytes } from "../util/private-bytes.js";
+import type { PrivateBytes } from "../util/private-bytes.js";
 import { FailedDeletions } from "./failed-deletions.js";
 import { TierMeter } from "./meter.js";
 import type { Tier, TierKey } from "./tier.js";
 import { takeWebLock } from "./web-lock.js";
+import { wholeObjectWriter } from "./whole-object.js";
 
 export interface IndexedDbTierOptions {
   /** Name of the database. */
@@ -192,28 +193,14 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
         throw error;
       }
     },
-    begin: async (key, byteLength) => {
-      opened();
-      if (!meter.tryBegin(byteLength)) return "no-space";
-      const object = privateBytes(byteLength);
-      let written = 0;
-      let isPending = true;
-      const end = () => {
-        if (isPending) meter.end(byteLength);
-        isPending = false;
-      };
-      return {
-        write: async (source) => {
-          opened();
-          if (written + source.byteLength > byteLength) {
-            throw new TierError("io", name, "the object is longer than announced");
-          }
-          object.set(source, written);
-          written += source.byteLength;
-          return "written";
-        },
-        commit: async ({ durable }) => {
-          if (written !== byteLength) throw new TierError("io", name, "the object is incomplete");
+    begin: async (key, byteLength) =>
+      wholeObjectWriter({
+        name,
+        key,
+        byteLength,
+        meter,
+        check: opened,
+        publish: async (object, { durable }) => {
           const transaction = begin([STORE, LENGTH_STORE], "readwrite", {
             durability: durable ? "strict" : "relaxed",
           });
@@ -222,22 +209,13 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
             transaction.objectStore(LENGTH_STORE).put(byteLength, key);
             await completed(transaction);
           } catch (error) {
-            if ((error as DOMException | null)?.name !== "QuotaExceededError") {
-              throw failed(error, "cannot store an object");
-            }
-            meter.noSpaceCount += 1;
-            return "no-space";
+            if ((error as DOMException | null)?.name === "QuotaExceededError") return "no-space";
+            throw failed(error, "cannot store an object");
           }
-          end();
-          meter.put(key, byteLength);
           condemned.forget(key);
-          meter.bytesWritten += byteLength;
-          meter.commitCount += 1;
           return "stored";
         },
-        abort: async () => end(),
-      };
-    },
+      }),
     openRead: async (key) => {
       if (condemned.has(key)) await remove(key);
       const request = begin([STORE], "readonly").objectStore(STORE).get(key);

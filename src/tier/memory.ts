@@ -1,9 +1,10 @@
 // A tier in JavaScript memory: for tests, and as the fallback where no storage works. Its objects
 // live outside the RAM budget, so its capacity is the caller's to choose.
 import { TierError } from "../errors.js";
-import { type PrivateBytes, privateBytes } from "../util/private-bytes.js";
+import type { PrivateBytes } from "../util/private-bytes.js";
 import { TierMeter } from "./meter.js";
 import type { Tier, TierKey } from "./tier.js";
+import { wholeObjectWriter } from "./whole-object.js";
 
 export interface MemoryTierOptions {
   /** Default: `"memory"`. */
@@ -35,39 +36,18 @@ export function memoryTier(options: MemoryTierOptions = {}): Tier {
     open: async () => {
       isOpen = true;
     },
-    begin: async (key, byteLength) => {
-      checkOpen();
-      if (!meter.tryBegin(byteLength)) return "no-space";
-      const object = privateBytes(byteLength);
-      let written = 0;
-      let isPending = true;
-      const end = () => {
-        if (isPending) meter.end(byteLength);
-        isPending = false;
-      };
-      return {
-        write: async (source) => {
-          checkOpen();
-          if (written + source.byteLength > byteLength) {
-            throw new TierError("io", name, "the object is longer than announced");
-          }
-          object.set(source, written);
-          written += source.byteLength;
-          meter.bytesWritten += source.byteLength;
-          return "written";
-        },
-        commit: async () => {
-          checkOpen();
-          if (written !== byteLength) throw new TierError("io", name, "the object is incomplete");
-          end();
+    begin: async (key, byteLength) =>
+      wholeObjectWriter({
+        name,
+        key,
+        byteLength,
+        meter,
+        check: checkOpen,
+        publish: (object) => {
           objects.set(key, object);
-          meter.put(key, byteLength);
-          meter.commitCount += 1;
           return "stored";
         },
-        abort: async () => end(),
-      };
-    },
+      }),
     openRead: async (key) => {
       checkOpen();
       meter.openReadCount += 1;

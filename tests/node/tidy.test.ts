@@ -197,8 +197,8 @@ const SOURCE_LAYERS: readonly Layer[] = [
 const ASSEMBLY_ROWS: readonly RegExp[] = [
   /^(kernels-)?abi$/,
   /^lock$/,
-  /^(panic|bits|bitmap|list|control|size-class)$|^hash\/|^layout\/rows$|^codec\/(half|pack|rotate|plane|huffman|sparse|matrix|eigen|measure|attend)$/,
-  /^layout\/axes$|^codec\/(block|chan|lm|attend-q8|attend-chan)$/,
+  /^(panic|bits|bitmap|list|control|size-class)$|^hash\/|^layout\/rows$|^codec\/(lanes|half|pack|rotate|plane|huffman|sparse|eigen)$/,
+  /^layout\/axes$|^codec\/(matrix|measure|block|chan|lm|attend|attend-q8|attend-chan)$/,
   /^codec\/attend-lm$/,
   /^(order-tree|region|slots|stats)$/,
   /^(arena-row|stretch)$/,
