@@ -17,9 +17,10 @@ export function binary(packageName, path) {
  * Runs a Node script in the repository's root.
  *
  * @param options.isQuiet Print the output only when the script fails.
+ * @param options.isHeld Print the output as one piece when the script has ended.
  * @returns Exit code and output, stdout and stderr together, without colours.
  */
-export function runNode(script, args = [], { isQuiet = false, env = {} } = {}) {
+export function runNode(script, args = [], { isQuiet = false, isHeld = false, env = {} } = {}) {
   return new Promise((resolve) => {
     const child = spawn(process.execPath, [script, ...args], {
       cwd: root,
@@ -29,14 +30,14 @@ export function runNode(script, args = [], { isQuiet = false, env = {} } = {}) {
     const chunks = [];
     const keep = (chunk) => {
       chunks.push(chunk);
-      if (!isQuiet) process.stdout.write(chunk);
+      if (!isQuiet && !isHeld) process.stdout.write(chunk);
     };
     child.stdout.on("data", keep);
     child.stderr.on("data", keep);
     child.on("error", (error) => keep(Buffer.from(`${error.message}\n`)));
     child.on("close", (code) => {
       const raw = Buffer.concat(chunks).toString();
-      if (isQuiet && code !== 0) process.stdout.write(raw);
+      if (isHeld || (isQuiet && code !== 0)) process.stdout.write(raw);
       resolve({ code: code ?? 1, output: stripVTControlCharacters(raw) });
     });
   });
@@ -52,34 +53,40 @@ export function gate({ code }) {
  * line is `N passed, N failed`.
  *
  * @param steps Each `run` gives `{ passed, failed, skipped?, failures? }`, or a text: the reason why
- *   it did not run. A step that counts nothing has failed: a suite that lost its tests must show.
+ *   it did not run. A step that counts nothing has failed: a suite that lost its tests must show. Steps follow
+ *   one another; one that `isBeside` runs while the steps after it do.
  */
 export async function runSteps(name, steps) {
   const rows = [];
   let isBlocked = false;
-  for (const { title, run, isRequired = false } of steps) {
+  for (const step of steps) {
+    const { title, isRequired = false, isBeside = false } = step;
     if (isBlocked) {
       rows.push({ title, skip: "an earlier step failed", passed: 0, failed: 1, seconds: 0 });
       continue;
     }
-    console.log(`\n--- ${title}`);
-    const startMs = performance.now();
-    const outcome = await attempt(run);
-    const seconds = (performance.now() - startMs) / 1000;
-    if (typeof outcome === "string") {
-      console.log(`skipped: ${outcome}`);
-      rows.push({ title, skip: outcome, passed: 0, failed: 0, seconds });
-      continue;
-    }
-    const row = { title, seconds, ...outcome };
-    if (row.passed + row.failed === 0) {
-      row.failed = 1;
-      row.failures = ["it counted nothing"];
-    }
-    rows.push(row);
-    isBlocked = isRequired && row.failed > 0;
+    console.log(`\n--- ${title}${isBeside ? ", beside what follows" : ""}`);
+    const row = runStep(step);
+    rows.push(isBeside ? row : await row);
+    if (isRequired) isBlocked = (await row).failed > 0;
   }
-  summarise(name, rows);
+  summarise(name, await Promise.all(rows));
+}
+
+async function runStep({ title, run }) {
+  const startMs = performance.now();
+  const outcome = await attempt(run);
+  const seconds = (performance.now() - startMs) / 1000;
+  if (typeof outcome === "string") {
+    console.log(`${title} skipped: ${outcome}`);
+    return { title, skip: outcome, passed: 0, failed: 0, seconds };
+  }
+  const row = { title, seconds, ...outcome };
+  if (row.passed + row.failed === 0) {
+    row.failed = 1;
+    row.failures = ["it counted nothing"];
+  }
+  return row;
 }
 
 async function attempt(run) {

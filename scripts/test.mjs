@@ -3,6 +3,7 @@
 //   node scripts/test.mjs [--only core|proof|schedules|types|package|node|browser]...
 //   TIERHEAP_NO_BROWSER=1   leaves the browser tests out, and says so
 import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { ensureChromium } from "./browser.mjs";
 import { binary, gate, root, runNode, runSteps } from "./steps.mjs";
@@ -63,25 +64,30 @@ function specFiles() {
     .filter((file) => file.endsWith(".spec.ts"));
 }
 
-async function runVitest(project) {
+async function runVitest(project, args, options) {
   const file = join(root, "build", `test-${project}.json`);
   rmSync(file, { force: true });
   const { code } = await runNode(
     binary("vitest", "vitest.mjs"),
-    ["run", "--project", project, "--passWithNoTests=false"],
-    { env: { TIERHEAP_TEST_PROJECT: project } },
+    ["run", "--project", project, "--passWithNoTests=false", ...args],
+    { env: { TIERHEAP_TEST_PROJECT: project }, ...options },
   );
   if (!existsSync(file)) return { passed: 0, failed: 1, failures: ["vitest did not finish"] };
   const counts = JSON.parse(readFileSync(file, "utf8"));
   return { ...counts, failed: Math.max(counts.failed, code === 0 ? 0 : 1) };
 }
 
+function runInNode() {
+  return runVitest("node", [`--maxWorkers=${availableParallelism()}`]);
+}
+
+/** These wait more than they work, so that Node's tests on every core go on beside them. */
 async function runBrowser() {
   if (process.env.TIERHEAP_NO_BROWSER === "1") return "TIERHEAP_NO_BROWSER=1 asks for it";
   if (ensureChromium() === undefined) {
     return { passed: 0, failed: 1, failures: ["no Chromium; TIERHEAP_NO_BROWSER=1 skips"] };
   }
-  return runVitest("browser");
+  return runVitest("browser", [], { isHeld: true });
 }
 
 const STEPS = [
@@ -92,9 +98,11 @@ const STEPS = [
     run: async () => gate(await runNode(script("build.mjs"), ["--debug"])),
   },
   { group: "core", title: "gate on the core", run: runGate },
-  { group: "core", title: "as-pect", run: runAsPect },
+  // These two take every core there is.
   { group: "proof", title: "model and misuse", run: runProof },
   { group: "schedules", title: "schedules of lanes", run: runSchedules },
+  { group: "browser", title: "vitest browser", isBeside: true, run: runBrowser },
+  { group: "core", title: "as-pect", run: runAsPect },
   {
     group: "types",
     title: "types",
@@ -105,8 +113,7 @@ const STEPS = [
     },
   },
   { group: "package", title: "consumers", run: runConsumers },
-  { group: "node", title: "vitest node", run: () => runVitest("node") },
-  { group: "browser", title: "vitest browser", run: runBrowser },
+  { group: "node", title: "vitest node", run: runInNode },
 ];
 
 const only = process.argv.slice(2).filter((argument) => argument !== "--only");

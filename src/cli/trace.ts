@@ -151,6 +151,7 @@ function* lines(bytes: Buffer): Accesses {
 function* ranges(bytes: Buffer): Accesses {
   for (const line of bytes.toString().split("\n")) {
     const [start = 0, count = 0] = line.trim().split(/\s+/).map(Number);
+    if (count > OBJECT_COUNT_MAX) refuse(`more than ${OBJECT_COUNT_MAX} accesses`);
     for (let at = 0; at < (count || 0); at++) yield { id: start + at };
   }
 }

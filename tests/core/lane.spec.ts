@@ -1,5 +1,5 @@
 // Lanes as far as the plain build has them: one. What several do is tested with threads, in
-// tests/node/workers.test.ts, and by exploring their schedules, in tests/node/schedules.test.ts.
+// tests/node/workers.test.ts, and by exploring their schedules, in tests/schedules.
 import * as abi from "../../assembly/abi";
 import {
   arenaAllocate,
