@@ -1,29 +1,6 @@
 // What the scenarios of gpu-scenarios.ts must have seen, wherever they ran.
 import { expect, it } from "vitest";
-import type {
-  arenas,
-  churn,
-  contend,
-  loseDevices,
-  loseOnlyDevice,
-  misuses,
-  pressure,
-  steadyState,
-  writeBack,
-} from "./gpu-scenarios.js";
-
-/** The scenarios, where they run. */
-export interface GpuRuns {
-  steadyState(seed: number): ReturnType<typeof steadyState>;
-  writeBack(): ReturnType<typeof writeBack>;
-  pressure(): ReturnType<typeof pressure>;
-  loseDevices(count: number): ReturnType<typeof loseDevices>;
-  loseOnlyDevice(): ReturnType<typeof loseOnlyDevice>;
-  arenas(): ReturnType<typeof arenas>;
-  misuses(): ReturnType<typeof misuses>;
-  contend(): ReturnType<typeof contend>;
-  churn(seed: number): ReturnType<typeof churn>;
-}
+import type { GpuRuns } from "./gpu-scenarios.js";
 
 /** One test for each scenario. */
 export function expectGpuLevel(run: GpuRuns, seed: number): void {
@@ -147,6 +124,15 @@ export function expectGpuLevel(run: GpuRuns, seed: number): void {
     expect(served).toBeGreaterThan(30);
     expect(wrong).toEqual([]);
     expect(problems).toEqual([]);
+  });
+
+  it("lets what has come up for one caller stay until that one has it", async () => {
+    expect(await run.meetInOneBuffer()).toEqual({
+      first: "a: no error: undefined",
+      last: "b: no error: undefined",
+      uploadCount: 2,
+      problems: [],
+    });
   });
 
   it("holds what callers at random put there, and loses only what it must", async () => {

@@ -4,7 +4,7 @@ import type { TensorMemoryOptions } from "../../src/memory/options.js";
 import { seededRandom } from "../../src/random.js";
 import type { TensorMemory } from "../../src/tensor-memory.js";
 import { type TierFixture, tierConformance } from "../../src/testing/index.js";
-import type { GpuLease } from "../../src/webgpu.js";
+import type { DeviceTierFactory, GpuLease } from "../../src/webgpu.js";
 import { webgpuTier } from "../../src/webgpu.js";
 
 export interface GpuEnvironment {
@@ -104,7 +104,7 @@ async function addOnGpu(memory: TensorMemory, id: string, summand: number): Prom
 }
 
 /** Many tensors of few size classes go through room for half of them, read and written. */
-export async function steadyState(environment: GpuEnvironment, seed: number) {
+async function steadyState(environment: GpuEnvironment, seed: number) {
   const device = await environment.openDevice();
   const made = countBuffers(device);
   const memory = await environment.openMemory({
@@ -154,7 +154,7 @@ function countValid(device: GPUDevice): number {
 }
 
 /** What the GPU has written goes down to RAM, to the SSD and to a saved record, and comes up again. */
-export async function writeBack(environment: GpuEnvironment) {
+async function writeBack(environment: GpuEnvironment) {
   const device = await environment.openDevice();
   const memory = await environment.openMemory({
     budgets: { ram: "16MiB", gpu: "1MiB" },
@@ -232,7 +232,7 @@ export async function writeBack(environment: GpuEnvironment) {
 }
 
 /** Tensors of which only the GPU has the newest bytes, more than RAM and GPU hold together. */
-export async function pressure(environment: GpuEnvironment) {
+async function pressure(environment: GpuEnvironment) {
   const device = await environment.openDevice();
   const memory = await environment.openMemory({
     budgets: { ram: "8MiB", gpu: "4MiB" },
@@ -259,7 +259,7 @@ export async function pressure(environment: GpuEnvironment) {
 }
 
 /** One device after the other is lost. */
-export async function loseDevices(environment: GpuEnvironment, count: number) {
+async function loseDevices(environment: GpuEnvironment, count: number) {
   let device = await environment.openDevice();
   let opened = 0;
   const create = async () => {
@@ -377,7 +377,7 @@ export async function beforeCrash(environment: GpuEnvironment) {
 }
 
 /** A memory whose only device is lost goes on without it. */
-export async function loseOnlyDevice(environment: GpuEnvironment) {
+async function loseOnlyDevice(environment: GpuEnvironment) {
   const device = await environment.openDevice();
   const memory = await environment.openMemory({
     budgets: { ram: "16MiB", gpu: "1MiB" },
@@ -406,7 +406,7 @@ export async function loseOnlyDevice(environment: GpuEnvironment) {
 }
 
 /** Several callers, each with tensors of its own, want the room of a single buffer. */
-export async function contend(environment: GpuEnvironment) {
+async function contend(environment: GpuEnvironment) {
   const device = await environment.openDevice();
   const memory = await environment.openMemory({
     budgets: { ram: "16MiB", gpu: "8KiB" },
@@ -439,8 +439,60 @@ export async function contend(environment: GpuEnvironment) {
   return { outcomes, wrong, problems, createdCount };
 }
 
+/** More uploads than callers that are served in turn ever need. */
+const UPLOADS_MAX = 40;
+
+/**
+ * Two callers want the room of one buffer, and the second looks for it when what has come up for the first is not
+ * lent yet: by a tier that takes several turns to end a writer.
+ */
+async function meetInOneBuffer(environment: GpuEnvironment) {
+  const device = await environment.openDevice();
+  const create = webgpuTier({ device });
+  const told: string[] = [];
+  let uploadCount = 0;
+  const use = async (id: string) => {
+    const code = await codeOf(async () => {
+      (await memory.gpu?.acquire(id))?.[Symbol.dispose]();
+    });
+    told.push(`${id}: ${code}`);
+  };
+  let second: Promise<void> | null = null;
+  const gpu: DeviceTierFactory = (parts) => {
+    const tier = create(parts);
+    const begin = tier.begin.bind(tier);
+    tier.begin = async (key, byteLength) => {
+      const writer = await begin(key, byteLength);
+      if (writer === "no-space") return writer;
+      uploadCount += 1;
+      if (uploadCount > UPLOADS_MAX) {
+        await writer.abort();
+        throw new Error("the callers take each other's room for ever");
+      }
+      const abort = async () => {
+        second ??= use("b");
+        for (let turn = 0; turn < 20; turn++) await environment.settle();
+        await writer.abort();
+      };
+      return { ...writer, abort };
+    };
+    return tier;
+  };
+  const memory = await environment.openMemory({ budgets: { ram: "16MiB", gpu: "8KiB" }, gpu });
+  allocate(memory, "a", 2000, 1);
+  allocate(memory, "b", 2000, 2);
+  await use("a");
+  await second;
+  // Leases are not waited for: it may have come too early.
+  await use("b");
+  const { problems } = memory.verify();
+  await environment.closeMemory(memory);
+  device.destroy();
+  return { first: told[0], last: told.at(-1), uploadCount, problems };
+}
+
 /** Parts of one buffer, worked on by a kernel. */
-export async function arenas(environment: GpuEnvironment) {
+async function arenas(environment: GpuEnvironment) {
   const device = await environment.openDevice();
   const made = countBuffers(device);
   const memory = await environment.openMemory({
@@ -504,7 +556,7 @@ export async function arenas(environment: GpuEnvironment) {
 }
 
 /** What is refused, by its code. */
-export async function misuses(environment: GpuEnvironment) {
+async function misuses(environment: GpuEnvironment) {
   const device = await environment.openDevice();
   const memory = await environment.openMemory({
     budgets: { ram: "16MiB", gpu: "64KiB" },
@@ -592,7 +644,7 @@ const FOUND_BY_CALLERS = ["out-of-memory", "device-lost"];
  * Several callers use tensors of their own at random, all in the same small room, while devices are lost. Whatever
  * was not lost with a device must be equal; what was must have been written there last.
  */
-export async function churn(
+async function churn(
   environment: GpuEnvironment,
   seed: number,
   { callerCount = 5, operationCount = 200, lossCount = 4 } = {},
@@ -729,3 +781,21 @@ export async function churn(
   (device as GPUDevice | null)?.destroy();
   return { wrong, outcomes, problems, stats };
 }
+
+/** The scenarios that every platform runs, with its environment. */
+export function gpuRuns(environment: GpuEnvironment) {
+  return {
+    steadyState: (seed: number) => steadyState(environment, seed),
+    writeBack: () => writeBack(environment),
+    pressure: () => pressure(environment),
+    loseDevices: (count: number) => loseDevices(environment, count),
+    loseOnlyDevice: () => loseOnlyDevice(environment),
+    arenas: () => arenas(environment),
+    misuses: () => misuses(environment),
+    contend: () => contend(environment),
+    meetInOneBuffer: () => meetInOneBuffer(environment),
+    churn: (seed: number) => churn(environment, seed),
+  };
+}
+
+export type GpuRuns = ReturnType<typeof gpuRuns>;
