@@ -27,7 +27,7 @@ it.each(CASES)("$name, seed $seed, answers as the bare runtime", async ({ index,
   expect(result.answers).toEqual(result.expected);
   expect(new Set(result.expected.flat()).size).toBeGreaterThan(5);
   expect(result.stats).toMatchObject({ checkedTokens: 3, stepCount: 20, readBackBytes: 0 });
-  expect(result.pool).toMatchObject({ usedBytes: 0, isLost: false });
+  expect(result.gpu).toMatchObject({ heldBytes: 0, lossCount: 0 });
   expect(result.problems).toEqual([]);
 });
 
@@ -47,12 +47,18 @@ describe.each(MODELS)("$name", ({ index }) => {
     expect(result.problems).toEqual([]);
   });
 
-  it("suspends chats for others when the pool is full", async () => {
+  it("suspends chats for others when the budget is full, which tensors share", async () => {
     const result = await given.page.evaluate((f) => window.ortWeb.crowd(f, 4), index);
     for (const answers of result.all) expect(answers).toEqual(result.expected);
     expect(result.stats.evictCount).toBeGreaterThan(0);
     expect(result.stats.peakBytes).toBeLessThanOrEqual(result.budget);
-    expect(result.refusal).toBe("out-of-memory");
+    expect(result.one).toEqual({
+      besideKv: "out-of-memory",
+      leftFor: 1,
+      refusal: "out-of-memory",
+      refusedTokens: 0,
+      heldBytes: 0,
+    });
     expect(result.problems).toEqual([]);
   });
 
@@ -69,7 +75,7 @@ describe.each(MODELS)("$name", ({ index }) => {
       "step with nothing new": "token-mismatch",
       "step with no token": "bad-option",
       "another model's step": "foreign-cache",
-      "another pool's step": "foreign-cache",
+      "another memory's step": "foreign-cache",
       "another model's suspend": "foreign-cache",
       "suspend without an id": "bad-id",
       "truncate to too many": "bad-option",
