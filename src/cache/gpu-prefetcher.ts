@@ -30,10 +30,15 @@ export class GpuPrefetcher {
   ): Promise<void> {
     await Promise.allSettled(
       ids.map(async (id) => {
-        if (isCounted(id)) this.#window.declare(id, this.#clock.monotonicMs());
+        if (isCounted(id)) {
+          // What came before was written since.
+          this.left(id);
+          this.#window.declare(id, this.#clock.monotonicMs());
+        }
         const isThere = await bring(id).catch(() => false);
-        if (!isThere) this.left(id);
-        else if (this.#window.has(id)) this.#arrive(id);
+        if (!isThere) return this.#window.waste(id);
+        if (this.#window.has(id)) this.#arrived.add(id);
+        this.#window.arrive(id, this.#clock.monotonicMs());
       }),
     );
   }
@@ -41,24 +46,17 @@ export class GpuPrefetcher {
   /** @param isThere Its newest bytes are on the device. */
   want(id: string, isThere: boolean): void {
     // What came was written since.
-    if (this.#arrived.has(id) && !isThere) this.left(id);
+    if (!isThere) this.left(id);
     this.#arrived.delete(id);
     this.#window.want("", id, this.#clock.monotonicMs());
   }
 
-  /** A tensor's copy has left the device, or did not get there. */
+  /** A tensor's copy has left the device. */
   left(id: string | null): void {
-    if (id === null || !this.#window.has(id)) return;
-    this.#arrived.delete(id);
-    this.#window.waste(id);
+    if (id !== null && this.#arrived.delete(id)) this.#window.waste(id);
   }
 
   counters(): PrefetchCounters {
     return this.#window.counters();
-  }
-
-  #arrive(id: string): void {
-    this.#arrived.add(id);
-    this.#window.arrive(id, this.#clock.monotonicMs());
   }
 }

@@ -13,10 +13,13 @@ const directories: string[] = [];
 const devices: GPUDevice[] = [];
 
 const environment: GpuEnvironment = {
-  openDevice: async () => {
+  openAdapter: async () => {
     const adapter = await gpu?.requestAdapter();
     if (adapter == null) throw new Error("there is no adapter any more");
-    const device = await adapter.requestDevice();
+    return adapter;
+  },
+  openDevice: async () => {
+    const device = await (await environment.openAdapter()).requestDevice();
     devices.push(device);
     return device;
   },

@@ -10,11 +10,12 @@ import {
 let directoryCount = 0;
 
 const environment: GpuEnvironment = {
-  openDevice: async () => {
+  openAdapter: async () => {
     const adapter = await navigator.gpu?.requestAdapter();
     if (adapter == null) throw new Error("this browser has no WebGPU adapter");
-    return adapter.requestDevice();
+    return adapter;
   },
+  openDevice: async () => (await environment.openAdapter()).requestDevice(),
   openMemory: (options) => {
     directoryCount += 1;
     const directory = `gpu-${directoryCount}`;
