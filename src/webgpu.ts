@@ -1,5 +1,6 @@
 // The GPU above RAM: `tierheap/tiers/webgpu`. Needs a WebGPU device, which the caller opens.
 export type { GpuArena, GpuArenaStats, GpuBlock } from "./cache/gpu-arena.js";
+export type { GpuBuffers } from "./cache/gpu-buffers.js";
 export type { GpuAccess, GpuLease, GpuLevelStats } from "./cache/gpu-lease.js";
 export type { GpuLevel } from "./cache/gpu-level.js";
 export {

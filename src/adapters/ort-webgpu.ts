@@ -2,12 +2,6 @@
 // `tierheap/adapters/ort-webgpu`. Needs `onnxruntime-web` beside it, which the caller imports.
 
 export {
-  GpuBufferPool,
-  type GpuBufferPoolOptions,
-  type GpuBufferPoolStats,
-  gpuClassBytes,
-} from "../gpu/gpu-buffer-pool.js";
-export {
   type GpuAdapter,
   type GpuBuffer,
   type GpuDevice,

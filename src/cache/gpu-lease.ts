@@ -5,6 +5,7 @@ import { checkObject, checkSignal } from "../memory/checks.js";
 import type { PinAccess } from "../memory/pin.js";
 import type { TierKey } from "../tier/tier.js";
 import type { Dtype } from "../types.js";
+import type { PrefetchCounters } from "./prefetch-window.js";
 import type { DeviceCopy, TensorRecord } from "./tensor-record.js";
 
 /** Whoever keeps the buffers. */
@@ -32,6 +33,10 @@ export interface GpuLevelStats {
   readonly capacityBytes: number;
   /** Of all buffers, those that wait for their next use included. */
   readonly physicalBytes: number;
+  /** Of arenas, and of buffers that `buffers()` gave out. */
+  readonly heldBytes: number;
+  /** What became of the tensors that `prefetch` brought: issued = used + wasted + late + outstanding. */
+  readonly prefetch: PrefetchCounters;
 }
 
 /** What a lease is for. */

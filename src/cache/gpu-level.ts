@@ -4,17 +4,18 @@
 // INV-GPU-1  A copy that a record names, and whose version is the record's, holds the record's bytes.
 // INV-GPU-2  While a lease for writing is open, its tensor has no block, and no other lease.
 // INV-GPU-3  A leased buffer belongs to its lease, also after the record has another copy or is gone.
-import { OutOfMemoryError, TierError, throwIfAborted } from "../errors.js";
+import type { Clock } from "../clock.js";
+import { TierError, throwIfAborted } from "../errors.js";
 import type { GpuDevice } from "../gpu/gpu-device.js";
-import { checkId, checkObject } from "../memory/checks.js";
+import { checkId, checkIds, checkObject, checkSignal } from "../memory/checks.js";
 import type { EventHub } from "../memory/events.js";
 import type { Pin, PinAccess } from "../memory/pin.js";
 import type { DeviceTier } from "../tier/device-tier.js";
-import type { TierKey } from "../tier/tier.js";
 import { checkBytes, type Dtype, describe } from "../types.js";
 import { lentBytes, type PrivateBytes, privateCopy } from "../util/private-bytes.js";
 import type { Directory } from "./directory.js";
 import { GpuArena } from "./gpu-arena.js";
+import { GpuBuffers } from "./gpu-buffers.js";
 import {
   checkLeaseOptions,
   type GpuAccess,
@@ -23,12 +24,12 @@ import {
   GpuLease,
   type GpuLevelStats,
 } from "./gpu-lease.js";
-import { GpuOrder } from "./gpu-order.js";
+import { GpuPrefetcher } from "./gpu-prefetcher.js";
+import { GpuRoom } from "./gpu-room.js";
 import type { HierarchicalCache } from "./hierarchical-cache.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { TensorRecord } from "./tensor-record.js";
 import type { LevelStats } from "./tier-level.js";
-import { Transfers } from "./transfers.js";
 
 export interface GpuLevelOptions {
   /** Open. */
@@ -41,11 +42,11 @@ export interface GpuLevelOptions {
   readonly checkOpen: () => void;
   /** A block cannot be given to a queue as it lies, because other threads see it. */
   readonly isShared: boolean;
+  readonly clock: Clock;
 }
 
 /** Bytes given to a queue at once. */
 const CHUNK_BYTES = 4 * 2 ** 20;
-const KEY_DIGITS = 64;
 /** No tensor has this version: a copy of it is stale. */
 const NO_VERSION = 0;
 
@@ -58,12 +59,11 @@ export class GpuLevel {
   readonly #events: EventHub;
   readonly #checkOpen: () => void;
   readonly #isShared: boolean;
-  readonly #copies = new GpuOrder();
+  readonly #room: GpuRoom;
   readonly #uploads = new Map<TensorRecord, Promise<unknown>>();
-  /** What has room on the device, and is not lent yet. */
-  readonly #arrivals = new Transfers();
+  readonly #prefetcher: GpuPrefetcher;
   readonly #arenas = new Set<GpuArena>();
-  #keyCount = 0;
+  #buffers: GpuBuffers | null = null;
   readonly #counters = {
     hitCount: 0,
     uploadCount: 0,
@@ -82,6 +82,13 @@ export class GpuLevel {
     this.#events = options.events;
     this.#checkOpen = options.checkOpen;
     this.#isShared = options.isShared;
+    this.#prefetcher = new GpuPrefetcher(options.clock);
+    this.#room = new GpuRoom({
+      tier: options.tier,
+      events: options.events,
+      watch: (work) => this.#swapper.transfers.watch(work),
+      leave: (copy) => this.#leave(copy),
+    });
     this.#tier.onLost = (reason) => this.#lose(reason);
   }
 
@@ -110,6 +117,8 @@ export class GpuLevel {
   ): Promise<GpuLease<D> | null> {
     const { mode, access, signal } = checkLeaseOptions(options);
     checkId(id);
+    this.#checkOpen();
+    this.#prefetcher.want(id, this.#isThere(id));
     let arrived: GpuCopy | null = null;
     const keep = (copy: GpuCopy | null) => {
       arrived?.arrive();
@@ -150,6 +159,37 @@ export class GpuLevel {
   }
 
   /**
+   * Brings tensors into buffers of the GPU that will be wanted there, from wherever they are, and leases none of them:
+   * the way to hide the time of a transfer behind the work before. Makes room as {@link acquire} does. Failures show
+   * when they are acquired.
+   *
+   * @param ids Those that are wanted first come first. Unknown ones are looked for in the tier.
+   * @param options.signal Ends the waiting; what has begun to move arrives all the same.
+   * @returns When all have arrived or failed.
+   * @throws {MisuseError} `bad-id`, `bad-option`, `closed`.
+   * @remarks `stats().prefetch` counts what became of them.
+   */
+  async prefetch(
+    ids: readonly string[],
+    options: { readonly signal?: AbortSignal | undefined } = {},
+  ): Promise<void> {
+    this.#checkOpen();
+    checkIds(ids);
+    const { signal } = checkObject(options, "prefetch", ["signal"]);
+    const given = checkSignal(signal);
+    await this.#prefetcher.declare(
+      ids,
+      (id) => {
+        const record = this.#directory.get(id);
+        // A content leaves under its own name: it cannot be told whose copy that was.
+        const isNamed = record === undefined || record.id === id;
+        return isNamed && !this.#isThere(id) && given?.aborted !== true;
+      },
+      (id) => this.#bring(id, given),
+    );
+  }
+
+  /**
    * Gives a tensor's buffer back; bytes that are only there are read back into RAM first.
    *
    * @returns Whether it had one.
@@ -178,13 +218,11 @@ export class GpuLevel {
     this.#checkOpen();
     const { bytes } = checkObject(options, "arena", ["bytes"]);
     const byteLength = checkBytes(bytes, "bytes", 2 ** 32);
-    const key = this.#nextKey();
-    await this.#makeRoom(byteLength, () => this.#tryReserve(key, byteLength));
-    const buffer = this.#tier.bufferOf(key);
+    const { key, buffer } = await this.#room.hold(byteLength);
     const { device } = this;
-    if (buffer === null || device === null) throw this.#lostMeanwhile();
+    if (device === null) throw this.#room.lostMeanwhile();
     const arena = await GpuArena.create({ buffer, byteLength, device }, () => {
-      if (this.#arenas.delete(arena)) this.#deleteObject(key);
+      if (this.#arenas.delete(arena)) this.#room.giveBack(key);
     });
     this.#arenas.add(arena);
     // Lost while the arena's books were opened.
@@ -192,12 +230,28 @@ export class GpuLevel {
     return arena;
   }
 
+  /**
+   * Whole buffers of the device of now, out of `budgets.gpu`, for what a runtime keeps there by itself. The same one
+   * until the device is lost.
+   *
+   * @throws {TierError} `device-lost` — there is no device. @throws {MisuseError} `closed`.
+   */
+  async buffers(): Promise<GpuBuffers> {
+    this.#checkOpen();
+    if (this.device === null) await this.#tier.open();
+    const { device } = this;
+    if (device === null) throw this.#room.lostMeanwhile();
+    if (this.#buffers?.isLost !== false) this.#buffers = new GpuBuffers(this.#room, device);
+    return this.#buffers;
+  }
+
   stats(): GpuLevelStats {
     const { capacityBytes, physicalBytes } = this.#tier.stats();
     const { createdCount, lossCount } = this.#tier.deviceStats();
-    const { leaseCount, size: copyCount } = this.#copies;
+    const { heldBytes } = this.#room;
+    const { leaseCount, size: copyCount } = this.#room.copies;
     const counts = { leaseCount, copyCount, createdCount, lossCount, capacityBytes, physicalBytes };
-    return { ...this.#counters, ...counts };
+    return { ...this.#counters, ...counts, heldBytes, prefetch: this.#prefetcher.counters() };
   }
 
   /** The row of `memory.stats().tiers`. @internal */
@@ -224,6 +278,7 @@ export class GpuLevel {
   /** Gives every buffer back. @internal */
   async close(): Promise<void> {
     for (const arena of this.#arenas) arena.lose();
+    this.#buffers?.end(new TierError("closed", this.#tier.name, "the memory is closed"));
     await this.#tier.close();
   }
 
@@ -241,8 +296,9 @@ export class GpuLevel {
   /** The record has no use for the copy any more. @internal */
   drop(copy: GpuCopy): void {
     if (copy.record.device === copy) copy.record.device = null;
-    if (copy.leaseCount > 0 || !this.#copies.remove(copy)) return;
-    if (!copy.isGone) this.#deleteObject(copy.key);
+    if (copy.leaseCount > 0 || !this.#room.copies.remove(copy)) return;
+    if (!copy.isGone) this.#room.delete(copy.key);
+    this.#prefetcher.left(copy.record.id);
   }
 
   // --- Up ------------------------------------------------------------------------------------------
@@ -263,7 +319,7 @@ export class GpuLevel {
       copy.version = record.version;
     }
     copy.leaseCount += 1;
-    this.#copies.touch(copy);
+    this.#room.copies.touch(copy);
     if (use.isHit) this.#counters.hitCount += 1;
     const device = this.#tier.device as GpuDevice;
     const onEnd = (ended: GpuCopy) => this.#endLease(ended, access);
@@ -288,6 +344,27 @@ export class GpuLevel {
     access: PinAccess,
     signal: AbortSignal | undefined,
   ) => Promise<Pin | null> = () => Promise.resolve(null);
+
+  /** The newest bytes are in a buffer. */
+  #isThere(id: string): boolean {
+    const copy = this.#directory.get(id)?.device;
+    return copy instanceof GpuCopy && copy.isCurrent;
+  }
+
+  /** @returns Whether it is on the device now. */
+  async #bring(id: string, signal: AbortSignal | undefined): Promise<boolean> {
+    throwIfAborted(signal, this.#tier.name);
+    if (this.#isThere(id)) return true;
+    const record = this.#directory.get(id);
+    const upload = record && this.#uploads.get(record);
+    if (upload !== undefined) await upload;
+    else {
+      const copy = await this.#promote(id, signal);
+      // Nobody waits for it: it may leave.
+      if (copy instanceof GpuCopy) copy.arrive();
+    }
+    return this.#isThere(id);
+  }
 
   /** Uploads a tensor. @returns The copy, which does not leave yet; null when it is to be looked for again. */
   async #promote(id: string, signal: AbortSignal | undefined): Promise<GpuCopy | null | "unknown"> {
@@ -316,46 +393,34 @@ export class GpuLevel {
   /** A copy of anything, in place of the one that the record has. @returns As {@link #promote}. */
   async #reserveFor(record: TensorRecord): Promise<GpuCopy | null> {
     record.device?.drop();
-    const key = this.#nextKey();
     const { byteLength } = record;
-    await this.#makeRoom(byteLength, () => this.#tryReserve(key, byteLength));
-    const buffer = this.#tier.bufferOf(key);
-    if (buffer === null) throw this.#lostMeanwhile();
+    const { key, buffer } = await this.#room.reserve(byteLength);
     if (record.isFreed || record.device !== null || record.byteLength !== byteLength) {
-      this.#deleteObject(key);
+      this.#room.delete(key);
       return null;
     }
-    const onArrival = this.#arrivals.noteProgress();
+    const onArrival = this.#room.noteArrival();
     return this.#adopt({ key, record, buffer, version: NO_VERSION, onArrival });
   }
 
   #adopt(parts: GpuCopyParts): GpuCopy {
     const copy = new GpuCopy(this, parts);
     copy.record.device = copy;
-    this.#copies.touch(copy);
+    this.#room.copies.touch(copy);
     return copy;
-  }
-
-  async #tryReserve(key: TierKey, byteLength: number): Promise<"stored" | null> {
-    const outcome = await this.#tier.reserve(key, byteLength);
-    return outcome === "no-space" ? null : outcome;
-  }
-
-  #lostMeanwhile(): TierError {
-    return new TierError("device-lost", this.#tier.name, "the device was lost meanwhile");
   }
 
   /** @param bytes Pinned. */
   async #upload(record: TensorRecord, bytes: Uint8Array): Promise<GpuCopy | null> {
     const { version } = record;
     record.device?.drop();
-    const key = this.#nextKey();
+    const key = this.#room.nextKey();
     const { byteLength } = bytes;
-    const writer = await this.#makeRoom(byteLength, async () => {
+    const writer = await this.#room.make(byteLength, async () => {
       const begun = await this.#tier.begin(key, byteLength);
       return begun === "no-space" ? null : begun;
     });
-    const onArrival = this.#arrivals.noteProgress();
+    const onArrival = this.#room.noteArrival();
     let copy: GpuCopy | null = null;
     try {
       let outcome: "written" | "no-space" = "written";
@@ -363,13 +428,16 @@ export class GpuLevel {
         outcome = await writer.write(this.#privatePart(bytes, at));
       }
       if (outcome === "no-space" || (await writer.commit({ durable: false })) === "no-space") {
-        throw this.#outOfMemory(byteLength, "The device itself has no room: lower the budget.");
+        throw this.#room.outOfMemory(
+          byteLength,
+          "The device itself has no room: lower the budget.",
+        );
       }
       const buffer = this.#tier.bufferOf(key);
-      if (buffer === null) throw this.#lostMeanwhile();
+      if (buffer === null) throw this.#room.lostMeanwhile();
       this.#counters.uploadCount += 1;
       if (record.isFreed || record.version !== version || record.writePinCount > 0) {
-        this.#deleteObject(key);
+        this.#room.delete(key);
         if (record.isFreed) return null;
         const message = "the tensor was written while it was uploaded";
         throw new TierError("busy", this.#tier.name, message);
@@ -388,38 +456,7 @@ export class GpuLevel {
     return this.#isShared ? privateCopy(part) : lentBytes(part);
   }
 
-  // --- Room ----------------------------------------------------------------------------------------
-
-  /** Tries until it succeeds; one tensor after the other leaves for it. */
-  async #makeRoom<T>(byteLength: number, tryPlace: () => Promise<T | null>): Promise<T> {
-    // Ends: whoever could not leave is not asked again before something else has arrived.
-    const refused = new Set<GpuCopy>();
-    for (;;) {
-      const placed = await tryPlace();
-      if (placed !== null) return placed;
-      const { objectBytesMax } = this.#tier;
-      if (byteLength > objectBytesMax) {
-        const advice = `This device and budget have no buffer longer than ${objectBytesMax} bytes.`;
-        throw this.#outOfMemory(byteLength, advice);
-      }
-      const victim = this.#copies.choose(this.#tier.grantedBytes(byteLength), refused);
-      if (victim === null) {
-        const { progressing } = this.#arrivals;
-        if (progressing === null) {
-          throw this.#outOfMemory(byteLength, "Dispose leases, or raise budgets.gpu.");
-        }
-        await progressing;
-        refused.clear();
-        continue;
-      }
-      const hasLeft = await this.#leave(victim).catch((error: unknown) => {
-        // RAM has no room for it: another one may need none.
-        if (error instanceof OutOfMemoryError) return false;
-        throw error;
-      });
-      if (!hasLeft) refused.add(victim);
-    }
-  }
+  // --- Down ----------------------------------------------------------------------------------------
 
   /** Gives a buffer up, after a readback if need be. @returns false when it was used meanwhile. */
   async #leave(copy: GpuCopy): Promise<boolean> {
@@ -431,49 +468,23 @@ export class GpuLevel {
       await this.#cache.promote(id, undefined, () => null, { isLookup: false });
     }
     if (copy.leaseCount > 0 || isOnlyCopy()) return false;
-    if (!this.#copies.has(copy)) return true;
+    if (!this.#room.copies.has(copy)) return true;
     if (wasOnlyCopy) this.#counters.demotedCount += 1;
     else this.#counters.evictedCount += 1;
     this.drop(copy);
     return true;
   }
 
-  #deleteObject(key: TierKey): void {
-    const work = this.#tier.delete(key).then(noop, (error: Error) => {
-      this.#events.emit({ type: "tier-error", tier: this.#tier.name, error });
-    });
-    this.#swapper.transfers.watch(work);
-  }
-
-  #nextKey(): TierKey {
-    this.#keyCount += 1;
-    return this.#keyCount.toString(16).padStart(KEY_DIGITS, "0");
-  }
-
-  #outOfMemory(requestedBytes: number, advice: string): OutOfMemoryError {
-    const { capacityBytes, physicalBytes } = this.#tier.stats();
-    let pinnedBytes = this.#copies.leasedBytes;
-    for (const arena of this.#arenas) pinnedBytes += arena.byteLength;
-    return new OutOfMemoryError({
-      requestedBytes,
-      freeBytes: Math.max(0, capacityBytes - physicalBytes),
-      largestFreeBlockBytes: Math.max(0, capacityBytes - physicalBytes),
-      pinnedBytes,
-      budgetBytes: capacityBytes,
-      remediesTried: ["evict from the GPU"],
-      advice,
-    });
-  }
-
   // --- Loss ----------------------------------------------------------------------------------------
 
   #lose(reason: string): void {
     let lostCount = 0;
-    for (const copy of this.#copies) {
+    for (const copy of this.#room.copies) {
       const { record } = copy;
       copy.isGone = true;
       const isLost = record.isOnlyOnDevice && record.device === copy;
       if (record.device === copy) record.device = null;
+      this.#prefetcher.left(record.id);
       if (!isLost) continue;
       record.isLost = true;
       record.lossCause = new TierError(
@@ -483,10 +494,14 @@ export class GpuLevel {
       );
       lostCount += 1;
     }
-    const keptCount = this.#copies.size - lostCount;
-    this.#copies.clear();
+    const keptCount = this.#room.copies.size - lostCount;
+    this.#room.copies.clear();
     for (const arena of this.#arenas) arena.lose();
     this.#arenas.clear();
+    this.#room.forgetHeld();
+    this.#buffers?.end(
+      new TierError("device-lost", this.#tier.name, `the device is lost: ${reason}`),
+    );
     this.#counters.lostCount += lostCount;
     this.#events.emit({ type: "device-lost", tier: this.#tier.name, reason, lostCount, keptCount });
   }

@@ -50,6 +50,7 @@ export interface GpuDevice {
   createCommandEncoder(): GpuEncoder;
   pushErrorScope(filter: GpuErrorFilter): void;
   popErrorScope(): Promise<{ readonly message: string } | null>;
+  destroy(): void;
 }
 
 /** Bits of a buffer's usage. */

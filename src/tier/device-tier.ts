@@ -34,6 +34,14 @@ export interface DeviceTier extends Tier {
    * @throws {TierError} `device-lost`, `closed`.
    */
   reserve(key: TierKey, byteLength: number): Promise<"stored" | "no-space">;
+  /**
+   * Does work on the device under the scopes of its errors, one after the other: scopes are a stack, and
+   * runs that overlap would get each other's errors.
+   *
+   * @throws {OutOfMemoryError} The device ran out of memory for it.
+   * @throws {TierError} `device-lost`; `io` — the device refused a part of it. @throws As the work does.
+   */
+  guard<T>(work: () => Promise<T>): Promise<T>;
   deviceStats(): DeviceTierStats;
 }
 

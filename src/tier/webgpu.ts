@@ -4,14 +4,20 @@
 // Source: W3C, WebGPU — buffers, error scopes, device loss.
 import { MisuseError, OutOfMemoryError, TierError } from "../errors.js";
 import { GpuBufferPool, gpuClassBytes } from "../gpu/gpu-buffer-pool.js";
-import { GPU_COPY_BYTES, type GpuBuffer, type GpuDevice } from "../gpu/gpu-device.js";
+import {
+  GPU_COPY_BYTES,
+  type GpuAdapter,
+  type GpuBuffer,
+  type GpuDevice,
+  requestGpuDevice,
+} from "../gpu/gpu-device.js";
 import { GpuReadback } from "../gpu/gpu-readback.js";
 import type { PrivateBytes } from "../util/private-bytes.js";
 import type { DeviceTier, DeviceTierFactory } from "./device-tier.js";
 import { TierMeter } from "./meter.js";
 import type { TierKey, TierReader, TierStats, TierWriter } from "./tier.js";
 
-/** Where the device comes from: one of the two. */
+/** Where the device comes from: one of the three. */
 export interface WebgpuTierOptions {
   /** One that is open. After its loss there is no other. */
   readonly device?: object | undefined;
@@ -20,6 +26,12 @@ export interface WebgpuTierOptions {
    * one device. It may reject; the next use then asks again.
    */
   readonly create?: (() => Promise<object>) | undefined;
+  /**
+   * An adapter of the caller's choice, or what asks for one. The device is made here, with the limits and features that
+   * runtimes and long buffers need, as by `requestGpuDevice`, and destroyed when the memory closes. An adapter gives
+   * one device; who gives a function is asked for another adapter after each loss. null: there is none now.
+   */
+  readonly adapter?: GpuAdapter | (() => Promise<GpuAdapter | null>) | undefined;
   /** In errors and statistics. Default: `"gpu"`. */
   readonly name?: string | undefined;
 }
@@ -28,26 +40,33 @@ export interface WebgpuTierOptions {
  * The GPU as the hottest level of a memory: give it as `gpu` to `createTensorMemory`, with `budgets.gpu`.
  *
  * @throws {MisuseError} `bad-option`.
- * @remarks Devices are not destroyed when the memory closes; their buffers are. Two buffers of 4 MiB that readbacks pass
+ * @remarks Devices that the caller has opened are not destroyed when the memory closes; their buffers are. Two buffers of 4 MiB that readbacks pass
  *   through come on top of the budget.
  */
 export function webgpuTier(options: WebgpuTierOptions): DeviceTierFactory {
-  const { device, create, name = "gpu" } = options;
-  if ((device === undefined) === (create === undefined)) {
-    throw new MisuseError("bad-option", "give either device or create");
+  const { device, create, adapter, name = "gpu" } = options;
+  if ([device, create, adapter].filter((each) => each !== undefined).length !== 1) {
+    throw new MisuseError("bad-option", "give one of device, create and adapter");
   }
-  const first = device as GpuDevice | undefined;
-  let isUsed = false;
-  const open = async () => {
-    if (create !== undefined) return (await create()) as GpuDevice;
-    if (isUsed)
-      throw new TierError("device-lost", name, "the device is lost, and was the only one");
-    isUsed = true;
-    return first as GpuDevice;
+  const lost = (reason: string) => new TierError("device-lost", name, reason);
+  const openAgain = async (): Promise<GpuDevice> => {
+    if (typeof create === "function") return (await create()) as GpuDevice;
+    const found = await (adapter as () => Promise<GpuAdapter | null>)();
+    if (found === null) throw lost("there is no adapter");
+    return requestGpuDevice(found);
   };
+  const openFirst = async () =>
+    device === undefined ? requestGpuDevice(adapter as GpuAdapter) : (device as GpuDevice);
+  const isEndless = create !== undefined || typeof adapter === "function";
   return ({ capacityBytes }) => {
-    isUsed = false;
-    return new WebgpuTier({ name, capacityBytes, open });
+    let isUsed = false;
+    const open = async () => {
+      if (isEndless) return openAgain();
+      if (isUsed) throw lost("the device is lost, and was the only one");
+      isUsed = true;
+      return openFirst();
+    };
+    return new WebgpuTier({ name, capacityBytes, open, isOwner: adapter !== undefined });
   };
 }
 
@@ -78,6 +97,7 @@ class WebgpuTier implements DeviceTier {
   onLost: ((reason: string) => void) | null = null;
   readonly #capacityBytes: number;
   readonly #openDevice: () => Promise<GpuDevice>;
+  readonly #isOwner: boolean;
   readonly #meter: TierMeter;
   /** Keys of objects that a device was lost with. */
   readonly #lostKeys = new Set<TierKey>();
@@ -92,10 +112,13 @@ class WebgpuTier implements DeviceTier {
     readonly name: string;
     readonly capacityBytes: number;
     readonly open: () => Promise<GpuDevice>;
+    /** Its devices end with it. */
+    readonly isOwner: boolean;
   }) {
     this.name = parts.name;
     this.#capacityBytes = parts.capacityBytes;
     this.#openDevice = parts.open;
+    this.#isOwner = parts.isOwner;
     this.#meter = new TierMeter(parts.capacityBytes);
   }
 
@@ -264,6 +287,13 @@ class WebgpuTier implements DeviceTier {
     return { ...this.#meter.stats(), physicalBytes: usedBytes + freeBytes };
   }
 
+  async guard<T>(work: () => Promise<T>): Promise<T> {
+    this.#checkOpen();
+    const generation = this.#alive;
+    if (generation !== null) return generation.pool.guard(work);
+    throw new TierError("device-lost", this.name, "the device is lost");
+  }
+
   deviceStats() {
     const own = this.#ownCounts();
     return {
@@ -281,6 +311,7 @@ class WebgpuTier implements DeviceTier {
     for (const { buffer } of generation.objects.values()) generation.pool.release(buffer);
     generation.pool.trim();
     generation.readback.destroy();
+    if (this.#isOwner) generation.pool.device.destroy();
   }
 
   // --- Inside --------------------------------------------------------------------------------------

@@ -1,39 +1,12 @@
 // onnxruntime-web's WebGPU provider in a real browser, on an adapter in software: KV in buffers of the
 // device, and the heap behind them. Says nothing about speed.
-import type { Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { FAMILIES, SEEDS } from "../support/decoder-families.js";
-import { Browser, buildAndServe, ORT_PAGE, type Site, WEBGPU_ARGUMENTS } from "./browser.js";
+import { useGpuPage } from "../support/gpu-page.js";
+import { ORT_PAGE } from "./browser.js";
 import type {} from "./ort-page/main.js";
 
-let site: Site;
-let browser: Browser;
-let page: Page;
-let hasAdapter = false;
-
-beforeAll(async () => {
-  site = await buildAndServe(ORT_PAGE);
-  browser = await Browser.launch(WEBGPU_ARGUMENTS);
-  page = await browser.open(site.url);
-  hasAdapter = await page.evaluate(() => window.ortWeb.hasAdapter());
-});
-
-afterAll(async () => {
-  await browser?.close();
-  await site?.close();
-});
-
-beforeEach((context) => {
-  if (!hasAdapter) context.skip("this browser has no WebGPU adapter");
-});
-
-afterEach(() => {
-  // The adapter says on the console that it is one in software.
-  const complaints = browser.complaints
-    .splice(0)
-    .filter((text) => !/software|fallback/i.test(text));
-  expect(complaints).toEqual([]);
-});
+const given = useGpuPage(ORT_PAGE, (page) => page.evaluate(() => window.ortWeb.hasAdapter()));
 
 /** Concat and GroupQueryAttention; the others differ from them by heads and by how lengths are told. */
 const [CONCAT, , GROUPED] = FAMILIES.map(({ name }, index) => ({ name, index })) as [
@@ -47,26 +20,26 @@ const CASES = FAMILIES.flatMap(({ name }, index) =>
 );
 
 it.each(CASES)("$name, seed $seed, answers as the bare runtime", async ({ index, seed }) => {
-  const result = await page.evaluate(([family, number]) => window.ortWeb.runGpu(family, number), [
-    index,
-    seed,
-  ] as const);
+  const result = await given.page.evaluate(
+    ([family, number]) => window.ortWeb.runGpu(family, number),
+    [index, seed] as const,
+  );
   expect(result.answers).toEqual(result.expected);
   expect(new Set(result.expected.flat()).size).toBeGreaterThan(5);
   expect(result.stats).toMatchObject({ checkedTokens: 3, stepCount: 20, readBackBytes: 0 });
-  expect(result.pool).toMatchObject({ usedBytes: 0, isLost: false });
+  expect(result.gpu).toMatchObject({ heldBytes: 0, lossCount: 0 });
   expect(result.problems).toEqual([]);
 });
 
 describe.each(MODELS)("$name", ({ index }) => {
   it("makes no buffer in a decode step", async () => {
-    const { own, plain } = await page.evaluate((f) => window.ortWeb.countCreated(f), index);
+    const { own, plain } = await given.page.evaluate((f) => window.ortWeb.countCreated(f), index);
     expect(own.byTierheap).toBe(0);
     expect(own.byRuntime).toBeLessThan(plain.byRuntime);
   });
 
   it("goes on after its chat left the device, and the heap", async () => {
-    const result = await page.evaluate((f) => window.ortWeb.suspendBetweenTurns(f, 2), index);
+    const result = await given.page.evaluate((f) => window.ortWeb.suspendBetweenTurns(f, 2), index);
     expect(result.answers).toEqual(result.expected);
     expect(result.outcomes).toEqual(Array(10).fill("stored"));
     expect(result.usedBytes).toEqual([0, 0, 0, 0]);
@@ -74,17 +47,23 @@ describe.each(MODELS)("$name", ({ index }) => {
     expect(result.problems).toEqual([]);
   });
 
-  it("suspends chats for others when the pool is full", async () => {
-    const result = await page.evaluate((f) => window.ortWeb.crowd(f, 4), index);
+  it("suspends chats for others when the budget is full, which tensors share", async () => {
+    const result = await given.page.evaluate((f) => window.ortWeb.crowd(f, 4), index);
     for (const answers of result.all) expect(answers).toEqual(result.expected);
     expect(result.stats.evictCount).toBeGreaterThan(0);
     expect(result.stats.peakBytes).toBeLessThanOrEqual(result.budget);
-    expect(result.refusal).toBe("out-of-memory");
+    expect(result.one).toEqual({
+      besideKv: "out-of-memory",
+      leftFor: 1,
+      refusal: "out-of-memory",
+      refusedTokens: 0,
+      heldBytes: 0,
+    });
     expect(result.problems).toEqual([]);
   });
 
   it("refuses misuse by a code, and says no wrong token", async () => {
-    const result = await page.evaluate((f) => window.ortWeb.misuses(f), index);
+    const result = await given.page.evaluate((f) => window.ortWeb.misuses(f), index);
     expect(Object.fromEntries(result.rows)).toEqual({
       "step under a step": "re-entrant",
       "free under a step": "re-entrant",
@@ -96,7 +75,7 @@ describe.each(MODELS)("$name", ({ index }) => {
       "step with nothing new": "token-mismatch",
       "step with no token": "bad-option",
       "another model's step": "foreign-cache",
-      "another pool's step": "foreign-cache",
+      "another memory's step": "foreign-cache",
       "another model's suspend": "foreign-cache",
       "suspend without an id": "bad-id",
       "truncate to too many": "bad-option",
@@ -114,7 +93,7 @@ describe.each(MODELS)("$name", ({ index }) => {
   });
 
   it("goes on after the device was lost: on the CPU, on another device, in another page", async () => {
-    const doomed = await browser.open(site.url);
+    const doomed = await given.browser.open(given.site.url);
     const lost = await doomed.evaluate((f) => window.ortWeb.loseDevice(f), index);
     expect(lost.refusals).toEqual(Array(6).fill("device-lost"));
     expect(lost.outcome).toBe("stored");
@@ -122,7 +101,7 @@ describe.each(MODELS)("$name", ({ index }) => {
     expect(lost.again).toEqual(lost.expected.slice(2));
     expect(lost.problems).toEqual([]);
     await doomed.close();
-    const next = await browser.open(site.url);
+    const next = await given.browser.open(given.site.url);
     const found = await next.evaluate((f) => window.ortWeb.goOnAfterLoss(f), index);
     expect(found.restoredTokens).toBe(37 + 8 + 4 + 5 - 1);
     expect(found.answers).toEqual(found.expected.slice(2));
@@ -133,18 +112,20 @@ describe.each(MODELS)("$name", ({ index }) => {
 });
 
 it("the runtime reads and writes tensors of the heap in buffers that both share", async () => {
-  const result = await page.evaluate(() => window.ortWeb.runOnHeapBuffers());
+  const result = await given.page.evaluate(() => window.ortWeb.runOnHeapBuffers());
   expect(result.answers).toEqual(Array(3).fill(result.expected));
   expect(result.expected.some((value) => value !== 0)).toBe(true);
-  // Twelve layers and one input, three times; results are never uploaded.
-  expect(result.stats?.uploadCount).toBeLessThanOrEqual(39);
+  // Twelve layers and one input, three times, and what was foretold last; results are never uploaded.
+  expect(result.stats?.uploadCount).toBeLessThanOrEqual(40);
   expect(result.stats?.evictedCount).toBeGreaterThan(10);
   expect(result.stats?.leaseCount).toBe(0);
+  // All weights but the very first are foretold, and there in time.
+  expect(result.stats?.prefetch).toMatchObject({ usedCount: 35, lateCount: 0, wastedCount: 0 });
   expect(result.problems).toEqual([]);
 });
 
 it("a pool refuses what its budget or the device has no room for", async () => {
-  expect(await page.evaluate(() => window.ortWeb.poolRefusals())).toEqual({
+  expect(await given.page.evaluate(() => window.ortWeb.poolRefusals())).toEqual({
     "over the budget": "out-of-memory",
     "in use stay": 2,
     "free ones are used again": true,

@@ -2,7 +2,7 @@
 // tier.
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Browser, buildAndServe, type Site } from "./browser.js";
+import { Browser, buildAndServe, type Site, WEBGPU_ARGUMENTS } from "./browser.js";
 import type {} from "./transformers-page/main.js";
 import { modelServer, TRANSFORMERS_PAGE } from "./transformers-site.js";
 
@@ -17,7 +17,7 @@ let page: Page;
 
 beforeAll(async () => {
   site = await buildAndServe(TRANSFORMERS_PAGE);
-  browser = await Browser.launch(["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]);
+  browser = await Browser.launch(WEBGPU_ARGUMENTS);
   page = await browser.open(site.url);
 });
 

@@ -3,20 +3,8 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, it } from "vitest";
-import { expectGpuLevel, type GpuRuns } from "../support/gpu-expectations.js";
-import {
-  arenas,
-  churn,
-  contend,
-  type GpuEnvironment,
-  gpuConformance,
-  loseDevices,
-  loseOnlyDevice,
-  misuses,
-  pressure,
-  steadyState,
-  writeBack,
-} from "../support/gpu-scenarios.js";
+import { expectGpuLevel } from "../support/gpu-expectations.js";
+import { type GpuEnvironment, gpuConformance, gpuRuns } from "../support/gpu-scenarios.js";
 import { openNodeGpu } from "../support/node-gpu.js";
 import { closeMemory, openMemory, SEED } from "../support/oracle.js";
 
@@ -25,10 +13,13 @@ const directories: string[] = [];
 const devices: GPUDevice[] = [];
 
 const environment: GpuEnvironment = {
-  openDevice: async () => {
+  openAdapter: async () => {
     const adapter = await gpu?.requestAdapter();
     if (adapter == null) throw new Error("there is no adapter any more");
-    const device = await adapter.requestDevice();
+    return adapter;
+  },
+  openDevice: async () => {
+    const device = await (await environment.openAdapter()).requestDevice();
     devices.push(device);
     return device;
   },
@@ -60,16 +51,5 @@ describe.skipIf(gpu === null)(gpu === null ? `WebGPU (${reason})` : "WebGPU", ()
     }
   });
 
-  const runs: GpuRuns = {
-    steadyState: (seed) => steadyState(environment, seed),
-    writeBack: () => writeBack(environment),
-    pressure: () => pressure(environment),
-    loseDevices: (count) => loseDevices(environment, count),
-    loseOnlyDevice: () => loseOnlyDevice(environment),
-    arenas: () => arenas(environment),
-    misuses: () => misuses(environment),
-    contend: () => contend(environment),
-    churn: (seed) => churn(environment, seed),
-  };
-  expectGpuLevel(runs, SEED);
+  expectGpuLevel(gpuRuns(environment), SEED);
 });

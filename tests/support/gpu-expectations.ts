@@ -1,29 +1,6 @@
 // What the scenarios of gpu-scenarios.ts must have seen, wherever they ran.
 import { expect, it } from "vitest";
-import type {
-  arenas,
-  churn,
-  contend,
-  loseDevices,
-  loseOnlyDevice,
-  misuses,
-  pressure,
-  steadyState,
-  writeBack,
-} from "./gpu-scenarios.js";
-
-/** The scenarios, where they run. */
-export interface GpuRuns {
-  steadyState(seed: number): ReturnType<typeof steadyState>;
-  writeBack(): ReturnType<typeof writeBack>;
-  pressure(): ReturnType<typeof pressure>;
-  loseDevices(count: number): ReturnType<typeof loseDevices>;
-  loseOnlyDevice(): ReturnType<typeof loseOnlyDevice>;
-  arenas(): ReturnType<typeof arenas>;
-  misuses(): ReturnType<typeof misuses>;
-  contend(): ReturnType<typeof contend>;
-  churn(seed: number): ReturnType<typeof churn>;
-}
+import type { GpuRuns } from "./gpu-scenarios.js";
 
 /** One test for each scenario. */
 export function expectGpuLevel(run: GpuRuns, seed: number): void {
@@ -111,6 +88,65 @@ export function expectGpuLevel(run: GpuRuns, seed: number): void {
     });
   });
 
+  it("gives runtimes whole buffers out of the same budget", async () => {
+    expect(await run.heldBuffers()).toEqual({
+      "the same again": true,
+      "tensors that left": 1,
+      held: true,
+      "over the budget": "out-of-memory",
+      "longer than the budget": "out-of-memory",
+      "no number of bytes": "bad-size",
+      "changed by refusals": [],
+      "a tensor beside them": "out-of-memory",
+      "what is read": true,
+      "refused inside a guard": "io",
+      "made for fifty uses of one class": 1,
+      "read what was given back": "freed",
+      "held at last": 0,
+      "the tensor": true,
+      "after a loss": ["device-lost", "device-lost", 0],
+      "on the next device": true,
+      "after the close": "closed",
+    });
+  });
+
+  it("brings up what is foretold, and counts what became of it", async () => {
+    expect(await run.foretell()).toEqual({
+      "issued, used, late, wasted, outstanding": "3 0 0 0 3",
+      "uploads for what was foretold": 0,
+      hits: 3,
+      used: "3 3 0 0 0",
+      late: "4 3 1 0 0",
+      "wasted by eviction": "5 3 1 1 0",
+      "wasted by a write, then used": "7 4 1 2 0",
+      unknown: "8 4 1 3 0",
+      aborted: "8 4 1 3 0",
+      "no room beside leases": "9 4 1 4 0",
+      "lost with the device": "10 4 1 5 0",
+      freed: "14 4 1 6 3",
+      "in its budget": true,
+      "adds up": true,
+      t0: true,
+      t1: true,
+      misuse: ["bad-id", "bad-option"],
+      problems: [],
+      closed: "closed",
+    });
+  });
+
+  it("makes a device from an adapter of the caller's choice", async () => {
+    expect(await run.fromAdapter()).toEqual({
+      equal: true,
+      "the adapter's limits": true,
+      "after the close": "destroyed",
+      "after a loss": true,
+      "without an adapter": "device-lost",
+      "with one again": "no error: object",
+      asked: 4,
+      misuse: ["bad-option", "bad-option"],
+    });
+  });
+
   it("refuses misuse by a code (INV-GPU-2, INV-GPU-3)", async () => {
     const { rows, isBack } = await run.misuses();
     expect(rows).toEqual({
@@ -147,6 +183,15 @@ export function expectGpuLevel(run: GpuRuns, seed: number): void {
     expect(served).toBeGreaterThan(30);
     expect(wrong).toEqual([]);
     expect(problems).toEqual([]);
+  });
+
+  it("lets what has come up for one caller stay until that one has it", async () => {
+    expect(await run.meetInOneBuffer()).toEqual({
+      first: "a: no error: undefined",
+      last: "b: no error: undefined",
+      uploadCount: 2,
+      problems: [],
+    });
   });
 
   it("holds what callers at random put there, and loses only what it must", async () => {

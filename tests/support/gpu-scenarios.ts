@@ -4,10 +4,12 @@ import type { TensorMemoryOptions } from "../../src/memory/options.js";
 import { seededRandom } from "../../src/random.js";
 import type { TensorMemory } from "../../src/tensor-memory.js";
 import { type TierFixture, tierConformance } from "../../src/testing/index.js";
-import type { GpuLease } from "../../src/webgpu.js";
+import type { DeviceTierFactory, GpuBuffer, GpuLease } from "../../src/webgpu.js";
 import { webgpuTier } from "../../src/webgpu.js";
 
 export interface GpuEnvironment {
+  /** An adapter that has given no device yet. */
+  openAdapter(): Promise<GPUAdapter>;
   /** A new device, which nobody else has. */
   openDevice(): Promise<GPUDevice>;
   /** A memory with an empty SSD tier of 256 MiB. */
@@ -104,7 +106,7 @@ async function addOnGpu(memory: TensorMemory, id: string, summand: number): Prom
 }
 
 /** Many tensors of few size classes go through room for half of them, read and written. */
-export async function steadyState(environment: GpuEnvironment, seed: number) {
+async function steadyState(environment: GpuEnvironment, seed: number) {
   const device = await environment.openDevice();
   const made = countBuffers(device);
   const memory = await environment.openMemory({
@@ -154,7 +156,7 @@ function countValid(device: GPUDevice): number {
 }
 
 /** What the GPU has written goes down to RAM, to the SSD and to a saved record, and comes up again. */
-export async function writeBack(environment: GpuEnvironment) {
+async function writeBack(environment: GpuEnvironment) {
   const device = await environment.openDevice();
   const memory = await environment.openMemory({
     budgets: { ram: "16MiB", gpu: "1MiB" },
@@ -232,7 +234,7 @@ export async function writeBack(environment: GpuEnvironment) {
 }
 
 /** Tensors of which only the GPU has the newest bytes, more than RAM and GPU hold together. */
-export async function pressure(environment: GpuEnvironment) {
+async function pressure(environment: GpuEnvironment) {
   const device = await environment.openDevice();
   const memory = await environment.openMemory({
     budgets: { ram: "8MiB", gpu: "4MiB" },
@@ -259,7 +261,7 @@ export async function pressure(environment: GpuEnvironment) {
 }
 
 /** One device after the other is lost. */
-export async function loseDevices(environment: GpuEnvironment, count: number) {
+async function loseDevices(environment: GpuEnvironment, count: number) {
   let device = await environment.openDevice();
   let opened = 0;
   const create = async () => {
@@ -377,7 +379,7 @@ export async function beforeCrash(environment: GpuEnvironment) {
 }
 
 /** A memory whose only device is lost goes on without it. */
-export async function loseOnlyDevice(environment: GpuEnvironment) {
+async function loseOnlyDevice(environment: GpuEnvironment) {
   const device = await environment.openDevice();
   const memory = await environment.openMemory({
     budgets: { ram: "16MiB", gpu: "1MiB" },
@@ -406,7 +408,7 @@ export async function loseOnlyDevice(environment: GpuEnvironment) {
 }
 
 /** Several callers, each with tensors of its own, want the room of a single buffer. */
-export async function contend(environment: GpuEnvironment) {
+async function contend(environment: GpuEnvironment) {
   const device = await environment.openDevice();
   const memory = await environment.openMemory({
     budgets: { ram: "16MiB", gpu: "8KiB" },
@@ -439,8 +441,60 @@ export async function contend(environment: GpuEnvironment) {
   return { outcomes, wrong, problems, createdCount };
 }
 
+/** More uploads than callers that are served in turn ever need. */
+const UPLOADS_MAX = 40;
+
+/**
+ * Two callers want the room of one buffer, and the second looks for it when what has come up for the first is not
+ * lent yet: by a tier that takes several turns to end a writer.
+ */
+async function meetInOneBuffer(environment: GpuEnvironment) {
+  const device = await environment.openDevice();
+  const create = webgpuTier({ device });
+  const told: string[] = [];
+  let uploadCount = 0;
+  const use = async (id: string) => {
+    const code = await codeOf(async () => {
+      (await memory.gpu?.acquire(id))?.[Symbol.dispose]();
+    });
+    told.push(`${id}: ${code}`);
+  };
+  let second: Promise<void> | null = null;
+  const gpu: DeviceTierFactory = (parts) => {
+    const tier = create(parts);
+    const begin = tier.begin.bind(tier);
+    tier.begin = async (key, byteLength) => {
+      const writer = await begin(key, byteLength);
+      if (writer === "no-space") return writer;
+      uploadCount += 1;
+      if (uploadCount > UPLOADS_MAX) {
+        await writer.abort();
+        throw new Error("the callers take each other's room for ever");
+      }
+      const abort = async () => {
+        second ??= use("b");
+        for (let turn = 0; turn < 20; turn++) await environment.settle();
+        await writer.abort();
+      };
+      return { ...writer, abort };
+    };
+    return tier;
+  };
+  const memory = await environment.openMemory({ budgets: { ram: "16MiB", gpu: "8KiB" }, gpu });
+  allocate(memory, "a", 2000, 1);
+  allocate(memory, "b", 2000, 2);
+  await use("a");
+  await second;
+  // Leases are not waited for: it may have come too early.
+  await use("b");
+  const { problems } = memory.verify();
+  await environment.closeMemory(memory);
+  device.destroy();
+  return { first: told[0], last: told.at(-1), uploadCount, problems };
+}
+
 /** Parts of one buffer, worked on by a kernel. */
-export async function arenas(environment: GpuEnvironment) {
+async function arenas(environment: GpuEnvironment) {
   const device = await environment.openDevice();
   const made = countBuffers(device);
   const memory = await environment.openMemory({
@@ -503,8 +557,210 @@ export async function arenas(environment: GpuEnvironment) {
   };
 }
 
+/** Buffers for a runtime's own use, out of the budget of the tensors. */
+async function heldBuffers(environment: GpuEnvironment) {
+  let device = await environment.openDevice();
+  const made = countBuffers(device);
+  const memory = await environment.openMemory({
+    budgets: { ram: "16MiB", gpu: "1MiB" },
+    gpu: webgpuTier({ create: async () => device }),
+  });
+  const gpu = memory.gpu;
+  if (gpu === null) throw new Error("there is no GPU");
+  const found: Record<string, unknown> = {};
+  allocate(memory, "t", 128 * KIB, 1);
+  await addOnGpu(memory, "t", 1);
+  const buffers = await gpu.buffers();
+  found["the same again"] = (await gpu.buffers()) === buffers;
+  // The tensor leaves for them, and is read back.
+  const held = [await buffers.acquire(256 * KIB), await buffers.acquire(500 * KIB)];
+  found["tensors that left"] = gpu.stats().demotedCount;
+  found["held"] = gpu.stats().heldBytes === held.reduce((sum, { size }) => sum + size, 0);
+  const before = gpu.stats();
+  found["over the budget"] = await codeOf(() => buffers.acquire(400 * KIB));
+  found["longer than the budget"] = await codeOf(() => buffers.acquire(2 ** 21));
+  found["no number of bytes"] = await codeOf(() => buffers.acquire(-1));
+  found["changed by refusals"] = Object.entries(gpu.stats()).filter(
+    ([name, value]) => typeof value === "number" && value !== before[name as keyof typeof before],
+  );
+  found["a tensor beside them"] = await codeOf(() => gpu.acquire("t"));
+  const [first, second] = held as [GpuBuffer, GpuBuffer];
+  const written = words(64 * KIB, 5);
+  device.queue.writeBuffer(first as unknown as GPUBuffer, 0, written as Uint32Array<ArrayBuffer>);
+  const part = new Uint8Array(40_000);
+  await buffers.read(first, 4000, part);
+  const seen = new Uint32Array(part.buffer);
+  found["what is read"] = seen.every((word, index) => word === written[1000 + index]);
+  found["refused inside a guard"] = await codeOf(() =>
+    buffers.guard(async () => {
+      device.queue.writeBuffer(second as unknown as GPUBuffer, 2 ** 30, new Uint8Array(4));
+    }),
+  );
+  const count = made.count;
+  for (let use = 0; use < 50; use++) {
+    const other = await buffers.acquire(200 * KIB);
+    buffers.release(other);
+    buffers.release(other);
+  }
+  found["made for fifty uses of one class"] = made.count - count;
+  for (const buffer of held) buffers.release(buffer);
+  found["read what was given back"] = await codeOf(() => buffers.read(first, 0, part));
+  found["held at last"] = gpu.stats().heldBytes;
+  found["the tensor"] = await isEqual(memory, "t", words(128 * KIB, 1, 1));
+  const lost = await buffers.acquire(1000);
+  device.destroy();
+  await device.lost;
+  await environment.settle();
+  device = await environment.openDevice();
+  buffers.release(lost);
+  found["after a loss"] = [
+    await codeOf(() => buffers.acquire(1000)),
+    await codeOf(() => buffers.guard(async () => {})),
+    gpu.stats().heldBytes,
+  ];
+  const next = await gpu.buffers();
+  found["on the next device"] = next !== buffers && (await next.acquire(1000)).size >= 1000;
+  await environment.closeMemory(memory);
+  found["after the close"] = await codeOf(() => next.acquire(1000));
+  device.destroy();
+  return found;
+}
+
+/** Tensors whose leases are foretold come from the SSD to the GPU; what became of each is counted. */
+async function foretell(environment: GpuEnvironment) {
+  let device = await environment.openDevice();
+  const memory = await environment.openMemory({
+    budgets: { ram: "8MiB", gpu: "1MiB" },
+    codecs: { default: "raw" },
+    gpu: webgpuTier({ create: async () => device }),
+  });
+  const gpu = memory.gpu;
+  if (gpu === null) throw new Error("there is no GPU");
+  const wordCount = 50 * KIB;
+  // Room for four of the eight.
+  const ids = Array.from({ length: 8 }, (_, index) => `t${index}`);
+  for (const [index, id] of ids.entries()) {
+    allocate(memory, id, wordCount, index);
+    await memory.swapOut(id);
+  }
+  const found: Record<string, unknown> = {};
+  const lease = async (id: string) => (await gpu.acquire(id))?.[Symbol.dispose]();
+  const counts = () => {
+    const { issuedCount, usedCount, lateCount, wastedCount, outstandingCount } =
+      gpu.stats().prefetch;
+    return [issuedCount, usedCount, lateCount, wastedCount, outstandingCount].join(" ");
+  };
+  await gpu.prefetch(ids.slice(0, 3));
+  found["issued, used, late, wasted, outstanding"] = counts();
+  const { uploadCount, hitCount } = gpu.stats();
+  for (const id of ids.slice(0, 3)) await lease(id);
+  found["uploads for what was foretold"] = gpu.stats().uploadCount - uploadCount;
+  found["hits"] = gpu.stats().hitCount - hitCount;
+  found["used"] = counts();
+  const onItsWay = gpu.prefetch(["t3"]);
+  await lease("t3");
+  await onItsWay;
+  found["late"] = counts();
+  // Others push it out before it is wanted.
+  await gpu.prefetch(["t4"]);
+  for (const id of ["t0", "t1", "t2", "t3", "t5", "t6", "t7"]) await lease(id);
+  await lease("t4");
+  found["wasted by eviction"] = counts();
+  // Written in RAM after it came: the copy is of no use.
+  await gpu.prefetch(["t0"]);
+  {
+    using pin = await memory.acquire<"u32">("t0");
+    pin?.view.set(words(wordCount, 100));
+  }
+  await gpu.prefetch(["t0"]);
+  await lease("t0");
+  found["wasted by a write, then used"] = counts();
+  await gpu.prefetch(["nowhere"]);
+  found["unknown"] = counts();
+  await gpu.prefetch(["t1"], { signal: AbortSignal.abort() });
+  found["aborted"] = counts();
+  const all = await Promise.all(ids.slice(0, 4).map((id) => gpu.acquire(id)));
+  await gpu.prefetch(["t5"]);
+  found["no room beside leases"] = counts();
+  for (const each of all) each?.[Symbol.dispose]();
+  await gpu.prefetch(["t6"]);
+  device.destroy();
+  await device.lost;
+  await environment.settle();
+  device = await environment.openDevice();
+  found["lost with the device"] = counts();
+  await gpu.prefetch(ids.slice(0, 4));
+  memory.free("t3");
+  found["freed"] = counts();
+  const { physicalBytes, capacityBytes, prefetch } = gpu.stats();
+  found["in its budget"] = physicalBytes <= capacityBytes;
+  const { issuedCount, usedCount, lateCount, wastedCount, outstandingCount } = prefetch;
+  found["adds up"] = issuedCount === usedCount + lateCount + wastedCount + outstandingCount;
+  found["t0"] = await isEqual(memory, "t0", words(wordCount, 100));
+  found["t1"] = await isEqual(memory, "t1", words(wordCount, 1));
+  found["misuse"] = [
+    await codeOf(() => gpu.prefetch([7 as never])),
+    await codeOf(() => gpu.prefetch(["t0"], { to: "gpu" } as never)),
+  ];
+  found["problems"] = memory.verify().problems;
+  await environment.closeMemory(memory);
+  found["closed"] = await codeOf(() => gpu.prefetch(["t0"]));
+  device.destroy();
+  return found;
+}
+
+/** A device is made from an adapter that the caller chose. */
+async function fromAdapter(environment: GpuEnvironment) {
+  const found: Record<string, unknown> = {};
+  const adapter = await environment.openAdapter();
+  const open = (gpu: DeviceTierFactory) =>
+    environment.openMemory({ budgets: { ram: "16MiB", gpu: "1MiB" }, gpu });
+  const own = await open(webgpuTier({ adapter }));
+  allocate(own, "t", 1000, 1);
+  await addOnGpu(own, "t", 1);
+  found["equal"] = await isEqual(own, "t", words(1000, 1, 1));
+  const device = own.gpu?.device as unknown as GPUDevice;
+  const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
+  found["the adapter's limits"] =
+    device.limits.maxBufferSize === maxBufferSize &&
+    device.limits.maxStorageBufferBindingSize === maxStorageBufferBindingSize;
+  await environment.closeMemory(own);
+  found["after the close"] = (await device.lost).reason;
+  let isThere = true;
+  let asked = 0;
+  const ask = async () => {
+    asked += 1;
+    return isThere ? environment.openAdapter() : null;
+  };
+  const memory = await open(webgpuTier({ adapter: ask }));
+  allocate(memory, "t", 1000, 2);
+  (await memory.gpu?.acquire("t"))?.[Symbol.dispose]();
+  const lose = async () => {
+    const last = memory.gpu?.device as unknown as GPUDevice;
+    last.destroy();
+    await last.lost;
+    await environment.settle();
+  };
+  await lose();
+  await addOnGpu(memory, "t", 3);
+  found["after a loss"] = await isEqual(memory, "t", words(1000, 2, 3));
+  await memory.gpu?.demote("t");
+  await lose();
+  isThere = false;
+  found["without an adapter"] = await codeOf(() => memory.gpu?.acquire("t"));
+  isThere = true;
+  found["with one again"] = await codeOf(() => memory.gpu?.acquire("t"));
+  found["asked"] = asked;
+  await environment.closeMemory(memory);
+  found["misuse"] = [
+    await codeOf(() => webgpuTier({})),
+    await codeOf(() => webgpuTier({ adapter, device })),
+  ];
+  return found;
+}
+
 /** What is refused, by its code. */
-export async function misuses(environment: GpuEnvironment) {
+async function misuses(environment: GpuEnvironment) {
   const device = await environment.openDevice();
   const memory = await environment.openMemory({
     budgets: { ram: "16MiB", gpu: "64KiB" },
@@ -592,7 +848,7 @@ const FOUND_BY_CALLERS = ["out-of-memory", "device-lost"];
  * Several callers use tensors of their own at random, all in the same small room, while devices are lost. Whatever
  * was not lost with a device must be equal; what was must have been written there last.
  */
-export async function churn(
+async function churn(
   environment: GpuEnvironment,
   seed: number,
   { callerCount = 5, operationCount = 200, lossCount = 4 } = {},
@@ -729,3 +985,24 @@ export async function churn(
   (device as GPUDevice | null)?.destroy();
   return { wrong, outcomes, problems, stats };
 }
+
+/** The scenarios that every platform runs, with its environment. */
+export function gpuRuns(environment: GpuEnvironment) {
+  return {
+    steadyState: (seed: number) => steadyState(environment, seed),
+    writeBack: () => writeBack(environment),
+    pressure: () => pressure(environment),
+    loseDevices: (count: number) => loseDevices(environment, count),
+    loseOnlyDevice: () => loseOnlyDevice(environment),
+    arenas: () => arenas(environment),
+    heldBuffers: () => heldBuffers(environment),
+    foretell: () => foretell(environment),
+    fromAdapter: () => fromAdapter(environment),
+    misuses: () => misuses(environment),
+    contend: () => contend(environment),
+    meetInOneBuffer: () => meetInOneBuffer(environment),
+    churn: (seed: number) => churn(environment, seed),
+  };
+}
+
+export type GpuRuns = ReturnType<typeof gpuRuns>;

@@ -2,8 +2,9 @@
 //
 // The copy is what was there when the chat was last suspended or saved. Rows are only ever added, so it stays
 // the beginning of what the buffers hold; after the loss of the device the chat goes on from it.
+
+import type { GpuBuffers } from "../../cache/gpu-buffers.js";
 import { MisuseError } from "../../errors.js";
-import type { GpuBufferPool } from "../../gpu/gpu-buffer-pool.js";
 import type { GpuBuffer } from "../../gpu/gpu-device.js";
 import { Tensor } from "../../memory/tensor.js";
 import type { TensorMemory } from "../../tensor-memory.js";
@@ -15,7 +16,8 @@ import { countNewTokens } from "./chat-tokens.js";
 /** What all caches of a decoder have in common. @internal */
 export interface GpuCachePlan {
   readonly memory: TensorMemory;
-  readonly pool: GpuBufferPool;
+  /** Where its buffers come from. */
+  readonly buffers: GpuBuffers;
   readonly fingerprint: string;
   readonly entries: readonly KvEntry[];
 }
@@ -86,7 +88,7 @@ export class OrtGpuCache {
 
   /** Its rows lie in buffers of the GPU: the next step need not bring them there. */
   get isOnGpu(): boolean {
-    return this.set !== null && !this.#plan.pool.isLost;
+    return this.set !== null && !this.#plan.buffers.isLost;
   }
 
   /** Bytes of its buffers, as they were asked of the device. */
@@ -147,9 +149,9 @@ export class OrtGpuCache {
   // --- For the decoder ------------------------------------------------------------------------------
 
   /** @internal */
-  fits({ pool, memory, fingerprint }: GpuCachePlan): boolean {
+  fits({ buffers, memory, fingerprint }: GpuCachePlan): boolean {
     const own = this.#plan;
-    return own.pool === pool && own.memory === memory && own.fingerprint === fingerprint;
+    return own.buffers === buffers && own.memory === memory && own.fingerprint === fingerprint;
   }
 
   /** @internal @throws {MisuseError} `freed`, `re-entrant`. */
@@ -193,7 +195,7 @@ export class OrtGpuCache {
 
   /** @internal */
   releaseBuffers(): void {
-    for (const buffer of this.set?.buffers ?? []) this.#plan.pool.release(buffer);
+    for (const buffer of this.set?.buffers ?? []) this.#plan.buffers.release(buffer);
     this.set = null;
   }
 

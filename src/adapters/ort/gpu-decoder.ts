@@ -7,8 +7,9 @@
 //
 // Source: ONNX Runtime, JavaScript API — preallocated outputs, `Tensor.fromGpuBuffer`, the provider's
 //   option `device`.
-import { MisuseError } from "../../errors.js";
-import type { GpuBufferPool } from "../../gpu/gpu-buffer-pool.js";
+
+import type { GpuBuffers } from "../../cache/gpu-buffers.js";
+import { MisuseError, TierError } from "../../errors.js";
 import { GPU_COPY_BYTES, type GpuBuffer } from "../../gpu/gpu-device.js";
 import type { TensorMemory } from "../../tensor-memory.js";
 import { describe } from "../../types.js";
@@ -32,10 +33,11 @@ export interface OrtGpuNamespace extends OrtNamespace {
 
 export interface OrtGpuDecoderOptions {
   readonly ort: OrtGpuNamespace;
-  /** Where chats go that are suspended. */
+  /**
+   * With a GPU: its device is the one that the runtime is to use, its `budgets.gpu` holds the KV as well, and it
+   * is where chats go that are suspended. Decoders may share one.
+   */
   readonly memory: TensorMemory;
-  /** Buffers of the device that the runtime is to use. Decoders may share one. */
-  readonly pool: GpuBufferPool;
   /** Bytes of an ONNX file. The decoder does not keep them. */
   readonly model: Uint8Array<ArrayBuffer>;
   /** Passed to `InferenceSession.create`; the execution provider is set here. */
@@ -93,8 +95,9 @@ const ELEMENT_TYPES = { f32: "float32", f16: "float16" } as const;
 /**
  * A model on a GPU, with caches in its buffers. Made by {@link openOrtGpuDecoder}.
  *
- * @remarks Work on one device is done one after the other; calls may overlap. When the pool has no room
- *   for a cache, those with an id are suspended, the longest unused first.
+ * @remarks Work on one device is done one after the other; calls may overlap. When `budgets.gpu` has no room
+ *   for a cache, tensors that nobody has leased leave the device; then caches with an id are suspended, the longest
+ *   unused first.
  */
 export class OrtGpuDecoder {
   /** Under which caches are kept: only those of the same fingerprint fit. */
@@ -125,15 +128,17 @@ export class OrtGpuDecoder {
       readonly session: GpuSession;
       readonly graph: DecoderGraph;
       readonly fingerprint: string;
+      readonly buffers: GpuBuffers;
     },
   ) {
-    const { memory, pool } = options;
+    const { memory } = options;
+    const { buffers, fingerprint } = opened;
     const { entries } = opened.graph;
-    this.fingerprint = opened.fingerprint;
+    this.fingerprint = fingerprint;
     this.#ort = options.ort;
     this.#session = opened.session;
     this.#graph = opened.graph;
-    this.#plan = { memory, pool, fingerprint: opened.fingerprint, entries };
+    this.#plan = { memory, buffers, fingerprint, entries };
     this.#residency = new GpuResidency(this.#plan, this.#stats, {
       isGrouped: opened.graph.style === "grouped",
       pageTokens: options.pageTokens ?? PAGE_TOKENS,
@@ -193,7 +198,7 @@ export class OrtGpuDecoder {
    * @throws {MisuseError} `foreign-cache` — of another model, device or memory; `token-mismatch` —
    *   `tokens` does not begin with the cache's, or brings nothing new; `re-entrant` — work on it is under way;
    *   `overwritten` — somebody else wrote to its copy; `bad-option` — not a token; `freed`, `closed`.
-   * @throws {OutOfMemoryError} Neither the pool nor the device has room.
+   * @throws {OutOfMemoryError} Neither the budget nor the device has room.
    * @throws {TierError} `device-lost`; `io` — the device refused a part of the work.
    * @throws The runtime's error when it refuses to run.
    * @remarks The cache is as it was after every error but the loss of the device, which takes its buffers.
@@ -298,7 +303,7 @@ export class OrtGpuDecoder {
 
   #checkOpen(): void {
     if (this.#closing !== null) throw new MisuseError("closed", "the decoder is closed");
-    this.#plan.pool.checkAlive();
+    this.#plan.buffers.checkAlive();
   }
 
   #checkFits(cache: OrtGpuCache): void {
@@ -333,7 +338,7 @@ export class OrtGpuDecoder {
   }
 
   #exclusive<T>(cache: OrtGpuCache, work: () => Promise<T>): Promise<T> {
-    return this.#track(() => cache.busy(() => this.#plan.pool.guard(work)));
+    return this.#track(() => cache.busy(() => this.#plan.buffers.guard(work)));
   }
 
   #drop(cache: OrtGpuCache): void {
@@ -378,7 +383,7 @@ export class OrtGpuDecoder {
       this.#residency.give(cache, next, tokens.length);
       return logits;
     } catch (error) {
-      for (const buffer of next) this.#plan.pool.release(buffer);
+      for (const buffer of next) this.#plan.buffers.release(buffer);
       throw error;
     }
   }
@@ -413,7 +418,7 @@ export class OrtGpuDecoder {
       fetches[presentName] = kv.present[index] as OrtTensor;
     }
     const outputs = await this.#session.run(feeds, fetches);
-    this.#plan.pool.checkAlive();
+    this.#plan.buffers.checkAlive();
     const logits = lastRow(outputs[logitsName] as OrtTensor);
     cache.commit(tokens);
     return logits;
@@ -437,25 +442,25 @@ export class OrtGpuDecoder {
 }
 
 /**
- * Loads a model onto the device of a pool so that its KV lies in the pool's buffers, and checks that it
- * computes the same that way.
+ * Loads a model onto the device of a memory so that its KV lies in buffers of the memory's GPU budget, and checks
+ * that it computes the same that way.
  *
  * @throws {ModelError} `malformed`; `unsupported` — no decoder with KV that is known here, rows that a
  *   device cannot copy, its runtime refuses it, or it computes otherwise.
- * @throws {MisuseError} `bad-option`. @throws {TierError} `device-lost`.
+ * @throws {MisuseError} `bad-option`, `closed`. @throws {TierError} `device-lost` — or the memory has no GPU.
  * @throws {OutOfMemoryError} There is no room for the check.
  * @example
- * const device = await requestGpuDevice(await navigator.gpu.requestAdapter());
- * const pool = new GpuBufferPool({ device, budget: "512MiB" });
- * const decoder = await openOrtGpuDecoder({ ort, memory, pool, model });
+ * const gpu = webgpuTier({ adapter: () => navigator.gpu.requestAdapter() });
+ * const memory = await createTensorMemory({ gpu, budgets: { gpu: "512MiB", ram: "1GiB" } });
+ * const decoder = await openOrtGpuDecoder({ ort, memory, model });
  * const cache = decoder.createCache({ id: "chat/42" });
  * const { logits } = await decoder.step(cache, tokens);
  * await decoder.suspend(cache);
- * @remarks After the loss of the device open another one, with a pool and a decoder of its own, and the
+ * @remarks After the loss of the device open another decoder, which gets the memory's next device, and the
  *   caches by their ids; or go on with `openOrtDecoder` on the CPU, over the same ids.
  */
 export async function openOrtGpuDecoder(options: OrtGpuDecoderOptions): Promise<OrtGpuDecoder> {
-  const { ort, pool, model, checkTokens = CHECK_TOKENS, pageTokens = PAGE_TOKENS } = options;
+  const { ort, memory, model, checkTokens = CHECK_TOKENS, pageTokens = PAGE_TOKENS } = options;
   if (!(model instanceof Uint8Array)) throw new MisuseError("bad-option", "model is a Uint8Array");
   for (const [name, value, least] of [
     ["checkTokens", checkTokens, 0],
@@ -464,7 +469,9 @@ export async function openOrtGpuDecoder(options: OrtGpuDecoderOptions): Promise<
     if (Number.isSafeInteger(value) && value >= least) continue;
     throw new MisuseError("bad-option", `${name} must be an integer of at least ${least}`);
   }
-  pool.checkAlive();
+  if (memory.gpu === null) {
+    throw new TierError("device-lost", "gpu", "the memory was given no GPU, or none can be had");
+  }
   const graph = readDecoder(readGraph(model));
   if (graph.style === null) {
     throw new ModelError(
@@ -476,17 +483,18 @@ export async function openOrtGpuDecoder(options: OrtGpuDecoderOptions): Promise<
     throw new ModelError("unsupported", `rows must be a multiple of ${GPU_COPY_BYTES} bytes`);
   }
   const fingerprint = options.fingerprint ?? (await digestOf(model));
+  const buffers = await memory.gpu.buffers();
   let session: GpuSession;
   try {
     session = (await ort.InferenceSession.create(model, {
       ...options.sessionOptions,
-      executionProviders: [{ ...options.providerOptions, name: "webgpu", device: pool.device }],
+      executionProviders: [{ ...options.providerOptions, name: "webgpu", device: buffers.device }],
     } as never)) as GpuSession;
   } catch (error) {
-    pool.checkAlive();
+    buffers.checkAlive();
     throw new ModelError("unsupported", "the runtime refuses the model", { cause: error });
   }
-  const decoder = new OrtGpuDecoder(options, { session, graph, fingerprint });
+  const decoder = new OrtGpuDecoder(options, { session, graph, fingerprint, buffers });
   try {
     if (checkTokens > 0) await decoder.check(checkTokens);
   } catch (error) {

@@ -30,7 +30,7 @@ export function rowBytesOf({ headDim, dtype }: KvEntry): number {
   return headDim * DTYPE_BYTES[dtype];
 }
 
-/** The caches of one decoder. Its methods run one after the other, under `GpuBufferPool.guard`. */
+/** The caches of one decoder. Its methods run one after the other, under `GpuBuffers.guard`. */
 export class GpuResidency {
   readonly #plan: GpuCachePlan;
   readonly #stats: GpuResidencyStats;
@@ -63,14 +63,14 @@ export class GpuResidency {
 
   /** Buffers for so many tokens, all or none; other caches leave for them, the longest unused first. */
   async acquireSet(cache: OrtGpuCache, tokens: number): Promise<GpuBuffer[]> {
-    const { pool, entries } = this.#plan;
+    const { buffers: source, entries } = this.#plan;
     const buffers: GpuBuffer[] = [];
     try {
       for (const entry of entries) {
         const bytes = entry.heads * tokens * rowBytesOf(entry);
         for (;;) {
           try {
-            buffers.push(await pool.acquire(bytes));
+            buffers.push(await source.acquire(bytes));
             break;
           } catch (error) {
             if (!(error instanceof OutOfMemoryError) || !(await this.#evictOther(cache)))
@@ -79,7 +79,7 @@ export class GpuResidency {
         }
       }
     } catch (error) {
-      for (const buffer of buffers) pool.release(buffer);
+      for (const buffer of buffers) source.release(buffer);
       throw error;
     }
     return buffers;
@@ -106,13 +106,13 @@ export class GpuResidency {
 
   /** Moves the rows in use to buffers of another stride, on the device. */
   async restride(cache: OrtGpuCache, stride: number): Promise<void> {
-    const { pool } = this.#plan;
+    const { device } = this.#plan.buffers;
     const next = await this.acquireSet(cache, this.paged(stride));
-    if (this.#isGrouped) clearOnDevice(pool.device, next);
+    if (this.#isGrouped) clearOnDevice(device, next);
     if (cache.set !== null) {
       const [from, to] = [this.#rowsOf(cache.set), this.#rowsOf({ buffers: next, stride })];
       const pairs = from.map((source, index) => [source, to[index] as GpuRows] as const);
-      copyOnDevice(pool.device, pairs, Math.min(cache.tokenCount, stride));
+      copyOnDevice(device, pairs, Math.min(cache.tokenCount, stride));
       this.#stats.relayoutCount += 1;
     }
     this.give(cache, next, stride);
@@ -139,7 +139,7 @@ export class GpuResidency {
 
   /** Makes the heap's copy of a cache that of all its tokens. */
   async copyOut(cache: OrtGpuCache): Promise<void> {
-    const { memory, pool, entries } = this.#plan;
+    const { memory, buffers, entries } = this.#plan;
     const { set, tokenCount: tokens } = cache;
     if (set === null || cache.copiedTokens === tokens) return;
     const stride = this.paged(tokens);
@@ -162,10 +162,11 @@ export class GpuResidency {
         });
         leases.push(tensor.pin());
       }
-      await readBack(pool.device, this.#rowsOf(set), tokens, (index, head, rows) => {
+      await readBack(buffers, this.#rowsOf(set), tokens, (index, head, byteLength) => {
         const { bytes } = leases[index] as Pin<"f32">;
-        bytes.set(rows, head * stride * rowBytesOf(entries[index] as KvEntry));
-        this.#stats.readBackBytes += rows.byteLength;
+        const start = head * stride * rowBytesOf(entries[index] as KvEntry);
+        this.#stats.readBackBytes += byteLength;
+        return bytes.subarray(start, start + byteLength);
       });
     } catch (error) {
       for (const lease of leases.splice(0)) lease[Symbol.dispose]();
@@ -184,7 +185,8 @@ export class GpuResidency {
 
   /** Puts the heap's copy of a suspended cache into buffers. */
   async bringIn(cache: OrtGpuCache): Promise<void> {
-    const { memory, pool } = this.#plan;
+    const { memory } = this.#plan;
+    const { device } = this.#plan.buffers;
     const { copy } = cache;
     if (cache.set !== null || copy === null || cache.tokenCount === 0) return;
     const ids = cache.ids.slice(0, -1);
@@ -195,12 +197,12 @@ export class GpuResidency {
       const isGrouped = this.#isGrouped;
       const stride = isGrouped ? this.paged(cache.tokenCount + 1) : cache.tokenCount;
       const buffers = await this.acquireSet(cache, this.paged(stride));
-      if (isGrouped) clearOnDevice(pool.device, buffers);
+      if (isGrouped) clearOnDevice(device, buffers);
       const pairs = this.#rowsOf({ buffers, stride }).map((target, index) => {
         const elements = (leases[index] as Pin<"f32">).view;
         return [{ elements, stride: copy.stride }, target] as const;
       });
-      await uploadRows(pool.device, pairs, cache.tokenCount);
+      await uploadRows(device, pairs, cache.tokenCount);
       this.give(cache, buffers, stride);
       for (const { shape, rowBytes } of this.#rowsOf({ buffers, stride })) {
         this.#stats.uploadBytes += shape.heads * rowBytes * cache.tokenCount;

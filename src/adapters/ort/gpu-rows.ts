@@ -1,6 +1,7 @@
 // Moves the rows of a KV tensor [1, heads, tokens, headDim] between buffers, and between a buffer and the
 // heap. Heads lie `stride` tokens apart, on either side by its own measure.
-import { GPU_MAP_READ, GPU_USAGE, type GpuBuffer, type GpuDevice } from "../../gpu/gpu-device.js";
+import type { GpuBuffers } from "../../cache/gpu-buffers.js";
+import type { GpuBuffer, GpuDevice } from "../../gpu/gpu-device.js";
 import type { RowShape } from "./layout.js";
 
 /** Rows of one tensor in a buffer. */
@@ -79,46 +80,24 @@ export async function uploadRows(
 }
 
 /**
- * Copies the first `tokens` rows of each head out of buffers, chunk by chunk through one buffer that can be
- * read.
+ * Copies the first `tokens` rows of each head out of buffers.
  *
- * @param visit Gets the rows of one head, which are gone when it returns.
+ * @param targetOf Where the rows of one head go, as long as they are.
  */
 export async function readBack(
-  device: GpuDevice,
+  buffers: GpuBuffers,
   sources: readonly GpuRows[],
   tokens: number,
-  visit: (index: number, head: number, rows: Uint8Array<ArrayBuffer>) => void,
+  targetOf: (index: number, head: number, byteLength: number) => Uint8Array,
 ): Promise<void> {
-  const parts = sources.flatMap(({ shape, rowBytes }, index) =>
-    Array.from({ length: shape.heads }, (_, head) => ({ index, head, bytes: tokens * rowBytes })),
+  const reads = sources.flatMap(({ buffer, shape, rowBytes, stride }, index) =>
+    Array.from({ length: shape.heads }, (_, head) => {
+      const target = targetOf(index, head, tokens * rowBytes);
+      return buffers.read(buffer, head * stride * rowBytes, target);
+    }),
   );
-  const allBytes = parts.reduce((sum, { bytes }) => sum + bytes, 0);
-  const longestBytes = parts.reduce((longest, { bytes }) => Math.max(longest, bytes), 0);
-  const chunkBytes = Math.max(longestBytes, Math.min(CHUNK_BYTES, allBytes));
-  const usage = GPU_USAGE.mapRead | GPU_USAGE.copyTarget;
-  const staging = device.createBuffer({ size: chunkBytes, usage, label: "tierheap staging" });
-  try {
-    for (let first = 0; first < parts.length; ) {
-      const chunk: ((bytes: ArrayBuffer) => void)[] = [];
-      const encoder = device.createCommandEncoder();
-      let usedBytes = 0;
-      for (; first < parts.length; first++) {
-        const { index, head, bytes } = parts[first] as (typeof parts)[number];
-        if (usedBytes + bytes > chunkBytes) break;
-        const { buffer, rowBytes, stride } = sources[index] as GpuRows;
-        const at = usedBytes;
-        encoder.copyBufferToBuffer(buffer, head * stride * rowBytes, staging, at, bytes);
-        chunk.push((mapped) => visit(index, head, new Uint8Array(mapped, at, bytes)));
-        usedBytes += bytes;
-      }
-      device.queue.submit([encoder.finish()]);
-      await staging.mapAsync(GPU_MAP_READ, 0, usedBytes);
-      const mapped = staging.getMappedRange(0, usedBytes);
-      for (const place of chunk) place(mapped);
-      staging.unmap();
-    }
-  } finally {
-    staging.destroy();
+  // Nobody may write there any more when this has ended.
+  for (const outcome of await Promise.allSettled(reads)) {
+    if (outcome.status === "rejected") throw outcome.reason;
   }
 }

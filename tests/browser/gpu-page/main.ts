@@ -1,28 +1,21 @@
 // The scenarios of a memory with a GPU level, in a page.
 import { createTensorMemory } from "../../../src/browser.js";
 import {
-  arenas,
   beforeCrash,
-  churn,
-  contend,
   type GpuEnvironment,
   gpuConformance,
-  loseDevices,
-  loseOnlyDevice,
-  misuses,
-  pressure,
-  steadyState,
-  writeBack,
+  gpuRuns,
 } from "../../support/gpu-scenarios.js";
 
 let directoryCount = 0;
 
 const environment: GpuEnvironment = {
-  openDevice: async () => {
+  openAdapter: async () => {
     const adapter = await navigator.gpu?.requestAdapter();
     if (adapter == null) throw new Error("this browser has no WebGPU adapter");
-    return adapter.requestDevice();
+    return adapter;
   },
+  openDevice: async () => (await environment.openAdapter()).requestDevice(),
   openMemory: (options) => {
     directoryCount += 1;
     const directory = `gpu-${directoryCount}`;
@@ -39,6 +32,7 @@ const environment: GpuEnvironment = {
 let afterCrash: Awaited<ReturnType<typeof beforeCrash>> | null = null;
 
 const api = {
+  ...gpuRuns(environment),
   hasAdapter: async () => ((await navigator.gpu?.requestAdapter()) ?? null) !== null,
   /** Runs one case of the tiers' suite; says what broke, or null. */
   runCase: async (name: string): Promise<string | null> => {
@@ -51,15 +45,6 @@ const api = {
       return String(error);
     }
   },
-  steadyState: (seed: number) => steadyState(environment, seed),
-  writeBack: () => writeBack(environment),
-  pressure: () => pressure(environment),
-  loseDevices: (count: number) => loseDevices(environment, count),
-  loseOnlyDevice: () => loseOnlyDevice(environment),
-  arenas: () => arenas(environment),
-  misuses: () => misuses(environment),
-  contend: () => contend(environment),
-  churn: (seed: number) => churn(environment, seed),
   beforeCrash: async () => {
     afterCrash = await beforeCrash(environment);
   },

@@ -1,11 +1,7 @@
 // What chats on a GPU go through: pauses, a full pool, misuse, the loss of the device.
 import { greedyToken as greedyOnCpu, openOrtDecoder } from "tierheap/adapters/ort";
-import {
-  GpuBufferPool,
-  greedyToken,
-  openOrtGpuDecoder,
-  requestGpuDevice,
-} from "tierheap/adapters/ort-webgpu";
+import { greedyToken, openOrtGpuDecoder } from "tierheap/adapters/ort-webgpu";
+import { GpuBufferPool } from "../../../src/gpu/gpu-buffer-pool.js";
 import {
   answersOf,
   bareChat,
@@ -23,6 +19,7 @@ import {
   loadRuntime,
   OPTIONS,
   openDevice,
+  openGpuMemory,
   openSetting,
   type Setting,
 } from "./gpu.js";
@@ -33,9 +30,9 @@ export async function countCreated(familyIndex: number) {
   const family = FAMILIES[familyIndex] as Family;
   const [prompt] = promptsFor(1) as [number[]];
   const setting = await openSetting(family, 1, { pageTokens: 64 });
-  const { gpu, pool, decoder } = setting;
+  const { gpu, decoder } = setting;
   const chat = new GpuChat(decoder);
-  const own = await countIn(gpu, pool, chat, prompt);
+  const own = await countIn(gpu, chat, prompt);
   chat.cache.free();
   const ort = await loadRuntime();
   const sessionOptions = {
@@ -47,17 +44,17 @@ export async function countCreated(familyIndex: number) {
     ) as Record<string, "gpu-buffer">,
   };
   const bare = await bareChat(family, family.build(1), { ort, sessionOptions });
-  const plain = await countIn(gpu, pool, bare.chat, prompt);
+  const plain = await countIn(gpu, bare.chat, prompt);
   await bare.release();
   const problems = await closeSetting(setting);
   return { own, plain, problems };
 }
 
-async function countIn(gpu: Gpu, pool: GpuBufferPool, chat: Speaker, prompt: number[]) {
+async function countIn(gpu: Gpu, chat: Speaker, prompt: number[]) {
   await chat.say(prompt, 4);
-  const before = { all: gpu.createdCount(), pool: pool.stats().createdCount };
+  const before = { all: gpu.createdCount(), heap: gpu.heapCreatedCount() };
   await chat.say([], 12);
-  const byTierheap = pool.stats().createdCount - before.pool;
+  const byTierheap = gpu.heapCreatedCount() - before.heap;
   return { byTierheap, byRuntime: gpu.createdCount() - before.all - byTierheap };
 }
 
@@ -65,7 +62,7 @@ async function countIn(gpu: Gpu, pool: GpuBufferPool, chat: Speaker, prompt: num
 export async function suspendBetweenTurns(familyIndex: number, seed: number) {
   const family = FAMILIES[familyIndex] as Family;
   const setting = await openSetting(family, seed, { directory: `suspend-${familyIndex}-${seed}` });
-  const { memory, pool, decoder } = setting;
+  const { memory, level, decoder } = setting;
   const expected = await bareAnswers(family, seed, setting.gpu.device);
   const chat = new GpuChat(decoder, decoder.createCache({ id: "chat" }));
   const answers: number[][] = [];
@@ -74,7 +71,7 @@ export async function suspendBetweenTurns(familyIndex: number, seed: number) {
   for (const [turn, prompt] of promptsFor(seed).entries()) {
     answers.push(await chat.say(prompt, SHORT_TURNS[turn]?.[1] ?? 0));
     await decoder.suspend(chat.cache);
-    usedBytes.push(pool.stats().usedBytes);
+    usedBytes.push(level.stats().heldBytes);
     if (turn % 2 === 0) continue;
     for (const id of chat.cache.ids) outcomes.push(await memory.swapOut(id));
   }
@@ -89,24 +86,38 @@ export async function crowd(familyIndex: number, chatCount: number) {
   // Both parts of both layers of a chat of 96 tokens: room for two and a half.
   const budget = Math.floor(2.5 * 4 * family.kvHeads * 16 * 4 * 96);
   const setting = await openSetting(family, 1, { budget, checkTokens: 0 });
-  const { pool, decoder } = setting;
+  const { gpu, memory, level, decoder } = setting;
+  gpu.heapPeakBytes();
   const expected = await bareAnswers(family, 1, setting.gpu.device);
   const chats = Array.from(
     { length: chatCount },
     (_, index) => new GpuChat(decoder, decoder.createCache({ id: `chat/${index}` })),
   );
   const all = await Promise.all(chats.map((chat) => answersOf(chat, 1, SHORT_TURNS)));
-  const stats = { ...decoder.stats(), ...pool.stats() };
+  const stats = { ...decoder.stats(), peakBytes: gpu.heapPeakBytes() };
   for (const { cache } of chats) cache.free();
   // Those without an id cannot leave.
   const staying = [1, 2, 3, 4].map(() => decoder.createCache());
   const long = Array.from({ length: 90 }, (_, index) => index);
   let refusal = "";
+  let refusedTokens = -1;
   for (const cache of staying) {
-    refusal ||= await decoder.step(cache, long).then(() => "", codeOf);
+    if (refusal !== "") break;
+    refusal = await decoder.step(cache, long).then(() => "", codeOf);
+    refusedTokens = cache.tokenCount;
   }
+  // The budget is one for tensors and for KV: neither gets what the other holds, tensors leave for KV.
+  memory.allocate({ kind: "PARAMETERS", id: "w", byteLength: Math.floor(budget * 0.7) });
+  const besideKv = await refusalOf(() => level.acquire("w"));
   for (const cache of staying) cache.free();
-  return { expected, all, stats, budget, refusal, problems: await closeSetting(setting) };
+  (await level.acquire("w"))?.[Symbol.dispose]();
+  const before = level.stats().evictedCount;
+  const last = decoder.createCache();
+  await decoder.step(last, long);
+  const leftFor = level.stats().evictedCount - before;
+  last.free();
+  const one = { besideKv, leftFor, refusal, refusedTokens, heldBytes: level.stats().heldBytes };
+  return { expected, all, stats, budget, one, problems: await closeSetting(setting) };
 }
 
 function codeOf(error: unknown): string {
@@ -147,12 +158,14 @@ export async function poolRefusals() {
 export async function misuses(familyIndex: number) {
   const family = FAMILIES[familyIndex] as Family;
   const setting = await openSetting(family, 1, { checkTokens: 0 });
-  const { memory, pool, decoder, gpu } = setting;
+  const { memory, decoder, gpu } = setting;
   const ort = await loadRuntime();
-  const twin = { ort, memory, pool, checkTokens: 0, sessionOptions: OPTIONS };
+  const twin = { ort, memory, checkTokens: 0, sessionOptions: OPTIONS };
   const other = await openOrtGpuDecoder({ ...twin, model: family.build(2) });
-  const elsewhere = new GpuBufferPool({ device: gpu.device, budget: 2 ** 22 });
-  const far = await openOrtGpuDecoder({ ...twin, pool: elsewhere, model: family.build(1) });
+  const elsewhere = await openGpuMemory(gpu.device, 2 ** 22);
+  const far = await openOrtGpuDecoder({
+    ...{ ...twin, memory: elsewhere.memory, model: family.build(1) },
+  });
   const chat = new GpuChat(decoder, decoder.createCache({ id: "chat" }));
   const nameless = decoder.createCache();
   const expected = await bareAnswers(family, 1, gpu.device);
@@ -176,7 +189,7 @@ export async function misuses(familyIndex: number) {
   await row("step with nothing new", () => decoder.step(cache, tokens.slice(0, -1)));
   await row("step with no token", () => decoder.step(cache, [...tokens, 256]));
   await row("another model's step", () => other.step(cache, tokens));
-  await row("another pool's step", () => far.step(cache, tokens));
+  await row("another memory's step", () => far.step(cache, tokens));
   await row("another model's suspend", () => other.suspend(cache));
   await row("suspend without an id", () => decoder.suspend(nameless));
   await row("truncate to too many", () => cache.truncate(10_000));
@@ -200,6 +213,7 @@ export async function misuses(familyIndex: number) {
   nameless.free();
   await other.close();
   await far.close();
+  await elsewhere.memory.close();
   await decoder.close();
   await row("step of a closed decoder", () => decoder.step(nameless, [1]));
   const saidBefore = tokens.slice(prompt.length);
@@ -225,11 +239,8 @@ async function goOnAnew(
   tokens: readonly number[],
   [third, last]: readonly [number[], number[]],
 ): Promise<number[][]> {
-  const adapter = await navigator.gpu.requestAdapter();
-  const device = await requestGpuDevice(adapter as GPUAdapter);
-  const pool = new GpuBufferPool({ device, budget: 2 ** 24 });
   const ort = await loadRuntime();
-  const options = { ort, memory, pool, checkTokens: 0, sessionOptions: OPTIONS };
+  const options = { ort, memory, checkTokens: 0, sessionOptions: OPTIONS };
   const decoder = await openOrtGpuDecoder({ ...options, model: family.build(LOST.seed) });
   const cache = await decoder.openCache({ id: LOST.id, tokens: tokens.slice(0, -1) });
   if (cache === null) throw new Error("the copy is gone");
@@ -245,7 +256,8 @@ async function goOnAnew(
 /** Saves a chat, goes on, and loses the device. What was saved is continued without a GPU. */
 export async function loseDevice(familyIndex: number) {
   const { family, setting, expected, prompts } = await openLost(familyIndex);
-  const { gpu, memory, decoder, pool } = setting;
+  const { gpu, memory, decoder } = setting;
+  const buffers = await setting.level.buffers();
   const [first, second, third, last] = prompts;
   const chat = new GpuChat(decoder, decoder.createCache({ id: LOST.id }));
   const answers = [await chat.say(first, SHORT_TURNS[0][1])];
@@ -263,7 +275,7 @@ export async function loseDevice(familyIndex: number) {
   await row(() => decoder.suspend(chat.cache));
   await row(() => decoder.createCache());
   await row(() => decoder.openCache({ id: LOST.id }));
-  await row(() => pool.acquire(1));
+  await row(() => buffers.acquire(1));
   const ort = await import("onnxruntime-web/wasm");
   ort.env.wasm.wasmPaths = RUNTIME_FILES;
   ort.env.wasm.numThreads = 1;

@@ -1,7 +1,5 @@
 // The WebGPU provider in a page: KV in buffers of one device beside the bare runtime on the same device.
 import {
-  GpuBufferPool,
-  type GpuBufferPoolStats,
   type GpuDevice,
   greedyToken,
   type OrtGpuCache,
@@ -12,6 +10,7 @@ import {
   requestGpuDevice,
 } from "tierheap/adapters/ort-webgpu";
 import { createTensorMemory, type TensorMemory } from "tierheap/browser";
+import { type GpuLevel, webgpuTier } from "tierheap/tiers/webgpu";
 import {
   answersOf,
   bareChat,
@@ -26,6 +25,10 @@ export interface Gpu {
   readonly device: GpuDevice;
   /** Buffers that anybody asked of the device so far. */
   createdCount(): number;
+  /** Of these, those that a memory made for tensors and KV. */
+  heapCreatedCount(): number;
+  /** Bytes of those since they were asked for last, at most at one time. */
+  heapPeakBytes(): number;
 }
 
 export async function loadRuntime() {
@@ -43,12 +46,35 @@ async function tryOpenDevice(): Promise<Gpu | null> {
   if (adapter === null || adapter === undefined) return null;
   const device = await requestGpuDevice(adapter);
   let createdCount = 0;
+  let heapCreatedCount = 0;
+  let heapBytes = 0;
+  let peakBytes = 0;
   const create = device.createBuffer.bind(device);
   device.createBuffer = (descriptor) => {
+    const buffer = create(descriptor);
     createdCount += 1;
-    return create(descriptor);
+    if (descriptor.label !== "tierheap") return buffer;
+    heapCreatedCount += 1;
+    heapBytes += buffer.size;
+    peakBytes = Math.max(peakBytes, heapBytes);
+    const destroy = buffer.destroy.bind(buffer);
+    buffer.destroy = () => {
+      heapBytes -= buffer.size;
+      destroy();
+    };
+    return buffer;
   };
-  return { device, createdCount: () => createdCount };
+  const heapPeakBytes = () => {
+    const peak = peakBytes;
+    peakBytes = heapBytes;
+    return peak;
+  };
+  return {
+    device,
+    createdCount: () => createdCount,
+    heapCreatedCount: () => heapCreatedCount,
+    heapPeakBytes,
+  };
 }
 
 let shared: Promise<Gpu | null> | null = null;
@@ -101,7 +127,7 @@ export async function bareAnswers(family: Family, seed: number, device: GpuDevic
 export interface Setting {
   readonly gpu: Gpu;
   readonly memory: TensorMemory;
-  readonly pool: GpuBufferPool;
+  readonly level: GpuLevel;
   readonly decoder: OrtGpuDecoder;
 }
 
@@ -113,22 +139,37 @@ export async function openSetting(
   const { budget = 2 ** 24, directory, ...given } = options;
   const gpu = await openDevice();
   const ort = await loadRuntime();
-  const memory = await createTensorMemory({
-    budgets: { ram: "32MiB", ...(directory !== undefined && { ssd: "64MiB" }) },
-    ...(directory !== undefined && { ssd: { directory } }),
-  });
-  const pool = new GpuBufferPool({ device: gpu.device, budget });
+  const { memory, level } = await openGpuMemory(gpu.device, budget, directory);
   const model = family.build(seed);
   const decoder = await openOrtGpuDecoder({
-    ...{ ort, memory, pool, model, pageTokens: 16, checkTokens: 3, sessionOptions: OPTIONS },
+    ...{ ort, memory, model, pageTokens: 16, checkTokens: 3, sessionOptions: OPTIONS },
     ...given,
   });
-  return { gpu, memory, pool, decoder };
+  return { gpu, memory, level, decoder };
 }
 
-export async function closeSetting({ memory, pool, decoder }: Setting): Promise<readonly string[]> {
+/** A memory over a device, and after its loss over others of its own. */
+export async function openGpuMemory(first: GpuDevice, budget: number, directory?: string) {
+  let isUsed = false;
+  const create = async () => {
+    if (!isUsed) {
+      isUsed = true;
+      return first;
+    }
+    return requestGpuDevice((await navigator.gpu.requestAdapter()) as GPUAdapter);
+  };
+  const memory = await createTensorMemory({
+    budgets: { ram: "32MiB", gpu: budget, ...(directory !== undefined && { ssd: "64MiB" }) },
+    ...(directory !== undefined && { ssd: { directory } }),
+    gpu: webgpuTier({ create }),
+  });
+  const level = memory.gpu;
+  if (level === null) throw new Error("the memory has no GPU");
+  return { memory, level };
+}
+
+export async function closeSetting({ memory, decoder }: Setting): Promise<readonly string[]> {
   await decoder.close().catch(() => undefined);
-  if (!pool.isLost) pool.trim();
   const { problems } = memory.verify();
   await memory.close();
   return problems;
@@ -138,7 +179,7 @@ export interface GpuResult {
   readonly expected: number[][];
   readonly answers: number[][];
   readonly stats: OrtGpuDecoderStats;
-  readonly pool: GpuBufferPoolStats;
+  readonly gpu: ReturnType<GpuLevel["stats"]>;
   readonly problems: readonly string[];
 }
 
@@ -151,6 +192,6 @@ export async function runGpu(familyIndex: number, seed: number): Promise<GpuResu
   const answers = await answersOf(chat, seed, SHORT_TURNS);
   const stats = setting.decoder.stats();
   chat.cache.free();
-  const pool = setting.pool.stats();
-  return { expected, answers, stats, pool, problems: await closeSetting(setting) };
+  const gpu = setting.level.stats();
+  return { expected, answers, stats, gpu, problems: await closeSetting(setting) };
 }

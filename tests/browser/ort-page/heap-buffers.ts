@@ -68,7 +68,10 @@ export async function runOnHeapBuffers() {
       using weights = await acquire(`w${index}`, "read");
       using result = await acquire(`${index + 1}`, "overwrite");
       using input = await acquire(`${index}`, "read");
+      // The next layer's weights come up while this one is computed.
+      const next = memory.gpu?.prefetch([`w${(index + 1) % LAYER_COUNT}`]);
       await session.run({ x: seen(input), w: seen(weights) }, { y: seen(result) });
+      await next;
     }
     using lease = await memory.acquire<"f32">(`${LAYER_COUNT}`, { access: "read" });
     answers.push([...(lease?.view ?? [])]);
