@@ -51,13 +51,6 @@ function completed(transaction: IDBTransaction): Promise<void> {
   });
 }
 
-/** Whether there is a database of that name; false where the browser does not tell. */
-export async function hasDatabase(name: string): Promise<boolean> {
-  const list = (globalThis.indexedDB as IDBFactory | undefined)?.databases;
-  const found = await list?.call(indexedDB).catch(() => []);
-  return found?.some((each) => each.name === name) ?? false;
-}
-
 export function indexedDbTier(options: IndexedDbTierOptions): Tier {
   const name = options.name ?? "ssd";
   const factory = options.indexedDB ?? indexedDB;
