@@ -9,18 +9,20 @@ import { composeTensorMemory } from "./compose.js";
 import type { Platform } from "./platform.js";
 import type { StorePlace } from "./tiers.js";
 
-function createStore({ browser, onUnavailable, ...place }: StorePlace): Tier {
-  const { name, directory, capacityBytes, bufferBytes, clock } = place;
+function createStore({ browser, onUnavailable, ...parts }: StorePlace): Tier {
+  const { name, directory, capacityBytes, bufferBytes, clock } = parts;
   const { store = "auto", createWorker, persist, waitMs } = browser;
   const candidates = async () => {
     if (persist === true) askToPersist(onUnavailable);
     const opfs = async () => {
       const { opfsTier } = await import("../tier/opfs.js");
-      return opfsTier({ name, directory, capacityBytes, bufferBytes, clock, createWorker, waitMs });
+      const place = { name, directory, capacityBytes, bufferBytes, clock, createWorker, waitMs };
+      return opfsTier({ ...place, onLost: onUnavailable });
     };
     const indexedDb = async () => {
       const { indexedDbTier } = await import("../tier/indexed-db.js");
-      return indexedDbTier({ name, database: directory, capacityBytes, clock, waitMs });
+      const place = { name, database: directory, capacityBytes, clock, waitMs };
+      return indexedDbTier({ ...place, onLost: onUnavailable });
     };
     if (store === "opfs") return [opfs];
     if (store === "indexeddb") return [indexedDb];

@@ -189,6 +189,19 @@ describe("a session of chat, pressure, compaction, crash, reload", () => {
     await expectStatus(page, /^Forgotten/);
   }, 120_000);
 
+  it("says that its storage has gone, and keeps no chat by word only", async () => {
+    const fresh = await Browser.launch();
+    const page = await fresh.open(`${site.url}?quiet`);
+    await expectStatus(page, /^Ready/);
+    await ask(page, QUESTIONS[0]);
+    await fresh.clearData(page);
+    await page.getByLabel("Your message").fill(QUESTIONS[1]);
+    await press(page, "Ask");
+    await expectStatus(page, /could not be saved|^The storage was cleared/);
+    await page.getByText("RAM only: storage was cleared").waitFor();
+    await fresh.close();
+  }, 120_000);
+
   it("works in a page without isolation", async () => {
     const plain = await serve({ ...DEMO, mode: "plain" });
     const page = await open(`${plain.url}?quiet`);
