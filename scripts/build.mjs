@@ -120,6 +120,41 @@ async function inlineWorker() {
   );
 }
 
+/**
+ * Makes the script of a coding worker whole: a worker knows no import map of its page, so a page without a bundler could not
+ * resolve what it imports. The kernels' bytes stay where they are; a worker is given the compiled module.
+ */
+async function bundleCodecWorker() {
+  const name = "codec-worker-browser";
+  const bytesApart = {
+    name: "bytes-apart",
+    enforce: "pre",
+    resolveId: (id) => {
+      const [, file] = /\/([\w-]*wasm-bytes[\w-]*\.generated)\.js$/.exec(id) ?? [];
+      return file === undefined ? null : { id: `../core/${file}.js`, external: true };
+    },
+  };
+  const { output } = await bundle({
+    configFile: false,
+    root,
+    logLevel: "error",
+    plugins: [bytesApart],
+    build: {
+      write: false,
+      target: "es2022",
+      modulePreload: false,
+      rolldownOptions: {
+        input: join(root, "src", "codec", `${name}.ts`),
+        output: { format: "es", minify: true },
+      },
+    },
+  });
+  if (output.length !== 1) throw new Error("a coding worker is one script");
+  const file = join(root, "dist", "src", "codec", `${name}.js`);
+  writeIfChanged(file, output[0].code);
+  rmSync(`${file}.map`, { force: true });
+}
+
 /** Removes what tsc made of sources that are gone, so that it is not published. */
 function pruneDist() {
   for (const folder of ["src", "assembly"]) {
@@ -142,6 +177,7 @@ if (!process.argv.includes("--wasm")) {
   const tsc = join(dirname(require.resolve("typescript/package.json")), "bin", "tsc");
   run(tsc, ["--project", "tsconfig.json"]);
   pruneDist();
+  await bundleCodecWorker();
   for (const { name } of RELEASE_MODULES) {
     copyFileSync(join(root, "build", `${name}.wasm`), join(root, "dist", `${name}.wasm`));
   }

@@ -8,6 +8,7 @@ import type { TensorMemory } from "tierheap";
 import { greedyToken, type OrtDecoder, openOrtDecoder } from "tierheap/adapters/ort";
 import { breathe } from "./dom.js";
 import { kvIdsOf, MODEL } from "./model.js";
+import { isRuntimeInPage } from "./settings.js";
 
 const SESSION_OPTIONS = { executionProviders: ["wasm"], logSeverityLevel: 4 } as const;
 
@@ -31,6 +32,8 @@ async function prepare(): Promise<Uint8Array<ArrayBuffer>> {
   ort.env.wasm.wasmPaths = { mjs: new URL(runtimeModule, location.href).href, wasm: runtimeWasm };
   // One thread computes the same with and without isolation.
   ort.env.wasm.numThreads = 1;
+  // The runtime starts a worker for itself, by the script that it is in: here a chunk of its own.
+  ort.env.wasm.proxy = !isRuntimeInPage(location.search);
   return buildModel();
 }
 
@@ -60,7 +63,9 @@ export async function answerBare(
   prompts: readonly (readonly number[])[],
   answerCounts: readonly number[],
 ): Promise<number[]> {
-  const session = await ort.InferenceSession.create(await prepare(), SESSION_OPTIONS);
+  // A runtime in a worker takes the bytes with it.
+  const model = (await prepare()).slice();
+  const session = await ort.InferenceSession.create(model, SESSION_OPTIONS);
   try {
     return await replay(session, prompts, answerCounts);
   } finally {

@@ -1,5 +1,5 @@
 // Chats that outlive the page: the tokens in one record of the heap, the KV of each in its own.
-import type { TensorMemory } from "tierheap";
+import { type TensorMemory, TierError } from "tierheap";
 import type { OrtDecoder, OrtKvCache } from "tierheap/adapters/ort";
 import { breathe } from "./dom.js";
 import { ANSWER_TOKENS, MODEL, tokensOf } from "./model.js";
@@ -97,7 +97,10 @@ export class Chats {
     const answer = tokens.slice(answerFrom);
     chat.tokens.push(...prompt, ...answer);
     chat.turns.push([prompt.length, answer.length]);
-    const isKept = await this.#keep(cache);
+    const isKept = await this.#keep(cache).catch((error: unknown) => {
+      if (error instanceof TierError) return false;
+      throw error;
+    });
     return { tokens: answer, source, isKept, tokensPerSecond: ANSWER_TOKENS / seconds };
   }
 

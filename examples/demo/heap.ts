@@ -41,6 +41,11 @@ function optionsOf({ ram, warm, storage, autoCompaction }: HeapSettings): Tensor
   };
 }
 
+function isLoss(event: MemoryEvent): boolean {
+  if (event.type !== "tier-unavailable") return false;
+  return event.error instanceof TierError && event.error.code === "closed";
+}
+
 /** One memory over RAM and the browser's storage. */
 export class Heap {
   readonly memory: TensorMemory;
@@ -75,10 +80,10 @@ export class Heap {
     }
   }
 
-  /** Calls `hear` for what happens from now on, until the memory closes. */
-  listen(hear: (event: MemoryEvent) => void): void {
+  /** Calls `hear` when the store goes under the page: its data was cleared, or another page has deleted it. */
+  whenStoreIsLost(hear: () => void): void {
     const listening = async () => {
-      for await (const event of this.memory.events()) hear(event);
+      for await (const event of this.memory.events()) if (isLoss(event)) hear();
     };
     listening().catch(() => {
       // Closed while it waited.

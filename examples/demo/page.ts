@@ -67,6 +67,10 @@ export class Page {
     this.#map.follow(heap.memory, isEnded, () => this.#isBusy()).catch(sayProblem);
     this.#sampleNow();
     setText(element("fact-store"), heap.problem === null ? storeFact(settings) : "RAM only");
+    heap.whenStoreIsLost(() => {
+      setText(element("fact-store"), "RAM only: storage was cleared");
+      say("The storage was cleared. Reload the page to keep chats again.", "problem");
+    });
     if (heap.problem !== null) say(`RAM only, nothing is kept: ${heap.problem}.`, "problem");
   }
 

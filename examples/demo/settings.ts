@@ -38,6 +38,11 @@ export function readSettings(search: string): PageSettings {
   return { heap, isQuiet: asked.has("quiet") || isStill };
 }
 
+/** `runtime=page`: the model's runtime starts and computes in the page's own thread, to see what that costs. */
+export function isRuntimeInPage(search: string): boolean {
+  return new URLSearchParams(search).get("runtime") === "page";
+}
+
 export function keepSettings(settings: HeapSettings): void {
   try {
     localStorage.setItem(KEY, JSON.stringify(settings));

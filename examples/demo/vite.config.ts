@@ -21,6 +21,28 @@ const isolation: Plugin = {
   },
 };
 
+/**
+ * What the first memory over the browser's storage loads. The package loads its parts when they are needed; this page
+ * needs these at once: as one file they are compressed together, and come in one round.
+ */
+const HEAP = {
+  name: "heap",
+  test: new RegExp(
+    `src/(${[
+      "presets/(browser|lifetimes|observe|profile|stack)",
+      "tier/(has-database|opfs|opfs-worker-text\\.generated)",
+      "hardware/calibration-browser",
+      "policy/learnt",
+      "cache/(codec-meter|record-coder)",
+      "core/kernels-wasm-bytes\\.generated",
+      "stats/memory-map",
+    ].join("|")})\\.ts$`,
+  ),
+};
+
+/** The runtime's worker is its own script: nothing of the page may be in it. */
+const RUNTIME = { name: "onnxruntime", test: /node_modules\/onnxruntime-web\// };
+
 function addHeaders(
   _request: unknown,
   response: { setHeader(name: string, value: string): void },
@@ -52,6 +74,13 @@ export default defineConfig(({ mode }) => {
     optimizeDeps: { exclude: ["onnxruntime-web"] },
     server: { host: "127.0.0.1", headers, fs: { allow: [path("../..")] } },
     preview: { host: "127.0.0.1", headers },
-    build: { outDir: path("../../build/demo"), emptyOutDir: true, target: "es2022" },
+    build: {
+      outDir: path("../../build/demo"),
+      emptyOutDir: true,
+      target: "es2022",
+      // Browsers that know this target preload modules by themselves.
+      modulePreload: { polyfill: false },
+      rolldownOptions: { output: { codeSplitting: { groups: [HEAP, RUNTIME] } } },
+    },
   };
 });

@@ -1,7 +1,7 @@
 // Where a browser keeps a calibration: in the origin's cache storage, by the store's name.
 import type { Clock } from "../clock.js";
 import { randomName, systemRandom } from "../random.js";
-import { hasDatabase } from "../tier/indexed-db.js";
+import { hasDatabase } from "../tier/has-database.js";
 import type { Tier } from "../tier/tier.js";
 import type { CalibrationPlace } from "./calibration.js";
 

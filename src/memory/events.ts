@@ -71,8 +71,9 @@ export type MemoryEvent =
   /** Debug mode noticed a write where none may be. */
   | { readonly type: "guard"; readonly error: GuardError }
   /**
-   * A store does not work here, and the next best is used; `tier` then has no room if there is none.
-   * Every listener is told of what happened at the start.
+   * A store does not work here, and the next best is used; `tier` then has no room if there is none. Or a browser's
+   * store has gone while it was open, deleted or cleared (`error.code` is `closed`): what only it held is lost, what is in RAM
+   * stays, and a new memory begins anew. Every listener is told, however late it comes.
    */
   | { readonly type: "tier-unavailable"; readonly tier: string; readonly error: Error }
   /** A GPU's device is lost. The tensors that have no other copy are lost with it; the others come back. */

@@ -9,20 +9,24 @@ import { composeTensorMemory } from "./compose.js";
 import type { Platform } from "./platform.js";
 import type { StorePlace } from "./tiers.js";
 
-function createStore({ browser, onUnavailable, ...place }: StorePlace): Tier {
-  const { name, directory, capacityBytes, bufferBytes, clock } = place;
+function createStore({ browser, onUnavailable, ...parts }: StorePlace): Tier {
+  const { name, directory, capacityBytes, bufferBytes, clock } = parts;
   const { store = "auto", createWorker, persist, waitMs } = browser;
   const candidates = async () => {
     if (persist === true) askToPersist(onUnavailable);
-    // Only who has a tier loads them.
-    const { opfsTier } = await import("../tier/opfs.js");
-    const { hasDatabase, indexedDbTier } = await import("../tier/indexed-db.js");
-    const opfs = () =>
-      opfsTier({ name, directory, capacityBytes, bufferBytes, clock, createWorker, waitMs });
-    const indexedDb = () =>
-      indexedDbTier({ name, database: directory, capacityBytes, clock, waitMs });
+    const opfs = async () => {
+      const { opfsTier } = await import("../tier/opfs.js");
+      const place = { name, directory, capacityBytes, bufferBytes, clock, createWorker, waitMs };
+      return opfsTier({ ...place, onLost: onUnavailable });
+    };
+    const indexedDb = async () => {
+      const { indexedDbTier } = await import("../tier/indexed-db.js");
+      const place = { name, database: directory, capacityBytes, clock, waitMs };
+      return indexedDbTier({ ...place, onLost: onUnavailable });
+    };
     if (store === "opfs") return [opfs];
     if (store === "indexeddb") return [indexedDb];
+    const { hasDatabase } = await import("../tier/has-database.js");
     // What was stored before is not left behind.
     if (await hasDatabase(directory)) return [indexedDb];
     return [opfs, indexedDb, () => nullTier(name)];

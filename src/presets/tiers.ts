@@ -22,7 +22,7 @@ export interface StorePlace {
   readonly bufferBytes: number;
   readonly browser: BrowserStoreOptions;
   readonly clock: Clock;
-  /** A store does not work here, and the next one is tried. */
+  /** A store does not work here, and the next one is tried; or it has gone while it was open. */
   readonly onUnavailable: (error: Error) => void;
 }
 

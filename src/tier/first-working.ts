@@ -11,7 +11,7 @@ import type { Tier } from "./tier.js";
  */
 export function firstWorkingTier(
   name: string,
-  candidates: () => Promise<readonly (() => Tier)[]>,
+  candidates: () => Promise<readonly (() => Tier | Promise<Tier>)[]>,
   onRefused: (error: TierError) => void,
 ): Tier {
   /** Stays when it is closed: it still says what it did. */
@@ -31,7 +31,7 @@ export function firstWorkingTier(
       if (isOpen) return;
       let last: TierError | null = null;
       for (const create of await candidates()) {
-        const tier = create();
+        const tier = await create();
         try {
           await tier.open();
           chosen = tier;

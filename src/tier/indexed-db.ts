@@ -25,6 +25,11 @@ export interface IndexedDbTierOptions {
   /** Default: 4000. How long another page's lock is waited for; Infinity: until that page has gone. */
   readonly waitMs?: number | undefined;
   readonly clock?: Clock;
+  /**
+   * Told when the database goes while it is open: deleted or upgraded by a page, cleared by the user or the browser.
+   * The error is what every call throws from then on, `closed`.
+   */
+  readonly onLost?: ((error: TierError) => void) | undefined;
 }
 
 const WAIT_MS = 4000;
@@ -52,13 +57,6 @@ function completed(transaction: IDBTransaction): Promise<void> {
   });
 }
 
-/** Whether there is a database of that name; false where the browser does not tell. */
-export async function hasDatabase(name: string): Promise<boolean> {
-  const list = (globalThis.indexedDB as IDBFactory | undefined)?.databases;
-  const found = await list?.call(indexedDB).catch(() => []);
-  return found?.some((each) => each.name === name) ?? false;
-}
-
 export function indexedDbTier(options: IndexedDbTierOptions): Tier {
   const name = options.name ?? "ssd";
   const factory = options.indexedDB ?? indexedDB;
@@ -71,13 +69,13 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
   let unlock = () => {};
   const condemned = new FailedDeletions();
 
+  const closed = (): TierError => {
+    const lost = "the database was deleted, upgraded or cleared: make a new memory";
+    return new TierError("closed", name, isLost ? lost : "the tier is closed");
+  };
   const opened = (): IDBDatabase => {
-    if (database !== null) return database;
-    throw new TierError(
-      "closed",
-      name,
-      isLost ? "the database was deleted or upgraded: make a new memory" : "the tier is closed",
-    );
+    if (database === null) throw closed();
+    return database;
   };
   const begin = (
     stores: string[],
@@ -173,9 +171,11 @@ export function indexedDbTier(options: IndexedDbTierOptions): Tier {
         const found = await open();
         const lose = () => {
           found.close();
+          const wasOpen = database === found;
           isLost = true;
           database = null;
           unlock();
+          if (wasOpen) options.onLost?.(closed());
         };
         found.onversionchange = lose;
         // The browser cleared the origin, or its storage failed.

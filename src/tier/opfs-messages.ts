@@ -15,6 +15,7 @@ export interface OpfsCalls {
   /** `source` comes back. */
   write(number: number, source: Uint8Array<ArrayBuffer>, offset: number): Moved;
   sync(number: number): void;
+  isThere(number: number): boolean;
   close(number: number): void;
 }
 

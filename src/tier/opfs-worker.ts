@@ -157,6 +157,14 @@ class Files {
     this.#handle(number).flush();
   }
 
+  /** Whether a file that is open has its name still: the user may have cleared the data, and its handle writes on. */
+  async isThere(number: number): Promise<boolean> {
+    const file = this.#byNumber.get(number);
+    // What was removed or replaced from here has lost it rightly.
+    if (file === undefined || file.handle === null) return true;
+    return (await this.#find(file.path)) !== null;
+  }
+
   /** Whether its handle is on its way to another name. */
   isMoving(number: number): boolean {
     return this.#byNumber.get(number)?.isMoving === true;

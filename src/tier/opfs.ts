@@ -28,6 +28,14 @@ export interface OpfsTierOptions {
   /** Default: 4000. How long another page's lock is waited for; Infinity: until that page has gone. */
   readonly waitMs?: number | undefined;
   readonly clock?: Clock;
+  /**
+   * Told once when the store goes while it is open, as after the user has cleared the site's data: its files are
+   * not there any more, or its worker ends or answers nothing. The error's code is `closed`.
+   *
+   * @remarks The platform tells nobody: it is noticed when a file is made, or with a durable commit, a second after the
+   *   last look at the earliest.
+   */
+  readonly onLost?: ((error: TierError) => void) | undefined;
 }
 
 /** A file costs more here than elsewhere to open: longer objects share segments. */
@@ -38,6 +46,9 @@ const SPARE_ROOM_BYTES = 2 ** 20;
 const WAIT_MS = 4000;
 /** How long a worker may take for the first answer. */
 const START_MS = 5000;
+
+/** How often it is looked whether the files are there still. */
+const LOOK_MS = 1000;
 
 class SystemError extends Error {
   readonly code: string;
@@ -62,14 +73,17 @@ const SILENT_CLOSING_MS = 5000;
 class WorkerLink {
   readonly #worker: Worker;
   readonly #clock: Clock;
+  readonly #onDeath: (reason: string) => void;
   #stopWatching = () => {};
   readonly #waiting = new Map<number, Waiting>();
   #lastId = 0;
   #end: Error | null = null;
 
-  constructor(worker: Worker, clock: Clock) {
+  /** @param onDeath Told when it ends by itself. */
+  constructor(worker: Worker, clock: Clock, onDeath: (reason: string) => void) {
     this.#worker = worker;
     this.#clock = clock;
+    this.#onDeath = onDeath;
     worker.onmessage = ({ data: reply }: MessageEvent<OpfsReply>) => {
       const waiting = this.#waiting.get(reply.id);
       this.#waiting.delete(reply.id);
@@ -79,9 +93,9 @@ class WorkerLink {
     };
     worker.onerror = (event) => {
       event.preventDefault();
-      this.end(event.message || "the worker could not be started");
+      this.#die(event.message || "the worker could not be started");
     };
-    worker.onmessageerror = () => this.end("a message could not be read");
+    worker.onmessageerror = () => this.#die("a message could not be read");
   }
 
   call<Call extends keyof OpfsCalls>(
@@ -110,6 +124,12 @@ class WorkerLink {
     this.#waiting.clear();
   }
 
+  #die(reason: string): void {
+    if (this.#end !== null) return;
+    this.end(reason);
+    this.#onDeath(reason);
+  }
+
   /** Looks whether the worker goes on, from now. */
   #watch(): void {
     this.#stopWatching();
@@ -117,7 +137,7 @@ class WorkerLink {
     // A lock may take as long as whoever asked for it wants to wait.
     if (first === undefined || first.call === "tryLock") return;
     const silentMs = first.call === "close" ? SILENT_CLOSING_MS : SILENT_MS;
-    this.#stopWatching = this.#clock.defer(silentMs, () => this.end("the worker does not answer"));
+    this.#stopWatching = this.#clock.defer(silentMs, () => this.#die("the worker does not answer"));
   }
 }
 
@@ -139,6 +159,10 @@ export class OpfsFileSystem implements FileSystem {
   readonly #waitMs: number;
   readonly #buffers = new MessageBuffers();
   #link: WorkerLink | null = null;
+  #lookedMs = 0;
+  #isLost = false;
+  /** Told when what worked does not any more; not while it starts. */
+  onLost: (reason: string) => void = () => {};
 
   constructor(createWorker?: () => Worker, clock: Clock = systemClock, waitMs = WAIT_MS) {
     this.#waitMs = waitMs;
@@ -148,11 +172,17 @@ export class OpfsFileSystem implements FileSystem {
 
   /** @throws The platform's error where workers, or files in them, do not work here. */
   async start(): Promise<void> {
-    const link = new WorkerLink(this.#createWorker?.() ?? (await startFromText()), this.#clock);
+    let isStarted = false;
+    this.#isLost = false;
+    const worker = this.#createWorker?.() ?? (await startFromText());
+    const link = new WorkerLink(worker, this.#clock, (reason) => {
+      if (isStarted) this.#lose(reason);
+    });
     const forget = this.#clock.defer(START_MS, () => link.end("the worker does not answer"));
     try {
       this.#link = link;
       await this.#probe();
+      isStarted = true;
     } catch (error) {
       this.#link = null;
       link.end("the private file system does not work here");
@@ -180,7 +210,10 @@ export class OpfsFileSystem implements FileSystem {
   }
 
   async create(path: string): Promise<FileWriter> {
-    const number = await this.#call("create", [path]);
+    const number = await this.#call("create", [path]).catch((error: SystemError) => {
+      if (error.code === "ENOENT") this.#lose("its directory was deleted");
+      throw error;
+    });
     return {
       write: async (sources, offset) => {
         let byteLength = 0;
@@ -197,7 +230,10 @@ export class OpfsFileSystem implements FileSystem {
         return moved.count;
       },
       read: (targets, offset) => this.#read(number, targets, offset),
-      sync: () => this.#call("sync", [number]),
+      sync: async () => {
+        await this.#call("sync", [number]);
+        await this.#look(number);
+      },
       close: () => this.#call("close", [number]),
     };
   }
@@ -227,6 +263,21 @@ export class OpfsFileSystem implements FileSystem {
   async tryLock(path: string): Promise<{ release(): Promise<void> } | null> {
     if (!(await this.#call("tryLock", [path, this.#waitMs]))) return null;
     return { release: () => this.#call("unlock", [path]) };
+  }
+
+  /** A promise to keep bytes is none when the file has lost its name. Looks once in a while. */
+  async #look(number: number): Promise<void> {
+    const nowMs = this.#clock.monotonicMs();
+    if (!this.#isLost && nowMs - this.#lookedMs >= LOOK_MS) {
+      this.#lookedMs = nowMs;
+      if (!(await this.#call("isThere", [number]))) this.#lose("its files were deleted");
+    }
+    if (this.#isLost) throw new SystemError("EIO", "the files were deleted");
+  }
+
+  #lose(reason: string): void {
+    this.#isLost = true;
+    this.onLost(reason);
   }
 
   async #read(number: number, targets: readonly PrivateBytes[], offset: number): Promise<number> {
@@ -270,7 +321,7 @@ export class OpfsFileSystem implements FileSystem {
 
 /** @throws {TierError} From `open`: `busy`, `io`. */
 export function opfsTier(options: OpfsTierOptions): Tier {
-  const { createWorker, clock, waitMs, ...rest } = options;
+  const { createWorker, clock, waitMs, onLost, ...rest } = options;
   const fileSystem = new OpfsFileSystem(createWorker, clock, waitMs);
   const store = new FsTier({
     packedBytesMax: PACKED_BYTES_MAX,
@@ -279,6 +330,13 @@ export function opfsTier(options: OpfsTierOptions): Tier {
     fileSystem,
   });
   let isStarted = false;
+  let isLost = false;
+  fileSystem.onLost = (reason) => {
+    if (!isStarted || isLost) return;
+    isLost = true;
+    const message = `the private file system's store has gone: ${reason}; make a new memory`;
+    onLost?.(new TierError("closed", store.name, message));
+  };
   return {
     name: store.name,
     capabilities: store.capabilities,
@@ -293,6 +351,7 @@ export function opfsTier(options: OpfsTierOptions): Tier {
       try {
         await store.open();
         isStarted = true;
+        isLost = false;
       } catch (error) {
         fileSystem.end();
         throw error;

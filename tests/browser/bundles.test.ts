@@ -1,5 +1,6 @@
-// The package as it is published, in an application that vite or esbuild has bundled: in a page without isolation and in
-// one with a strict security policy, with workers as the package starts them and with the application's own.
+// The package as it is published, in an application that vite or esbuild has bundled, or nobody: in a page without isolation
+// and in one with a strict security policy, with workers as the package starts them and with the application's own.
+import { createHash } from "node:crypto";
 import { cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -29,9 +30,11 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-async function page(name: string, script: string): Promise<void> {
+async function page(name: string, script: string, map: string | null = null): Promise<void> {
   const text = await readFile(join(source, "index.html"), "utf8");
-  await writeFile(join(folder, name), text.replace("./main.js", script));
+  const head = map === null ? "" : `<script type="importmap">${map}</script>`;
+  const html = text.replace("</head>", `${head}</head>`).replace("./main.js", script);
+  await writeFile(join(folder, name), html);
 }
 
 const BUNDLERS = {
@@ -59,9 +62,40 @@ const BUNDLERS = {
     });
     await page(join(outdir, "index.html"), "./main-esbuild.js");
   },
+  /** Modules as they are, found by an import map. */
+  nobody: async (outdir: string) => {
+    const entryPoints = ["app.ts", "main-plain.ts"];
+    await esbuild({ absWorkingDir: folder, entryPoints, format: "esm", target: "es2022", outdir });
+    const modules = join(folder, outdir, "node_modules");
+    for (const [name, part] of [
+      ["tierheap", "dist"],
+      ["@assemblyscript/loader", "index.js"],
+    ] as const) {
+      const from = name === "tierheap" ? root : join(root, "node_modules", name);
+      await cp(join(from, part), join(modules, name, part), { recursive: true });
+    }
+    await page(join(outdir, "index.html"), "./main-plain.js", importMap);
+  },
 };
 
-describe.each(["vite", "esbuild"] as const)("a bundle made by %s", (bundler) => {
+const importMap = JSON.stringify({
+  imports: {
+    tierheap: "./node_modules/tierheap/dist/src/browser.js",
+    "@assemblyscript/loader": "./node_modules/@assemblyscript/loader/index.js",
+  },
+});
+const mapHash = createHash("sha256").update(importMap).digest("base64");
+
+/** A page must name the import map that it has inline. */
+function withImportMap(policy: Readonly<Record<string, string>>): Record<string, string> {
+  const entries = Object.entries(policy).map(([name, value]) => [
+    name,
+    value.replace("script-src 'self'", `script-src 'self' 'sha256-${mapHash}'`),
+  ]);
+  return Object.fromEntries(entries);
+}
+
+describe.each(["vite", "esbuild", "nobody"] as const)("a bundle made by %s", (bundler) => {
   const outDir = `out-${bundler}`;
 
   beforeAll(() => BUNDLERS[bundler](outDir));
@@ -75,7 +109,7 @@ describe.each(["vite", "esbuild"] as const)("a bundle made by %s", (bundler) => 
       ["the application's workers", true],
     ])("saves and finds again with %s", async (_workers, hasOwn) => {
       const config = { configFile: false, root: folder, build: { outDir } } as const;
-      const site = await serve(withHeaders(config, headers));
+      const site = await serve(withHeaders(config, withImportMap(headers)));
       const open = await browser.open(site.url);
       const saved = await open.evaluate((own) => window.bundled.save(own), hasOwn);
       expect(saved).toMatchObject({ outcome: "stored", isIsolated: false });
@@ -88,8 +122,8 @@ describe.each(["vite", "esbuild"] as const)("a bundle made by %s", (bundler) => 
       expect(saved.told).toEqual(
         mayStartStore ? [] : [expect.stringContaining("does not work here")],
       );
-      // esbuild leaves the scripts of a package's workers alone: the page's thread codes then.
-      const mayStartCodec = hasOwn || bundler === "vite";
+      // esbuild leaves the scripts of a package's workers where they are: the page's thread codes then.
+      const mayStartCodec = hasOwn || bundler !== "esbuild";
       expect(saved.failureCount > 0).toBe(!mayStartCodec);
       expect(saved.jobCount > 10).toBe(mayStartCodec);
       await open.close();

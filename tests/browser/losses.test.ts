@@ -36,6 +36,17 @@ async function expectTold(
   return found;
 }
 
+/** Who listens is told that the store has gone, and every late-comer too. */
+async function expectHeard(page: Page, reason: RegExp): Promise<void> {
+  for (const waitMs of [40_000, 1000]) {
+    const heard = await page.evaluate((given) => window.losses.heard(given), waitMs);
+    expect(heard).toEqual([expect.stringMatching(reason)]);
+  }
+}
+
+const DATABASE_GONE = /^ssd closed: the database was deleted, upgraded or cleared/;
+const FILES_GONE = /^ssd closed: the private file system's store has gone/;
+
 async function expectNewWorks(page: Page, store: Store, directory: string): Promise<void> {
   expect(await page.evaluate(() => window.losses.close())).toBe("closed");
   const open = await page.evaluate(([given, name]) => window.losses.openMemory(given, name), [
@@ -76,6 +87,8 @@ describe("a database", () => {
       expect(await other.evaluate((name) => window.losses.deleteDatabase(name), directory)).toBe(
         "deleted",
       );
+      // Nobody has asked the memory for anything since.
+      await expectHeard(page, DATABASE_GONE);
       const { cold, stored } = await expectTold(page);
       expect(new Set([...cold, ...stored])).toEqual(new Set(["TierError closed"]));
       await expectNewWorks(page, "indexeddb", directory);
@@ -86,6 +99,7 @@ describe("a database", () => {
     await withPages("indexeddb", async (page, other, directory) => {
       const upgrade = (name: string) => window.losses.openForeign(name, 2);
       expect(await other.evaluate(upgrade, directory)).toBe("open");
+      await expectHeard(page, DATABASE_GONE);
       await expectTold(page);
       expect(await page.evaluate(() => window.losses.close())).toBe("closed");
       const again = (name: string) => window.losses.openMemory("indexeddb", name);
@@ -127,6 +141,22 @@ describe("files", () => {
       const { cold } = await expectTold(page);
       // Those that are open cannot be deleted.
       expect(cold.filter((word) => word !== "intact").length).toBeLessThanOrEqual(count);
+      expect(await page.evaluate(() => window.losses.heard(200))).toEqual([]);
+      await expectNewWorks(page, "opfs", directory);
+    });
+  });
+
+  it("whose directory another page deletes are missed with the next one", async () => {
+    await withPages("opfs", async (page, other) => {
+      const directory = "losses-directory";
+      expect(await page.evaluate(() => window.losses.close())).toBe("closed");
+      const open = (name: string) => window.losses.openMemory("opfs", name);
+      expect(await page.evaluate(open, directory)).toBe("open");
+      expect(await other.evaluate((name) => window.losses.deleteDirectory(name), directory)).toBe(
+        "deleted",
+      );
+      expect(await page.evaluate(() => window.losses.works())).toMatch(/^TierError/);
+      await expectHeard(page, FILES_GONE);
       await expectNewWorks(page, "opfs", directory);
     });
   });
@@ -182,7 +212,9 @@ describe.each<Store>(["indexeddb", "opfs"])("%s", (store) => {
   it("that the user clears is gone, and a new memory works", async () => {
     await withPages(store, async (page, _other, directory) => {
       await browser.clearData(page);
+      if (store === "indexeddb") await expectHeard(page, DATABASE_GONE);
       await expectTold(page);
+      if (store === "opfs") await expectHeard(page, FILES_GONE);
       await expectNewWorks(page, store, directory);
     });
   });

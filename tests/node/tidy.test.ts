@@ -398,7 +398,7 @@ const RULES: readonly Rule[] = [
         tree,
         "src/",
         /\bnavigator\b|\bindexedDB\b|\bGPU[A-Z]\w+/,
-        /^src\/(core\/lane-watch|hardware\/(detect|calibration)-browser|tier\/(indexed-db|opfs-worker|webgpu)|presets\/browser)\.ts$/,
+        /^src\/(core\/lane-watch|hardware\/(detect|calibration)-browser|tier\/(has-database|indexed-db|opfs-worker|webgpu)|presets\/browser)\.ts$/,
       ),
     canary: { "src/memory/a.ts": "export const has = 'locks' in navigator;" },
   },

@@ -31,6 +31,7 @@ import {
   type OrtTensor,
 } from "./runtime.js";
 import { deleteCache } from "./saved-tokens.js";
+import { isProxied, loadSession } from "./session.js";
 import { type StepArrays, StepInputs } from "./step-inputs.js";
 
 /** `delta`: the new rows only. `plain`: all of the KV, copied at each step. */
@@ -533,8 +534,7 @@ export async function openOrtDecoder(options: OrtDecoderOptions): Promise<OrtDec
   const fingerprint = options.fingerprint ?? (await digestOf(model));
   let reason: PlainReason | null = mode === "plain" ? "asked" : deltas.refusal;
   let session: OrtSession | null = null;
-  const load = async (bytes: Uint8Array) =>
-    (await ort.InferenceSession.create(bytes, options.sessionOptions as never)) as OrtSession;
+  const load = (bytes: Uint8Array) => loadSession(ort, bytes, options.sessionOptions);
   if (reason === null && deltas.patch !== null) {
     try {
       session = await load(appendFragment(model, deltas.patch.fragment));
@@ -544,7 +544,7 @@ export async function openOrtDecoder(options: OrtDecoderOptions): Promise<OrtDec
     }
   }
   try {
-    session ??= await load(model);
+    session ??= await load(isProxied(ort) ? model.slice() : model);
   } catch (error) {
     throw new ModelError("unsupported", "the runtime refuses the model", { cause: error });
   }

@@ -2,6 +2,7 @@
 
 /** A tensor of the runtime. */
 export interface OrtTensor {
+  readonly type: string;
   readonly dims: readonly number[];
   /** A typed array, when its location is the CPU. */
   readonly data: unknown;
@@ -21,13 +22,16 @@ export interface OrtSession {
  * `onnxruntime-node`, or `onnxruntime-web` with its wasm provider: pass what `import * as ort` gives.
  *
  * @remarks Checked with version 1.30 of both. Parameters are `never` so that any version's overloads
- *   fit; what is passed is an element type's name, a typed array of it, and dimensions.
+ *   fit; what is passed is an element type's name, a typed array of it, and dimensions. With `env.wasm.proxy`
+ *   onnxruntime-web starts and computes in a worker, so that the page stays alive: each run then gets copies of
+ *   all that is fed, the past included.
  */
 export interface OrtNamespace {
   readonly InferenceSession: {
     create(model: Uint8Array, options?: never): Promise<object>;
   };
   readonly Tensor: new (type: never, data: never, dims: readonly number[]) => object;
+  readonly env?: { readonly wasm?: { readonly proxy?: boolean | undefined } };
 }
 
 export type OrtElementType = "float32" | "float16" | "int64" | "int32" | "bool";

@@ -83,6 +83,18 @@ async function lookAround(): Promise<{
   };
 }
 
+/** What the memory has said of its store, as soon as it has said anything. */
+async function heard(waitMs: number): Promise<string[]> {
+  const found: string[] = [];
+  for await (const event of opened().events({ signal: AbortSignal.timeout(waitMs) })) {
+    if (event.type !== "tier-unavailable") continue;
+    const code = event.error instanceof TierError ? event.error.code : "untyped";
+    found.push(`${event.tier} ${code}: ${event.error.message}`);
+    break;
+  }
+  return found;
+}
+
 async function close(): Promise<string> {
   return tell(async () => {
     await memory?.close();
@@ -144,6 +156,15 @@ async function deleteFiles(directory: string): Promise<number> {
     );
   }
   return count;
+}
+
+/** Deletes a whole directory, unless a file in it is locked. */
+async function deleteDirectory(name: string): Promise<string> {
+  const root = await navigator.storage.getDirectory();
+  return root.removeEntry(name, { recursive: true }).then(
+    () => "deleted",
+    (error: DOMException) => error.name,
+  );
 }
 
 /** Bytes that an API was given and may not have been: of linear or shared memory, or a part of a buffer. */
@@ -213,6 +234,8 @@ const losses = {
   prepare,
   openMemory,
   lookAround,
+  heard,
+  deleteDirectory,
   works,
   close,
   deleteDatabase,
