@@ -12,6 +12,8 @@
 const RUN_COUNT_MAX = 5;
 const TABLE = /(<!-- figures:\s([\s\S]*?)\s-->\n)[\s\S]*?(<!-- \/figures -->)/g;
 const BINARY_UNITS = ["B", "KiB", "MiB", "GiB"];
+/** Longer units are words, which a target does not repeat. */
+const SHORT_UNIT_LENGTH_MAX = 3;
 /** Units of numbers that stand by themselves. */
 const BARE_UNITS = ["", "ratio", "factor", undefined];
 
@@ -31,10 +33,11 @@ function formatBytes(bytes) {
   return `${formatNumber(Number(value.toFixed(1)))} ${BINARY_UNITS[unit]}`;
 }
 
-function formatValue(value, unit) {
+function formatValue(value, unit, { isShort = false } = {}) {
   if (unit === "bytes") return formatBytes(value);
   if (unit === "share") return `${formatNumber(100 * value)} %`;
-  return BARE_UNITS.includes(unit) ? formatNumber(value) : `${formatNumber(value)} ${unit}`;
+  const isBare = BARE_UNITS.includes(unit) || (isShort && unit.length > SHORT_UNIT_LENGTH_MAX);
+  return isBare ? formatNumber(value) : `${formatNumber(value)} ${unit}`;
 }
 
 /** The middle of the runs, and how far they lie apart. */
@@ -56,7 +59,7 @@ function targetText({ unit, target, runs }) {
   const sign = isAtLeast === isAtMost ? "" : isAtLeast ? "≥ " : "≤ ";
   const missedCount = runs.filter(({ met }) => met === false).length;
   const times = runs.length === 1 ? "" : ` in ${missedCount} of ${runs.length}`;
-  return `${sign}${formatValue(target, unit)}${missedCount === 0 ? "" : `, missed${times}`}`;
+  return `${sign}${formatValue(target, unit, { isShort: true })}${missedCount === 0 ? "" : `, missed${times}`}`;
 }
 
 const cell = (text) => String(text).replaceAll("|", "\\|").replaceAll("\n", " ");
@@ -78,22 +81,23 @@ function testOf(pattern) {
   return new RegExp(`^${parts.join(".*")}$`);
 }
 
-/** With what the figures of a table were seen, and what else the machine did. */
+/** What printed the figures of a table, with the machine's load at the end of each, where that was noted. */
 function originText(rows) {
-  const withSeed = ({ command, seed }) =>
-    `\`${command}\`${seed === undefined || command.includes("--seed") ? "" : ` with seed ${seed}`}`;
-  const commands = [...new Set(rows.filter(({ command }) => command).map(withSeed))];
-  const loads = rows.flatMap(({ runs }) => runs.map(({ load }) => load)).filter(Number.isFinite);
-  const ends = [
-    ...new Set([Math.min(...loads), Math.max(...loads)].map((each) => each.toFixed(1))),
-  ];
-  const parts = [
-    commands.length === 0 ? "" : `By ${commands.join(", ")}`,
-    loads.length === 0
-      ? ""
-      : `${commands.length === 0 ? "At" : "at"} a load of ${ends.join(" to ")}`,
-  ].filter((each) => each !== "");
-  return parts.length === 0 ? "" : `\n${parts.join(", ")}.\n`;
+  const loadsOf = new Map();
+  for (const { command, seed, runs } of rows) {
+    if (command === undefined) continue;
+    const isSaid = seed === undefined || command.includes("--seed");
+    const text = `\`${command}\`${isSaid ? "" : ` with seed ${seed}`}`;
+    const loads = runs.map(({ load }) => load).filter(Number.isFinite);
+    loadsOf.set(text, [...(loadsOf.get(text) ?? []), ...loads]);
+  }
+  if (loadsOf.size === 0) return "";
+  const parts = [...loadsOf].map(([text, loads]) => {
+    const ends = loads.length === 0 ? [] : [Math.min(...loads), Math.max(...loads)];
+    const range = [...new Set(ends.map((each) => each.toFixed(1)))].join(" to ");
+    return range === "" ? text : `${text} (load ${range})`;
+  });
+  return `\nBy ${parts.join(", ")}.\n`;
 }
 
 function tableOf(text, figures) {

@@ -84,7 +84,7 @@ describe("a table", () => {
         "| `a/size` | 3 MiB | ≤ 1 MiB, missed |  |",
         "| `a/share` | 12.5 % |  |  |",
         "",
-        "By `node a.mjs` with seed 7, at a load of 1.3.",
+        "By `node a.mjs` with seed 7 (load 1.3).",
         "<!-- /figures -->",
         "after",
         "",
