@@ -19,7 +19,9 @@ const BARE_UNITS = ["", "ratio", "factor", undefined];
 
 function formatNumber(value) {
   if (Number.isInteger(value)) return value.toLocaleString("en-US");
-  const text = Math.abs(value) >= 1000 ? value.toFixed(0) : value.toPrecision(3);
+  // What is nearly all is not all.
+  const digits = value > 99 && value < 100 ? 4 : 3;
+  const text = Math.abs(value) >= 1000 ? value.toFixed(0) : value.toPrecision(digits);
   return Number(text).toLocaleString("en-US", { maximumFractionDigits: 6 });
 }
 
