@@ -1,12 +1,12 @@
 // What the demo page costs its visitors: runs its scripted session in Chromium and prints what it noted.
 //
-//   npm run bench:demo
+//   npm run bench:demo [-- --json FILE]
 //
 // Fails when the session does. Writes build/demo-figures.json.
 import { spawnSync } from "node:child_process";
 import { readFileSync, rmSync } from "node:fs";
 import { binary, root } from "../scripts/steps.mjs";
-import { printFigures } from "./support.mjs";
+import { report } from "./support.mjs";
 
 const FILE = "build/demo-figures.json";
 
@@ -17,5 +17,5 @@ const args = ["run", "--project", "browser", "tests/browser/demo.test.ts"];
 const { status } = spawnSync(process.execPath, [binary("vitest", "vitest.mjs"), ...args], {
   stdio: "inherit",
 });
-printFigures(JSON.parse(readFileSync(FILE, "utf8")).figures);
+report("demo", JSON.parse(readFileSync(FILE, "utf8")).figures);
 process.exitCode = status ?? 1;

@@ -24,6 +24,7 @@ import { parseArgs } from "node:util";
 import { build as esbuild } from "esbuild";
 import { chromium } from "playwright-core";
 import { build as vite } from "vite";
+import { writeFigures } from "../bench/support.mjs";
 import { CHROMIUM_OPTIONS, ensureChromium } from "./browser.mjs";
 import { binary, root } from "./steps.mjs";
 
@@ -258,8 +259,5 @@ try {
 } finally {
   rmSync(project, { recursive: true, force: true });
 }
-if (values.json !== undefined) {
-  const environment = { node: process.version, platform: platform(), arch: arch() };
-  writeFileSync(values.json, `${JSON.stringify({ environment, figures }, null, 2)}\n`);
-}
+if (values.json !== undefined) writeFigures(values.json, figures);
 if (figures.some(({ met }) => !met)) process.exitCode = 1;

@@ -5,11 +5,10 @@
 //   node scripts/explore-schedules.mjs [--schedules N] [--threads N] [--seed N] [--json FILE]
 //
 // Needs the build: node scripts/build.mjs
-import { writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
 import { Worker } from "node:worker_threads";
-import { environment, printFigures } from "../bench/support.mjs";
+import { printFigures, writeFigures } from "../bench/support.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -91,8 +90,5 @@ console.log(`seed ${seed}`);
 printFigures(figures);
 for (const violation of violations) console.log(`FAIL ${violation}`);
 for (const { id, met } of figures) console.log(`${met ? "ok  " : "FAIL"} ${id}`);
-if (values.json !== undefined) {
-  const text = JSON.stringify({ environment: environment(), figures }, null, 2);
-  writeFileSync(values.json, `${text}\n`);
-}
+if (values.json !== undefined) writeFigures(values.json, figures, seed);
 if (figures.some(({ met }) => !met)) process.exitCode = 1;

@@ -1,107 +1,25 @@
 // Keeps the figures that the documents show: takes them from the JSON that benches and harnesses write with
 // --json, and fills the tables between `<!-- figures: PATTERN… -->` and `<!-- /figures -->`. So ids, units and
-// targets are never typed by hand. Of each figure the last runs are kept, in docs/figures.
+// targets are never typed by hand. Of each figure that a table shows the last runs are kept, in docs/figures.
 //
-//   node scripts/figures.mjs --take FILE…   adds the figures of files, and fills
-//   node scripts/figures.mjs                fills
-//   node scripts/figures.mjs --check        fails when a table is not what would be filled in
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join, relative } from "node:path";
+//   node scripts/figures.mjs                            fills
+//   node scripts/figures.mjs --check                    fails when a table is not what would be filled in
+//   node scripts/figures.mjs --list                     names what can be run
+//   node scripts/figures.mjs --run timing|counts|proofs [--only NAME,NAME] [--trace FILE]… [--fresh]
+//                                                       runs one after the other, takes and fills after each
+//   node scripts/figures.mjs --take FILE… [--fresh]     adds the figures of files, and fills
+//
+// --fresh forgets earlier runs of what is taken. Needs the package built, with --debug for some proofs.
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { basename, join, relative } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
+import { commandOf, RUNS, runFigures } from "./figure-runs.mjs";
+import { fill, shownIds, take } from "./figure-tables.mjs";
 import { root } from "./steps.mjs";
 
 const FOLDER = join(root, "docs", "figures");
 const DOCUMENTS = ["docs/performance.md", "docs/reliability.md"].map((path) => join(root, path));
-/** Runs of a figure that are kept. */
-const RUN_COUNT_MAX = 5;
-const TABLE = /(<!-- figures: ([^\n]*?) -->\n)[\s\S]*?(<!-- \/figures -->)/g;
-const BINARY_UNITS = ["B", "KiB", "MiB", "GiB"];
-
-function formatNumber(value) {
-  if (Number.isInteger(value)) return value.toLocaleString("en-US");
-  const text = Math.abs(value) >= 1000 ? value.toFixed(0) : value.toPrecision(3);
-  return Number(text).toLocaleString("en-US", { maximumFractionDigits: 6 });
-}
-
-function formatBytes(bytes) {
-  let value = bytes;
-  let unit = 0;
-  while (Math.abs(value) >= 1024 && unit < BINARY_UNITS.length - 1) {
-    value /= 1024;
-    unit += 1;
-  }
-  return `${formatNumber(Number(value.toFixed(1)))} ${BINARY_UNITS[unit]}`;
-}
-
-function formatValue(value, unit) {
-  if (unit === "bytes") return formatBytes(value);
-  return unit === undefined || unit === "" ? formatNumber(value) : `${formatNumber(value)} ${unit}`;
-}
-
-/** The middle of the runs, and how far they lie apart. */
-function seenText({ unit, runs }) {
-  const values = runs.map(({ value }) => value).sort((left, right) => left - right);
-  const middle = values[Math.floor((values.length - 1) / 2)];
-  const text = formatValue(middle, unit);
-  if (values[0] === values.at(-1)) return text;
-  return `${text} (${formatValue(values[0], unit)} to ${formatValue(values.at(-1), unit)})`;
-}
-
-/** A figure says whether it meets its target, and so on which side of it the target lies. */
-function targetText({ unit, target, runs }) {
-  if (target === undefined || target === null) return "";
-  const judged = runs.filter(({ met }) => met !== undefined);
-  const isAtLeast = judged.some(({ value, met }) => (met ? value > target : value < target));
-  const isAtMost = judged.some(({ value, met }) => (met ? value < target : value > target));
-  const sign = isAtLeast === isAtMost ? "" : isAtLeast ? "≥ " : "≤ ";
-  const missedCount = runs.filter(({ met }) => met === false).length;
-  const missed = missedCount === 0 ? "" : `, missed in ${missedCount} of ${runs.length}`;
-  return `${sign}${formatValue(target, unit)}${missed}`;
-}
-
-const cell = (text) => String(text).replaceAll("|", "\\|").replaceAll("\n", " ");
-
-function tableOf(patterns, figures) {
-  const tests = patterns.map((pattern) => {
-    const parts = pattern.split("*").map((part) => part.replaceAll(/[.+?^${}()|[\]\\]/g, "\\$&"));
-    return new RegExp(`^${parts.join(".*")}$`);
-  });
-  const rows = tests.flatMap((test) => figures.filter(({ id }) => test.test(id)));
-  if (rows.length === 0) throw new Error(`no figure is called ${patterns.join(" ")}`);
-  const lines = rows.map((figure) => {
-    const { id, beside, runs } = figure;
-    const note = typeof beside === "string" ? beside : "";
-    return `| \`${cell(id)}\` | ${seenText(figure)} | ${targetText(figure)} | ${runs.length} | ${cell(note)} |`;
-  });
-  return ["| Figure | Seen | Target | Runs | |", "|---|---:|---:|---:|---|", ...lines, ""].join(
-    "\n",
-  );
-}
-
-/** The document with its tables filled in. @throws When a table names no figure that there is. */
-export function fill(document, figures) {
-  return document.replaceAll(
-    TABLE,
-    (_, head, patterns, tail) => `${head}${tableOf(patterns.split(/[ ,]+/), figures)}${tail}`,
-  );
-}
-
-/** Adds a run to what is kept of each figure. */
-export function take(kept, { environment, figures }) {
-  const byId = new Map(kept.map((figure) => [figure.id, figure]));
-  for (const { id, value, unit, target, met, beside } of figures) {
-    if (typeof value !== "number" || !Number.isFinite(value)) continue;
-    const runs = byId.get(id)?.runs ?? [];
-    const run = { value, ...(met !== undefined && { met }) };
-    byId.set(id, {
-      ...{ id, unit, target, beside: typeof beside === "string" ? beside : undefined },
-      node: environment?.node,
-      runs: [...runs, run].slice(-RUN_COUNT_MAX),
-    });
-  }
-  return [...byId.values()];
-}
 
 /** Everything that is kept, in the order in which it came. */
 export function readFigures() {
@@ -112,21 +30,18 @@ export function readFigures() {
     .flatMap((name) => JSON.parse(readFileSync(join(FOLDER, name), "utf8")));
 }
 
-/** One file for what comes from one bench or harness: the first part of the ids. */
-function writeFigures(figures) {
+/** One file for each first part of the ids. */
+function writeKept(figures) {
+  rmSync(FOLDER, { recursive: true, force: true });
   mkdirSync(FOLDER, { recursive: true });
-  for (const [group, members] of groupsOf(figures)) {
-    writeFileSync(join(FOLDER, `${group}.json`), `${JSON.stringify(members, null, 2)}\n`);
-  }
-}
-
-function groupsOf(figures) {
   const groups = new Map();
   for (const figure of figures) {
     const [group] = figure.id.split("/");
     groups.set(group, [...(groups.get(group) ?? []), figure]);
   }
-  return groups;
+  for (const [group, members] of groups) {
+    writeFileSync(join(FOLDER, `${group}.json`), `${JSON.stringify(members, null, 2)}\n`);
+  }
 }
 
 /** Paths of the documents that were not as they should be. */
@@ -143,22 +58,62 @@ function fillDocuments({ isCheck }) {
   return stale;
 }
 
-function main() {
+/** Adds a file's figures to what is kept, as far as a table shows them. @returns How many it added. */
+function takeFile(file, isFresh) {
+  const report = JSON.parse(readFileSync(file, "utf8"));
+  const isShown = shownIds(DOCUMENTS.map((path) => readFileSync(path, "utf8")));
+  const figures = report.figures.filter(({ id }) => isShown(id));
+  const run = RUNS.find(({ name }) => name === basename(file, ".json"));
+  const command = report.command ?? (run && commandOf(run));
+  const kept = take(readFigures(), { ...report, command, figures }, { isFresh });
+  // What no table shows any more is forgotten.
+  writeKept(kept.filter(({ id }) => isShown(id)));
+  return figures.length;
+}
+
+async function runGroup({ run: group, only, trace = [], fresh: isFresh }) {
+  const names = only?.split(",");
+  const chosen = RUNS.filter(
+    (each) => each.group === group && (names?.includes(each.name) ?? true),
+  );
+  if (chosen.length === 0) throw new Error(`there is nothing to run as ${group} ${only ?? ""}`);
+  const lines = [];
+  for (const run of chosen) {
+    console.log(`\n--- ${run.name}`);
+    const { code, seconds, file } = await runFigures(run, trace);
+    let text = "wrote no figures";
+    try {
+      if (file !== null) text = `${takeFile(file, isFresh)} figures`;
+      fillDocuments({ isCheck: false });
+    } catch (error) {
+      text = error.message;
+    }
+    lines.push(`${code === 0 ? "ok  " : "FAIL"} ${run.name}  ${seconds.toFixed(0)} s, ${text}`);
+    if (code !== 0) process.exitCode = 1;
+  }
+  console.log(`\n${lines.join("\n")}`);
+}
+
+async function main() {
   const { values, positionals } = parseArgs({
     options: {
-      take: { type: "boolean", default: false },
-      check: { type: "boolean", default: false },
+      ...{ take: { type: "boolean" }, check: { type: "boolean" }, list: { type: "boolean" } },
+      ...{ run: { type: "string" }, only: { type: "string" }, fresh: { type: "boolean" } },
+      trace: { type: "string", multiple: true },
     },
     allowPositionals: true,
   });
-  if (values.take) {
-    let figures = readFigures();
-    for (const file of positionals) figures = take(figures, JSON.parse(readFileSync(file, "utf8")));
-    writeFigures(figures);
+  if (values.list) {
+    for (const { group, name, program, args } of RUNS) {
+      console.log(`${group.padEnd(7)} ${name.padEnd(13)} ${program} ${args.join(" ")}`);
+    }
+    return;
   }
+  if (values.run !== undefined) await runGroup(values);
+  if (values.take) for (const file of positionals) takeFile(file, values.fresh);
   const stale = fillDocuments({ isCheck: values.check });
   for (const path of stale) console.log(values.check ? `FAIL ${path} is stale` : `filled ${path}`);
   if (values.check && stale.length > 0) process.exitCode = 1;
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) main();
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) await main();

@@ -4,10 +4,11 @@
 //   node scripts/fixtures.mjs [--json FILE]
 //
 // Run it after `npm run build`. Fails when one fails, and when there are fewer than the target.
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { writeFigures } from "../bench/support.mjs";
 import { binary, runNode } from "./steps.mjs";
 
 const { values } = parseArgs({ options: { json: { type: "string" } } });
@@ -54,6 +55,5 @@ for (const [id, unit, target, suite, pattern] of ROWS) {
   );
   for (const { fullName } of failed.slice(0, 5)) console.log(`      failed: ${fullName}`);
 }
-if (values.json !== undefined)
-  writeFileSync(values.json, `${JSON.stringify({ figures }, null, 2)}\n`);
+if (values.json !== undefined) writeFigures(values.json, figures);
 process.exitCode = figures.every(({ met }) => met) ? 0 : 1;

@@ -6,10 +6,10 @@
 //
 // Fails on a history that cannot have happened, when too little overlapped, failed or was evicted, on more
 // than one load, and on a planted bug that is not found.
-import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { createTensorMemory } from "tierheap";
 import { PLANTED_HISTORY_BUGS, runHistories, runJoinedGets } from "tierheap/testing";
+import { writeFigures } from "../bench/support.mjs";
 
 const { values } = parseArgs({
   options: { histories: { type: "string" }, seed: { type: "string" }, json: { type: "string" } },
@@ -83,8 +83,6 @@ add(
 add("histories/loads-of-1000-gets", joined.loadCount, "loads", 1, joined.loadCount === 1);
 const { wrongCount } = joined;
 add("histories/wrong-of-1000-gets", wrongCount, "gets", 0, wrongCount === 0);
-if (values.json !== undefined) {
-  writeFileSync(values.json, `${JSON.stringify({ seed, figures }, null, 2)}\n`);
-}
+if (values.json !== undefined) writeFigures(values.json, figures, seed);
 // A shorter run than asked of it by the target is sound, but proves less.
 process.exitCode = figures.slice(1).every(({ met }) => met) ? 0 : 1;

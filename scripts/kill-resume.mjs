@@ -6,11 +6,12 @@
 //
 // Fails when a token is wrong, a record is unreadable, or fewer than half of the kills hit a write.
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync, watch, writeFileSync } from "node:fs";
-import { cpus, tmpdir } from "node:os";
+import { existsSync, mkdtempSync, rmSync, watch } from "node:fs";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { printFigures, writeFigures } from "../bench/support.mjs";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const program = join(root, "build", "examples", "chat", "main.js");
@@ -169,16 +170,8 @@ try {
       met: recordCount >= 1,
     },
   ];
-  console.table(figures);
-  if (values.json !== undefined) {
-    const environment = {
-      node: process.version,
-      cpu: cpus()[0]?.model,
-      cpuCount: cpus().length,
-      seed,
-    };
-    writeFileSync(values.json, JSON.stringify({ environment, figures }, null, 2));
-  }
+  printFigures(figures);
+  if (values.json !== undefined) writeFigures(values.json, figures, seed);
   process.exitCode = figures.every(({ met }) => met) ? 0 : 1;
 } finally {
   rmSync(directory, { recursive: true, force: true });

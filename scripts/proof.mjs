@@ -6,9 +6,8 @@
 //     [--operations N] [--bad-uses N] [--mutants N]
 //
 // Needs the debug builds: node scripts/build.mjs --debug
-import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { environment, printFigures } from "../bench/support.mjs";
+import { printFigures, writeFigures } from "../bench/support.mjs";
 import { mutantsOf } from "../tests/proof/mutants.mjs";
 import { attemptJobs, runJobs, sumOf } from "../tests/proof/workers.mjs";
 
@@ -160,7 +159,4 @@ for (const name of names) {
 printFigures(figures);
 for (const { id, met } of figures) console.log(`${met ? "ok  " : "FAIL"} ${id}`);
 if (figures.some(({ met }) => !met)) process.exitCode = 1;
-if (values.json !== undefined) {
-  const text = JSON.stringify({ environment: environment(), seed, figures }, null, 2);
-  writeFileSync(values.json, `${text}\n`);
-}
+if (values.json !== undefined) writeFigures(values.json, figures, seed);

@@ -3,12 +3,12 @@
 //
 //   node scripts/size.mjs [--json FILE]
 import { spawnSync } from "node:child_process";
-import { readFileSync, statSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { builtinModules } from "node:module";
-import { arch, platform } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { gzipSync } from "node:zlib";
 import { build } from "vite";
+import { writeFigures } from "../bench/support.mjs";
 import { root } from "./steps.mjs";
 
 const KIB = 1024;
@@ -157,8 +157,5 @@ for (const { id, value, unit, target, met, beside } of figures) {
   console.log(`${met ? "ok  " : "FAIL"} ${id}: ${value} ${unit}${limit}${note}`);
 }
 const file = process.argv[process.argv.indexOf("--json") + 1];
-if (process.argv.includes("--json")) {
-  const environment = { node: process.version, platform: platform(), arch: arch() };
-  writeFileSync(file, `${JSON.stringify({ environment, figures }, null, 2)}\n`);
-}
+if (process.argv.includes("--json")) writeFigures(file, figures);
 if (figures.some(({ met }) => !met)) process.exitCode = 1;

@@ -5,7 +5,7 @@
 //
 // A session opens a memory with tiers in directories of its own, works, gives everything up, and closes. The
 // first session is the measure of what a quiet process has; it is not counted.
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -13,7 +13,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { createTensorMemory, formatBytes, formatTable } from "tierheap";
 import { seededRandom, statsProblems } from "tierheap/testing";
-import { environment, printFigures } from "../bench/support.mjs";
+import { printFigures, writeFigures } from "../bench/support.mjs";
 import { nodeFileSystem } from "../dist/src/tier/file-system-node.js";
 import { FsTier } from "../dist/src/tier/fs.js";
 import { SoakSession } from "./soak-session.mjs";
@@ -181,8 +181,5 @@ const figures = [
 ];
 printFigures(figures);
 for (const line of left.slice(0, 20)) console.log(`left behind: ${line}`);
-if (values.json !== undefined) {
-  const text = JSON.stringify({ environment: environment(), figures }, null, 2);
-  writeFileSync(values.json, `${text}\n`);
-}
+if (values.json !== undefined) writeFigures(values.json, figures, seed);
 process.exitCode = figures.every(({ met }) => met !== false) ? 0 : 1;

@@ -5,9 +5,9 @@
 //   node scripts/store-crashes.mjs [--states 1000000] [--seed N] [--json FILE]
 //
 // Fails on a violation, on fewer states than asked for, and on a planted bug that is not found.
-import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { exploreCrashes, PLANTED_BUGS, runStoreWorkload } from "tierheap/testing";
+import { writeFigures } from "../bench/support.mjs";
 
 const { values } = parseArgs({
   options: { states: { type: "string" }, seed: { type: "string" }, json: { type: "string" } },
@@ -64,7 +64,7 @@ if (values.json !== undefined) {
   for (const figure of figures) {
     figure.met = figure.target === 0 ? figure.value === 0 : figure.value >= figure.target;
   }
-  writeFileSync(values.json, `${JSON.stringify({ seed, figures }, null, 2)}\n`);
+  writeFigures(values.json, figures, seed);
 }
 const isComplete = stateCount >= stateCountTarget && foundCount === PLANTED_BUGS.size;
 process.exitCode = violations.length === 0 && isComplete ? 0 : 1;

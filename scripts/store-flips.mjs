@@ -3,9 +3,9 @@
 //   node scripts/store-flips.mjs [--flips 10000] [--seed N] [--json FILE]
 //
 // Fails when anything wrong is read as if it were right, and when no flip was found.
-import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { exploreFlips, flippableStore, seededRandom } from "tierheap/testing";
+import { writeFigures } from "../bench/support.mjs";
 
 const { values } = parseArgs({
   options: { flips: { type: "string" }, seed: { type: "string" }, json: { type: "string" } },
@@ -39,7 +39,5 @@ for (const [name, isClosed] of [
     });
   }
 }
-if (values.json !== undefined) {
-  writeFileSync(values.json, `${JSON.stringify({ seed, figures }, null, 2)}\n`);
-}
+if (values.json !== undefined) writeFigures(values.json, figures, seed);
 process.exitCode = figures.every(({ met }) => met) ? 0 : 1;

@@ -7,12 +7,13 @@
 // temporary file is left, and when too few changes were acknowledged or cut.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { seededRandom } from "tierheap/testing";
+import { writeFigures } from "../bench/support.mjs";
 import { KEY_COUNT, readAcks, readStore } from "./store-writer.mjs";
 
 const { values } = parseArgs({
@@ -80,11 +81,12 @@ if (values.json !== undefined) {
     { id: "store/kill-cut", value: counts.cut, unit: "kills", target: floor.cut },
     { id: "store/kill-lost", value: counts.lost, unit: "changes", target: 0 },
     { id: "store/kill-wrong", value: counts.wrong, unit: "objects", target: 0 },
+    { id: "store/kill-temporary", value: counts.left, unit: "files left", target: 0 },
   ];
   for (const figure of figures) {
     figure.met = figure.target === 0 ? figure.value === 0 : figure.value >= figure.target;
   }
-  writeFileSync(values.json, `${JSON.stringify({ seed, figures }, null, 2)}\n`);
+  writeFigures(values.json, figures, seed);
 }
 const isSound = counts.lost + counts.wrong + counts.left === 0;
 const isEnough = counts.acks >= floor.acks && counts.cut >= floor.cut;

@@ -11,12 +11,13 @@
 // or damaged, when cache mode gives wrong bytes, and when too little was acknowledged.
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { appendFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { seededRandom } from "tierheap/testing";
+import { writeFigures } from "../bench/support.mjs";
 import { KEY_COUNT, readAcks, readStore } from "./store-writer.mjs";
 
 const { values } = parseArgs({
@@ -150,7 +151,5 @@ try {
   rmSync(root, { recursive: true, force: true });
   rmSync(acksRoot, { recursive: true, force: true });
 }
-if (values.json !== undefined) {
-  writeFileSync(values.json, `${JSON.stringify({ seed, figures }, null, 2)}\n`);
-}
+if (values.json !== undefined) writeFigures(values.json, figures, seed);
 process.exitCode = figures.every(({ met }) => met) ? 0 : 1;

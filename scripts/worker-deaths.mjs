@@ -4,10 +4,9 @@
 //   node scripts/worker-deaths.mjs [--deaths N] [--seed N] [--json FILE]
 //
 // Needs the build: node scripts/build.mjs
-import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { Worker } from "node:worker_threads";
-import { environment, printFigures } from "../bench/support.mjs";
+import { printFigures, writeFigures } from "../bench/support.mjs";
 import * as abi from "../dist/assembly/abi.js";
 import { BuddyAllocator, TierError } from "../dist/src/node.js";
 
@@ -147,7 +146,6 @@ const report = [
     unit: "deaths",
     target: deathCount,
     met: figures.deaths === deathCount,
-    beside: "",
   },
   {
     id: "deaths/holding-guard",
@@ -155,7 +153,6 @@ const report = [
     unit: "deaths",
     target: heldMin,
     met: isHeld,
-    beside: "",
   },
   {
     id: "deaths/hangs",
@@ -163,7 +160,6 @@ const report = [
     unit: "hangs",
     target: 0,
     met: figures.hangs === 0,
-    beside: "",
   },
   {
     id: "deaths/damage",
@@ -171,7 +167,6 @@ const report = [
     unit: "planes",
     target: 0,
     met: figures.broken === 0,
-    beside: "",
   },
   {
     id: "deaths/release-p99",
@@ -184,11 +179,6 @@ const report = [
 ];
 printFigures(report);
 if (failure !== null) console.error(failure);
-if (values.json !== undefined) {
-  writeFileSync(
-    values.json,
-    `${JSON.stringify({ environment: environment(), figures: report }, null, 2)}\n`,
-  );
-}
+if (values.json !== undefined) writeFigures(values.json, report, seed);
 const isTime = ({ id }) => id === "deaths/release-p99";
 process.exit(failure === null && report.every((figure) => figure.met || isTime(figure)) ? 0 : 1);

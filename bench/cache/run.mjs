@@ -7,7 +7,7 @@
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { seededRandom } from "../../dist/src/random.js";
-import { environment, printFigures } from "../support.mjs";
+import { printFigures, writeFigures } from "../support.mjs";
 import { linePlot } from "./plot.mjs";
 import { SECTIONS } from "./sections.mjs";
 import { generateTrace, readTrace } from "./traces.mjs";
@@ -71,8 +71,5 @@ await runSection("loop", undefined);
 const chained = traces.find(({ isChained }) => isChained);
 if (chained !== undefined) await runSection("speed", chained);
 
-if (options.json !== undefined) {
-  const text = JSON.stringify({ environment: environment(), figures }, null, 2);
-  writeFileSync(options.json, `${text}\n`);
-}
+if (options.json !== undefined) writeFigures(options.json, figures, seed);
 if (options.svg !== undefined && plots.length > 0) writeFileSync(options.svg, plots[0]);

@@ -1,7 +1,7 @@
 // What the codecs cost and keep: speed beside copies, plain JavaScript and other packages; errors beside
 // the budget.
 //
-//   node --expose-gc bench/codecs/run.mjs [--json FILE] [--svg FILE] [--quick] [--only SECTION]
+//   node --expose-gc bench/codecs/run.mjs [--json FILE] [--svg FILE] [--quick] [--only SECTION,SECTION]
 //
 // Each section has a process of its own. Contestants take turns; ratios are medians over rounds of short
 // runs. Never fails on time; exits with 1 when a section breaks.
@@ -9,7 +9,7 @@ import { fork } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { environment, printFigures } from "../support.mjs";
+import { printFigures, writeFigures } from "../support.mjs";
 import { ratePlot } from "./rate-plot.mjs";
 
 const SECTIONS = [
@@ -49,9 +49,12 @@ function runSection(name) {
   });
 }
 
+const wanted = options.only?.split(",");
+const unknown = wanted?.find((name) => !SECTIONS.includes(name));
+if (unknown !== undefined) throw new Error(`there is no section ${unknown}`);
 const figures = [];
 for (const name of SECTIONS) {
-  if (options.only !== undefined && options.only !== name) continue;
+  if (wanted !== undefined && !wanted.includes(name)) continue;
   const startMs = performance.now();
   const result = await runSection(name);
   console.log(`\n${name}  [${((performance.now() - startMs) / 1000).toFixed(0)} s]`);
@@ -67,7 +70,4 @@ for (const name of SECTIONS) {
     writeFileSync(options.svg, ratePlot(result.panels));
   }
 }
-if (options.json !== undefined) {
-  const text = JSON.stringify({ environment: environment(), figures }, null, 2);
-  writeFileSync(options.json, `${text}\n`);
-}
+if (options.json !== undefined) writeFigures(options.json, figures);

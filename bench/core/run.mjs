@@ -11,7 +11,7 @@ import { fork } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { environment, printFigures } from "../support.mjs";
+import { printFigures, writeFigures } from "../support.mjs";
 import { headline } from "./headline.mjs";
 import { mustShow } from "./must-show.mjs";
 import { plotOf } from "./plot.mjs";
@@ -114,10 +114,5 @@ if (promises.judgedCount > 0) {
 }
 if (figures.some(({ id, met }) => id === "core/overlaps" && met === false)) process.exitCode = 1;
 
-if (options.json !== undefined) {
-  writeFileSync(
-    options.json,
-    `${JSON.stringify({ environment: environment(), figures }, null, 2)}\n`,
-  );
-}
+if (options.json !== undefined) writeFigures(options.json, figures);
 if (options.svg !== undefined) writeFileSync(options.svg, plotOf(figures));

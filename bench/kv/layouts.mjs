@@ -148,9 +148,10 @@ export async function runLayouts({ isQuick, figure }) {
       worst: percent(Math.max(...errors)),
       "seeded decoder": percent(own),
     };
-    const wanted = row.aim?.bytes;
-    const isShort = wanted === undefined ? undefined : coreBytes <= wanted * BYTES_SLACK;
-    const beside = `${((coreBytes * 8) / (f16 / 2)).toFixed(2)} bits a value, ${bytes(geometricMean(whole))} with exact pages`;
+    const wanted = row.aim?.bytes === undefined ? undefined : row.aim.bytes * BYTES_SLACK;
+    const isShort = wanted === undefined ? undefined : coreBytes <= wanted;
+    const aim = wanted === undefined ? "" : `aim ${bytes(row.aim.bytes)}; `;
+    const beside = `${aim}${((coreBytes * 8) / (f16 / 2)).toFixed(2)} bits a value, ${bytes(geometricMean(whole))} with exact pages`;
     figure(`kv/bytes-per-token-${row.id}`, coreBytes, "bytes", wanted, isShort, beside);
     const limit = row.aim?.error;
     const isNear = limit === undefined ? undefined : error <= limit;

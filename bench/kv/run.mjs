@@ -6,11 +6,10 @@
 //                         [--trace FILE] [--runtime node|wasm] [--threads N] [--cpu]
 //
 // Never fails on a target. Ratios are of medians from one run; the machine's noise is in both.
-import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { createTensorMemory } from "../../dist/src/node.js";
 import { printFeatures } from "../features.mjs";
-import { environment, median, printFigures } from "../support.mjs";
+import { median, printFigures, writeFigures } from "../support.mjs";
 import { BareModel, fillTo, openDelta, RUNTIMES, TOKEN_BYTES } from "./chats.mjs";
 import { runLayouts } from "./layouts.mjs";
 import { runNames, runPrefixes } from "./prefixes.mjs";
@@ -237,7 +236,4 @@ for (const [name, run] of Object.entries(SECTIONS)) {
 }
 if (isAsked("webgpu") && options.runtime === undefined) await runWebGpu();
 printFigures(figures);
-if (options.json !== undefined) {
-  const text = JSON.stringify({ environment: environment(), figures }, null, 2);
-  writeFileSync(options.json, `${text}\n`);
-}
+if (options.json !== undefined) writeFigures(options.json, figures);

@@ -4,9 +4,8 @@
 //   node bench/lifetimes/run.mjs [--json FILE] [--quick] [--only chat|llm]… [--trace FILE] [--seed N]
 //
 // Never fails on a target. Fails when there is nothing to measure, or bytes are lost.
-import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { environment, printFigures } from "../support.mjs";
+import { printFigures, writeFigures } from "../support.mjs";
 import { ramFor, replay } from "./replay.mjs";
 import { captureChat, forget, freeByScope, makeLlm, measure, readChat } from "./traces.mjs";
 
@@ -179,7 +178,4 @@ for (const name of names) {
   figures.push(...(await compare(name, SECTIONS[name](), seed)));
 }
 printFigures(figures);
-if (options.json !== undefined) {
-  const text = JSON.stringify({ environment: environment(), figures }, null, 2);
-  writeFileSync(options.json, `${text}\n`);
-}
+if (options.json !== undefined) writeFigures(options.json, figures, seed);

@@ -31,7 +31,13 @@ export const hasher = await Hasher.create(CALLER_COUNT, createUnsharedMemory);
 export const figures = [];
 export const add = (id, value, unit, target, beside) => {
   const met = target === undefined ? undefined : value >= target;
-  figures.push({ id, value, unit, ...(target !== undefined && { target, met }), beside });
+  figures.push({
+    id: `store/${id}`,
+    value,
+    unit,
+    ...(target !== undefined && { target, met }),
+    beside,
+  });
 };
 
 /** The hash of the store, over all bytes at once. */

@@ -1,5 +1,5 @@
 /** The report of a run, for people and as JSON. */
-import { cpus } from "node:os";
+import { cpus, loadavg } from "node:os";
 import { formatBytes, formatPercent, formatTable, type LifetimeStats } from "tierheap";
 import type { Foresight, Foretold } from "./foresight.js";
 import type { RunResult } from "./run.js";
@@ -281,6 +281,7 @@ export function jsonOf(result: RunResult): string {
     platform: `${process.platform} ${process.arch}`,
     cpu: cpus()[0]?.model ?? "unknown",
     cpuCount: cpus().length,
+    load: loadavg()[0],
   };
   return JSON.stringify({ environment, figures: figuresOf(result), run: rest }, null, 2);
 }

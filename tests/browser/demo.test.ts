@@ -37,8 +37,8 @@ beforeAll(async () => {
 const figures: object[] = [];
 
 function note(id: string, value: number, unit: string, target?: number, beside = ""): void {
-  const met = target === undefined || value <= target;
-  figures.push({ id, value, unit, ...(target !== undefined && { target }), met, beside });
+  const judged = target === undefined ? {} : { target, met: value <= target };
+  figures.push({ id, value, unit, ...judged, beside });
   console.log(`${id}: ${value} ${unit} ${beside}`);
 }
 

@@ -1,5 +1,6 @@
 // Malformed units: mutated, cut, and made up. Whatever comes, the reader says so with its own error, and
 // takes no more memory than its cap.
+import { writeFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { AdaptiveCompressor, type Choice, type Matrix } from "../../src/codecs.js";
 import { CorruptionError } from "../../src/errors.js";
@@ -7,6 +8,8 @@ import { seededRandom } from "../../src/random.js";
 
 const SEED = Number(process.env["TIERHEAP_SEED"] ?? 20_261);
 const MUTANTS = Number(process.env["TIERHEAP_CODEC_FUZZ"] ?? 200_000);
+/** Where scripts/codec-fuzz.mjs wants the counts. */
+const COUNTS_FILE = process.env["TIERHEAP_CODEC_FUZZ_FILE"];
 const ORIGINAL_BYTES_MAX = 2 ** 18;
 
 const CHOICES: Choice[] = [
@@ -62,4 +65,8 @@ test(`${MUTANTS} malformed units, seed ${SEED}`, { timeout: 3_600_000 }, async (
   expect(decoded).toBeGreaterThan(MUTANTS / 50);
   // The workspace is whole: what was good is good.
   for (const unit of units) expect(engine.decode(unit).rows).toBe(16);
+  if (COUNTS_FILE !== undefined) {
+    const faults = MUTANTS - refused - decoded;
+    writeFileSync(COUNTS_FILE, JSON.stringify({ mutants: MUTANTS, refused, decoded, faults }));
+  }
 });
