@@ -3,7 +3,9 @@
 //
 //   node scripts/nightly.mjs [--seed N] [--only TITLE]
 //
-// The seed changes from day to day, so that the nights differ.
+// The seed changes from day to day, so that the nights differ. Figures are left in build/figures, where
+// `node scripts/figures.mjs --take FILE…` finds them.
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { root, runNode, runSteps } from "./steps.mjs";
@@ -17,11 +19,11 @@ function script(title, name, args) {
   return {
     title,
     run: async () => {
-      const { code, output } = await runNode(join(root, "scripts", name), [
-        ...args,
-        "--seed",
-        seed,
-      ]);
+      const folder = join(root, "build", "figures");
+      mkdirSync(folder, { recursive: true });
+      const json = ["--json", join(folder, `nightly-${title.replaceAll(" ", "-")}.json`)];
+      const all = [...args, "--seed", seed, ...json];
+      const { code, output } = await runNode(join(root, "scripts", name), all);
       const failures = output.match(/^FAIL .*/gm) ?? [];
       const passed = output.match(/^ok\b/gm)?.length ?? (code === 0 ? 1 : 0);
       return { passed, failed: Math.max(failures.length, code === 0 ? 0 : 1), failures };
