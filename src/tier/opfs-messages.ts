@@ -17,12 +17,7 @@ export interface OpfsCalls {
    *
    * @param isBehind It follows what the message before has written: nothing is written if that is not all there.
    */
-  write(
-    number: number,
-    source: Uint8Array<ArrayBuffer>,
-    offset: number,
-    isBehind: boolean,
-  ): Moved;
+  write(number: number, source: Uint8Array<ArrayBuffer>, offset: number, isBehind: boolean): Moved;
   sync(number: number): void;
   close(number: number): void;
 }

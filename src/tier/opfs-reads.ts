@@ -19,10 +19,7 @@ const BATCH_BYTES_MAX = 2 ** 19;
 const GATHER_TICK_COUNT = 30;
 
 /** Sends one message. */
-export type SendReads = (
-  parts: readonly ReadPart[],
-  lent: PrivateBytes,
-) => Promise<PartsRead>;
+export type SendReads = (parts: readonly ReadPart[], lent: PrivateBytes) => Promise<PartsRead>;
 
 export class OpfsReads {
   readonly #send: SendReads;
@@ -108,7 +105,10 @@ function settle(
   outcome: PartsRead["outcomes"][number],
   bytes: Uint8Array,
 ): void {
-  if (typeof outcome !== "number") return reject(new SystemError(outcome.code, outcome.message));
+  if (typeof outcome !== "number") {
+    reject(new SystemError(outcome.code, outcome.message));
+    return;
+  }
   let start = 0;
   for (const target of targets) {
     const part = bytes.subarray(start, Math.min(outcome, start + target.byteLength));

@@ -166,12 +166,7 @@ class Files {
     return { outcomes, bytes: target };
   }
 
-  write(
-    number: number,
-    source: Uint8Array<ArrayBuffer>,
-    offset: number,
-    isBehind: boolean,
-  ): Moved {
+  write(number: number, source: Uint8Array<ArrayBuffer>, offset: number, isBehind: boolean): Moved {
     const handle = this.#handle(number);
     // A hole would be read as bytes that nobody wrote.
     const isHole = isBehind && handle.getSize() < offset;
