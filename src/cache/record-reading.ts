@@ -12,8 +12,8 @@ export interface RecordReadingOptions {
   /** It stays open. */
   readonly reader: TierReader;
   readonly buffer: StagingBuffer;
-  /** Fresh; it is ended or discarded. */
-  readonly hash: HashStream;
+  /** Opens a fresh one, which is ended or discarded: not before there are bytes to hash. */
+  openHash(): HashStream;
   readonly header: RecordHeader;
   /** null: the record is only verified, or read in place. */
   readonly sink: Sink | null;
@@ -28,6 +28,12 @@ interface Chunk {
   readonly targets: readonly PrivateBytes[];
 }
 
+/**
+ * A record whose stored bytes are no more than this is read at once where it is read in place: no buffer is needed but
+ * for its ends, and the hash takes no turn of the event loop.
+ */
+export const SHORT_BYTES_MAX = 2 ** 18;
+
 /** Chunks in place begin and end where pages of memory do, as far as lengths allow. */
 const PAGE_BYTES = 4096;
 
@@ -38,7 +44,8 @@ const PAGE_BYTES = 4096;
  * @throws {TierError} As the reader. Nothing is read any more when the promise settles.
  */
 export async function readRecord(options: RecordReadingOptions): Promise<"intact" | "damaged"> {
-  const { reader, hash, header, sink } = options;
+  const { reader, header, sink } = options;
+  let hash = null as HashStream | null;
   const totalBytes = recordBytesOf(header);
   const expected = encodeHeader(header);
   const headerBytes = expected.byteLength;
@@ -60,6 +67,7 @@ export async function readRecord(options: RecordReadingOptions): Promise<"intact
     for (let index = 0; index < headerEnd; index++) {
       if (bytes[index] !== expected[index]) return false;
     }
+    hash ??= options.openHash();
     hash.update(bytes.subarray(0, storedEnd));
     if (storedEnd < bytes.byteLength) {
       trailer.set(bytes.subarray(storedEnd), offset + storedEnd - endOffset);
@@ -83,11 +91,11 @@ export async function readRecord(options: RecordReadingOptions): Promise<"intact
         offset += target.byteLength;
       }
     }
-    if ((await sink?.end()) === false) return "damaged";
-    const digest = hash.end();
+    if (sink !== null && !(await sink.end())) return "damaged";
+    const digest = (hash ?? options.openHash()).end();
     return digest.every((byte, index) => byte === trailer[index]) ? "intact" : "damaged";
   } finally {
-    hash.discard();
+    hash?.discard();
     // Buffer and place are the tier's until then, and the block a worker's.
     await next?.reading.catch(() => {});
     await sink?.leave();
@@ -111,8 +119,9 @@ function* chunksOf(
     }
     return;
   }
-  const count = Math.max(1, Math.round(totalBytes / (2 * halfBytes)));
   const storedBytes = totalBytes - headerBytes - TRAILER_BYTES;
+  const isShort = storedBytes <= SHORT_BYTES_MAX;
+  const count = isShort ? 1 : Math.max(1, Math.round(totalBytes / (2 * halfBytes)));
   const chunkBytes = Math.ceil(storedBytes / count / PAGE_BYTES) * PAGE_BYTES;
   for (let start = 0; start === 0 || start < storedBytes; start += chunkBytes) {
     const end = Math.min(storedBytes, start + chunkBytes);

@@ -41,7 +41,7 @@ export interface HardwareProfile {
   readonly arenaBytesMax: number;
   /** Bytes moved between an arena and a tier in one step. */
   readonly chunkBytes: number;
-  /** Transfers in flight at once. */
+  /** Transfers in flight at once. Short records that are read in place are not counted. */
   readonly queueDepth: number;
   /** RAM budget when the caller gives none. */
   readonly ramBudgetBytes: number;

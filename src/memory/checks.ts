@@ -10,6 +10,8 @@ import type { PinAccess } from "./pin.js";
 
 const ALIGNMENT_MAX = 65536;
 
+/** Most that a unit of a string takes. */
+const UTF8_BYTES_PER_UNIT = 3;
 const utf8 = new TextEncoder();
 
 /** @throws {MisuseError} `bad-id`. */
@@ -17,7 +19,8 @@ export function checkId(id: unknown): string {
   if (typeof id !== "string" || !id.isWellFormed()) {
     throw new MisuseError("bad-id", `${describe(id)} is not a well-formed string`);
   }
-  if (id.length > ID_BYTES_MAX || utf8.encode(id).byteLength > ID_BYTES_MAX) {
+  const isSurelyShort = UTF8_BYTES_PER_UNIT * id.length <= ID_BYTES_MAX;
+  if (!isSurelyShort && utf8.encode(id).byteLength > ID_BYTES_MAX) {
     throw new MisuseError("bad-id", `an id has at most ${ID_BYTES_MAX} UTF-8 bytes`);
   }
   if (id.startsWith(CONTENT_PREFIX)) {

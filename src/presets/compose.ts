@@ -143,7 +143,8 @@ export async function composeTensorMemory(
   const createPrivateMemory = isShared ? createUnsharedMemory : createMemory;
   const kernels = await compileKernels(options.wasm?.kernels);
   const hasher = await Hasher.create(
-    profile.queueDepth + plan.moveCount,
+    // One more for short records, each of which is hashed in one go.
+    profile.queueDepth + plan.moveCount + 1,
     createPrivateMemory,
     kernels,
   );

@@ -81,7 +81,9 @@ export function versionOf(bytes: PrivateBytes, key: number): number {
 function openTier(fileSystem: FileSystem, seed: number): FsTier {
   const random = seededRandom(seed);
   const directory = DIRECTORY;
-  return new FsTier({ directory, fileSystem, random, capacityBytes: CAPACITY_BYTES });
+  // Of two seeds one opens segments ahead.
+  const opensAhead = seed % 2 === 1;
+  return new FsTier({ directory, fileSystem, random, capacityBytes: CAPACITY_BYTES, opensAhead });
 }
 
 async function store(tier: FsTier, key: number, bytes: PrivateBytes, durable: boolean) {

@@ -28,6 +28,8 @@ export interface FsTierOptions {
   readonly cleaningShare?: number;
   /** Default: 0. Room on the device that is kept for deletions, where the capacity is many times that. */
   readonly spareRoomBytes?: number;
+  /** Default: false. Whether the next segment's file is made before it is needed: for files that take long to open. */
+  readonly opensAhead?: boolean;
   readonly random?: Random;
 }
 
@@ -192,6 +194,7 @@ export class FsTier implements Tier {
       packedBytesMax: this.#options.packedBytesMax ?? PACKED_BYTES_MAX,
       cleaningShare: this.#options.cleaningShare ?? CLEANING_SHARE,
       spareRoomBytes: this.#options.spareRoomBytes ?? 0,
+      opensAhead: this.#options.opensAhead ?? false,
     });
     await store.settle();
     return store;

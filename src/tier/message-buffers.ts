@@ -1,8 +1,8 @@
 // Buffers that go to a worker and come back with its answer. Fresh memory costs more than what is copied into it, since
 // the system gives it page by page; so a few are kept.
-import { type PrivateBytes, privateBytes } from "../util/private-bytes.js";
+import { type PrivateBytes, privateBytes, privatePart } from "../util/private-bytes.js";
 
-const COUNT_MAX = 4;
+const COUNT_MAX = 16;
 const BYTES_MAX = 2 ** 22;
 /** A kept buffer is at most so many times longer than what is asked for. */
 const SLACK = 4;
@@ -16,7 +16,12 @@ export class MessageBuffers {
     const at = this.#idle.findLastIndex(
       (idle) => idle.byteLength >= byteLength && idle.byteLength <= SLACK * byteLength,
     );
-    if (at < 0) return privateBytes(byteLength);
+    // Lengths that differ a little have buffers of one length, so that these are found again.
+    if (at < 0) {
+      const roundBytes = 2 ** Math.ceil(Math.log2(Math.max(1, byteLength)));
+      const keptBytes = roundBytes <= BYTES_MAX ? roundBytes : byteLength;
+      return privatePart(privateBytes(keptBytes), 0, byteLength);
+    }
     const [buffer] = this.#idle.splice(at, 1) as [ArrayBuffer];
     this.#idleBytes -= buffer.byteLength;
     return new Uint8Array(buffer, 0, byteLength) as PrivateBytes;

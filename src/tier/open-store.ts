@@ -35,6 +35,7 @@ export interface OpenStoreOptions {
   readonly cleaningShare: number;
   /** Kept free on the device for deletions; 0: none. */
   readonly spareRoomBytes: number;
+  readonly opensAhead: boolean;
 }
 
 /** An object that is being written. */
@@ -110,6 +111,7 @@ export class OpenStore {
       random,
       segmentBytes,
       lastNumber,
+      opensAhead: options.opensAhead,
       onOpened: (segment) => index.addSegment(segment),
       onClosed: (segment) => index.closeSegment(segment),
       onLost: (frame) => index.lose(frame),
@@ -225,7 +227,7 @@ export class OpenStore {
     await this.cleaner.close();
     await this.#spareRoom.give();
     await this.#condemned.retry((key) => this.delete(key));
-    await this.log.seal();
+    await this.log.close();
     await this.settle();
     await this.#removeReplaced();
     await this.#idle.clear();

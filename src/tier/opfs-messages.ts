@@ -10,19 +10,42 @@ export interface OpfsCalls {
   remove(path: string): boolean;
   tryLock(path: string, waitMs: number): boolean;
   unlock(path: string): void;
-  /** Fills the front of `target`, which comes back; of what is not filled nothing is seen. */
-  read(number: number, target: Uint8Array<ArrayBuffer>, offset: number): Moved;
-  /** `source` comes back. */
-  write(number: number, source: Uint8Array<ArrayBuffer>, offset: number): Moved;
+  /** Fills `target`, which comes back: each part has its place behind those before it, whatever they fill of theirs. */
+  read(parts: readonly ReadPart[], target: Uint8Array<ArrayBuffer>): PartsRead;
+  /**
+   * `source` comes back.
+   *
+   * @param isBehind It follows what the message before has written: nothing is written if that is not all there.
+   */
+  write(number: number, source: Uint8Array<ArrayBuffer>, offset: number, isBehind: boolean): Moved;
   sync(number: number): void;
   isThere(number: number): boolean;
   close(number: number): void;
 }
 
-/** How much was read or written, and the buffer that the page has lent. */
+/** How much was written, and the buffer that the page has lent. */
 export interface Moved {
   readonly count: number;
   readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** Part of a file that is to be read. */
+export interface ReadPart {
+  readonly number: number;
+  readonly offset: number;
+  readonly byteLength: number;
+}
+
+/** What became of each part, and the buffer that the page has lent. */
+export interface PartsRead {
+  /** Bytes read, or the code and the message of what went wrong. */
+  readonly outcomes: readonly (number | Failure)[];
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+export interface Failure {
+  readonly code: string;
+  readonly message: string;
 }
 
 export type OpfsRequest = {
@@ -35,4 +58,4 @@ export type OpfsRequest = {
 
 export type OpfsReply =
   | { readonly id: number; readonly value: unknown }
-  | { readonly id: number; readonly code: string; readonly message: string };
+  | ({ readonly id: number } & Failure);

@@ -5,7 +5,14 @@
 // renamed meanwhile is closed and opened again, and one that is replaced or removed is copied into memory
 // first: as on other file systems it stays readable for those who have it open.
 import { systemClock } from "../clock.js";
-import type { Moved, OpfsReply, OpfsRequest } from "./opfs-messages.js";
+import type {
+  Failure,
+  Moved,
+  OpfsReply,
+  OpfsRequest,
+  PartsRead,
+  ReadPart,
+} from "./opfs-messages.js";
 import { takeWebLock } from "./web-lock.js";
 
 /** What the standard has and the compiler's library has not. */
@@ -64,6 +71,10 @@ const nameOf = (error: unknown) => (error as DOMException | null)?.name;
 
 function codeOf(error: unknown): string {
   return error instanceof CodedError ? error.code : (CODES.get(nameOf(error) ?? "") ?? "EIO");
+}
+
+function failureOf(error: unknown): Failure {
+  return { code: codeOf(error), message: error instanceof Error ? error.message : String(error) };
 }
 
 /** Tries again for as long as somebody who is leaving may hold what is wanted. */
@@ -141,16 +152,25 @@ class Files {
     return { number, byteLength: handle?.getSize() ?? detached.byteLength };
   }
 
-  read(number: number, target: Uint8Array<ArrayBuffer>, offset: number): Moved {
-    const { handle, detached } = this.#file(number);
-    if (handle !== null) return { count: handle.read(target, { at: offset }), bytes: target };
-    const part = detached.subarray(offset, offset + target.byteLength);
-    target.set(part);
-    return { count: part.byteLength, bytes: target };
+  read(parts: readonly ReadPart[], target: Uint8Array<ArrayBuffer>): PartsRead {
+    let start = 0;
+    const outcomes = parts.map((part) => {
+      const place = target.subarray(start, start + part.byteLength);
+      start += part.byteLength;
+      try {
+        return this.#readPart(part, place);
+      } catch (error) {
+        return failureOf(error);
+      }
+    });
+    return { outcomes, bytes: target };
   }
 
-  write(number: number, source: Uint8Array<ArrayBuffer>, offset: number): Moved {
-    return { count: this.#handle(number).write(source, { at: offset }), bytes: source };
+  write(number: number, source: Uint8Array<ArrayBuffer>, offset: number, isBehind: boolean): Moved {
+    const handle = this.#handle(number);
+    // A hole would be read as bytes that nobody wrote.
+    const isHole = isBehind && handle.getSize() < offset;
+    return { count: isHole ? 0 : handle.write(source, { at: offset }), bytes: source };
   }
 
   sync(number: number): void {
@@ -229,6 +249,14 @@ class Files {
     this.#locks.delete(path);
   }
 
+  #readPart({ number, offset }: ReadPart, target: Uint8Array): number {
+    const { handle, detached } = this.#file(number);
+    if (handle !== null) return handle.read(target, { at: offset });
+    const part = detached.subarray(offset, offset + target.byteLength);
+    target.set(part);
+    return part.byteLength;
+  }
+
   #file(number: number): OpenFile {
     const found = this.#byNumber.get(number);
     if (found === undefined) throw new CodedError("EBADF", "the file is closed");
@@ -297,7 +325,10 @@ let queue: Promise<unknown> = Promise.resolve();
 
 function answer(request: OpfsRequest): unknown {
   switch (request.call) {
-    case "read":
+    case "read": {
+      const [parts] = request.parameters;
+      return parts.some(({ number }) => files.isMoving(number)) ? later(request) : now(request);
+    }
     case "write":
     case "sync":
     case "close": {
@@ -330,8 +361,7 @@ async function reply(request: OpfsRequest): Promise<void> {
     const transfer = bytes === undefined ? [] : [bytes.buffer];
     port.postMessage({ id: request.id, value }, transfer);
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    port.postMessage({ id: request.id, code: codeOf(error), message }, []);
+    port.postMessage({ id: request.id, ...failureOf(error) }, []);
   }
 }
 

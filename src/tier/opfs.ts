@@ -5,11 +5,14 @@
 import { type Clock, systemClock } from "../clock.js";
 import { TierError } from "../errors.js";
 import { randomName, systemRandom } from "../random.js";
-import { type PrivateBytes, privateBytes, privateCopy } from "../util/private-bytes.js";
+import { privateBytes, privateCopy } from "../util/private-bytes.js";
 import type { FileReader, FileSystem, FileWriter } from "./file-system.js";
 import { FsTier } from "./fs.js";
 import { MessageBuffers } from "./message-buffers.js";
 import type { OpfsCalls, OpfsReply } from "./opfs-messages.js";
+import { OpfsReads } from "./opfs-reads.js";
+import { type SendPart, writeInParts } from "./opfs-writes.js";
+import { SystemError } from "./system-error.js";
 import type { Tier } from "./tier.js";
 
 export interface OpfsTierOptions {
@@ -46,17 +49,8 @@ const SPARE_ROOM_BYTES = 2 ** 20;
 const WAIT_MS = 4000;
 /** How long a worker may take for the first answer. */
 const START_MS = 5000;
-
 /** How often it is looked whether the files are there still. */
 const LOOK_MS = 1000;
-
-class SystemError extends Error {
-  readonly code: string;
-  constructor(code: string, message: string) {
-    super(`${code}: ${message}`);
-    this.code = code;
-  }
-}
 
 interface Waiting {
   readonly call: keyof OpfsCalls;
@@ -158,6 +152,10 @@ export class OpfsFileSystem implements FileSystem {
   readonly #clock: Clock;
   readonly #waitMs: number;
   readonly #buffers = new MessageBuffers();
+  readonly #reads = new OpfsReads(
+    (parts, lent) => this.#call("read", [parts, lent], [lent.buffer]),
+    this.#buffers,
+  );
   #link: WorkerLink | null = null;
   #lookedMs = 0;
   #isLost = false;
@@ -215,21 +213,12 @@ export class OpfsFileSystem implements FileSystem {
       throw error;
     });
     return {
-      write: async (sources, offset) => {
-        let byteLength = 0;
-        for (const source of sources) byteLength += source.byteLength;
-        // A copy of its own, which is handed over: a message would take the whole buffer.
-        const bytes = this.#buffers.take(byteLength);
-        let end = 0;
-        for (const source of sources) {
-          bytes.set(source, end);
-          end += source.byteLength;
-        }
-        const moved = await this.#call("write", [number, bytes, offset], [bytes.buffer]);
-        this.#buffers.give(moved.bytes);
-        return moved.count;
+      write: (sources, offset) => {
+        const send: SendPart = (bytes, partOffset, isBehind) =>
+          this.#call("write", [number, bytes, partOffset, isBehind], [bytes.buffer]);
+        return writeInParts(send, this.#buffers, sources, offset);
       },
-      read: (targets, offset) => this.#read(number, targets, offset),
+      read: (targets, offset) => this.#reads.read(number, targets, offset),
       sync: async () => {
         await this.#call("sync", [number]);
         await this.#look(number);
@@ -244,7 +233,7 @@ export class OpfsFileSystem implements FileSystem {
     const { number, byteLength } = found;
     return {
       byteLength,
-      read: (targets, offset) => this.#read(number, targets, offset),
+      read: (targets, offset) => this.#reads.read(number, targets, offset),
       close: () => this.#call("close", [number]),
     };
   }
@@ -280,20 +269,6 @@ export class OpfsFileSystem implements FileSystem {
     this.onLost(reason);
   }
 
-  async #read(number: number, targets: readonly PrivateBytes[], offset: number): Promise<number> {
-    const byteLength = targets.reduce((sum, target) => sum + target.byteLength, 0);
-    const lent = this.#buffers.take(byteLength);
-    const { count, bytes } = await this.#call("read", [number, lent, offset], [lent.buffer]);
-    let start = 0;
-    for (const target of targets) {
-      const part = bytes.subarray(start, Math.min(count, start + target.byteLength));
-      target.set(part);
-      start += part.byteLength;
-    }
-    this.#buffers.give(bytes);
-    return count;
-  }
-
   #call<Call extends keyof OpfsCalls>(
     call: Call,
     parameters: Parameters<OpfsCalls[Call]>,
@@ -326,6 +301,7 @@ export function opfsTier(options: OpfsTierOptions): Tier {
   const store = new FsTier({
     packedBytesMax: PACKED_BYTES_MAX,
     spareRoomBytes: SPARE_ROOM_BYTES,
+    opensAhead: true,
     ...rest,
     fileSystem,
   });

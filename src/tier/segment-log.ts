@@ -31,6 +31,8 @@ export interface SegmentLogOptions {
   readonly segmentBytes: number;
   /** Number of the last segment there was. */
   readonly lastNumber: number;
+  /** The next segment's file is made before it is needed. */
+  readonly opensAhead: boolean;
   /** A file for a new segment is there. */
   onOpened(segment: Segment): void;
   /** The frame is written, and synced if it is durable. Called before the append resolves. */
@@ -39,6 +41,12 @@ export interface SegmentLogOptions {
   onLost(frame: StoredFrame): void;
   /** No frame will be appended to this segment any more. */
   onClosed(segment: Segment): void;
+}
+
+/** A segment and its file. */
+interface Opened {
+  readonly segment: Segment;
+  readonly file: FileWriter;
 }
 
 /** Most frames in one batch: what a system takes in one call, with room to spare. */
@@ -54,7 +62,9 @@ export class SegmentLog {
   readonly #waiters: (() => void)[] = [];
   #tail: Promise<void> = Promise.resolve();
   #isDraining = false;
-  #open: { readonly segment: Segment; readonly file: FileWriter } | null = null;
+  #open: Opened | null = null;
+  /** The next one, or null where it could not be made; with nothing in it, it counts for nothing. */
+  #next: Promise<Opened | null> | null = null;
   #syncedOffset = 0;
   #isNameSynced = false;
   #lastNumber: number;
@@ -96,6 +106,15 @@ export class SegmentLog {
   /** Closes the open segment, with its table. Never rejects: without a table the frames are read. */
   seal(): Promise<void> {
     this.#inTurn(() => this.#seal());
+    return this.#tail;
+  }
+
+  /** As {@link seal}; nothing is appended any more. */
+  close(): Promise<void> {
+    this.#inTurn(async () => {
+      await this.#seal();
+      await this.#discardNext();
+    });
     return this.#tail;
   }
 
@@ -150,6 +169,7 @@ export class SegmentLog {
     let frames: StoredFrame[] = [];
     try {
       const { segment, file } = this.#open ?? (await this.#create());
+      this.#openAhead(segment);
       frames = this.#place(segment, batch);
       await writeFully(file, batch, segment);
       for (const frame of frames) if (!frame.isDurable) this.#options.onStored(frame);
@@ -169,17 +189,45 @@ export class SegmentLog {
     }
   }
 
-  async #create() {
+  async #create(): Promise<Opened> {
+    const opened = (await this.#takeNext()) ?? (await this.#makeFile());
+    opened.segment.isOpen = true;
+    this.#open = opened;
+    this.#syncedOffset = 0;
+    this.#isNameSynced = false;
+    this.#options.onOpened(opened.segment);
+    return opened;
+  }
+
+  async #makeFile(): Promise<Opened> {
     const { files, directory, random } = this.#options;
     const segment = new Segment(this.#lastNumber + 1, randomName(random));
     const file = await files.create(files.join(directory, segment.name));
     this.#lastNumber = segment.number;
-    segment.isOpen = true;
-    this.#open = { segment, file };
-    this.#syncedOffset = 0;
-    this.#isNameSynced = false;
-    this.#options.onOpened(segment);
-    return this.#open;
+    return { segment, file };
+  }
+
+  /** Begins to make the next segment's file once this one is half full. */
+  #openAhead({ byteLength }: Segment): void {
+    const { opensAhead, segmentBytes } = this.#options;
+    if (!opensAhead || this.#next !== null || byteLength < segmentBytes / 2) return;
+    // What is wrong is found, and told, when the file is needed.
+    this.#next = this.#makeFile().catch(() => null);
+  }
+
+  #takeNext(): Promise<Opened | null> {
+    const next = this.#next ?? Promise.resolve(null);
+    this.#next = null;
+    return next;
+  }
+
+  /** Removes the file that was made ahead. Never rejects: one that stays is found empty at the next open. */
+  async #discardNext(): Promise<void> {
+    const next = await this.#takeNext();
+    if (next === null) return;
+    const { files, directory } = this.#options;
+    await next.file.close().catch(() => {});
+    await files.remove(files.join(directory, next.segment.name)).catch(() => {});
   }
 
   /** Gives the frames their places and writes their headers. */
