@@ -60,7 +60,8 @@ async function openMemory(
     memory = await createTensorMemory({
       budgets: { ram: "32MiB", ssd: "64MiB" },
       ssd: { directory, browser: { store, waitMs: WAITS_MS[patience] } },
-      ...(patience === "short" && { seams: { clock: hurried } }),
+      // Files need their time to start a worker; how long they wait for another page is in waitMs.
+      ...(patience === "short" && store === "indexeddb" && { seams: { clock: hurried } }),
     });
     return "open";
   });
