@@ -21,11 +21,14 @@ export interface PageFormFixture {
 const PAGE_TOKENS = [16, 64];
 const UNTOUCHED = 0xa5;
 
-/** f32 to the layer's bytes and back, one value at a time: an oracle, not a kernel. */
+/** f32 to the layer's bytes and back: an oracle, not a kernel. */
 function bytesOf(values: Float32Array, dtype: KvLayerShape["dtype"]): Uint8Array {
-  if (dtype === "f32") return new Uint8Array(values.slice().buffer);
-  const halves = Uint16Array.from(values, (value) =>
-    dtype === "bf16" ? brainOf(value) : halfOf(value),
+  const { buffer } = values.slice();
+  if (dtype === "f32") return new Uint8Array(buffer);
+  // bf16: the lower bits are cut off; any will do.
+  const halves = Uint16Array.from(
+    new Uint32Array(buffer),
+    dtype === "bf16" ? (bits) => bits >>> 16 : halfOf,
   );
   return new Uint8Array(halves.buffer);
 }
@@ -34,27 +37,16 @@ function valuesOf(bytes: Uint8Array, dtype: KvLayerShape["dtype"]): Float32Array
   const { buffer } = bytes.slice();
   if (dtype === "f32") return new Float32Array(buffer);
   const halves = new Uint16Array(buffer);
-  return Float32Array.from(halves, (half) =>
-    dtype === "bf16" ? floatOf(half << 16) : ofHalf(half),
-  );
+  if (dtype === "f16") return Float32Array.from(halves, ofHalf);
+  return new Float32Array(Uint32Array.from(halves, (half) => half << 16).buffer);
 }
 
-function floatOf(bits: number): number {
-  return new Float32Array(Uint32Array.of(bits >>> 0).buffer)[0] as number;
-}
-
-/** Cuts the lower bits off: any bf16 will do. */
-function brainOf(value: number): number {
-  return (new Uint32Array(Float32Array.of(value).buffer)[0] as number) >>> 16;
-}
-
-/** Cuts the lower bits off; what f16 cannot hold as a normal number becomes zero or infinity. */
-function halfOf(value: number): number {
-  if (Number.isNaN(value)) return 0x7e00;
-  const bits = new Uint32Array(Float32Array.of(value).buffer)[0] as number;
+/** Cuts the lower bits of an f32 off; what f16 cannot hold as a normal number becomes zero or infinity. */
+function halfOf(bits: number): number {
   const exponent = ((bits >>> 23) & 255) - 112;
   const sign = (bits >>> 16) & 0x8000;
   if (exponent <= 0) return sign;
+  if (exponent === 143 && (bits & 0x7f_ffff) !== 0) return 0x7e00;
   return exponent >= 31 ? sign | 0x7c00 : sign | (exponent << 10) | ((bits >>> 13) & 0x3ff);
 }
 

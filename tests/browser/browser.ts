@@ -49,39 +49,25 @@ export const CONTENT_SECURITY_POLICY = {
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'",
 };
 
-/** The same page, served with headers. Built elsewhere if `outDir` says so. */
+/** The same page as it was built, served with headers. */
 export function withHeaders(
   config: InlineConfig,
   headers: Readonly<Record<string, string>>,
-  outDir?: string,
 ): InlineConfig {
-  const build = { ...config.build, ...(outDir !== undefined && { outDir }) };
-  return withMiddleware({ ...config, build }, "headers", (_request, response, next) => {
+  return withMiddleware(config, "headers", (_request, response, next) => {
     for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
     next();
   });
 }
 
 /** The same page, isolated: what shared memory needs. */
-export function withIsolation(config: InlineConfig, outDir?: string): InlineConfig {
-  return withHeaders(
-    config,
-    {
-      "Cross-Origin-Opener-Policy": "same-origin",
-      "Cross-Origin-Embedder-Policy": "require-corp",
-      "Cross-Origin-Resource-Policy": "same-origin",
-    },
-    outDir,
-  );
+export function withIsolation(config: InlineConfig): InlineConfig {
+  return withHeaders(config, {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+  });
 }
-
-export const ISOLATED_PAGE = withIsolation(TEST_PAGE, path("build/isolated-page"));
-
-export const STRICT_PAGE = withHeaders(
-  TEST_PAGE,
-  CONTENT_SECURITY_POLICY,
-  path("build/strict-page"),
-);
 
 /** A page whose memories have a GPU above RAM. */
 export const GPU_PAGE: InlineConfig = {

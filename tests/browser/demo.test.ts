@@ -14,6 +14,10 @@ import { Browser, buildAndServe, DEMO, type Site, serve } from "./browser.js";
 
 const FIRST_LOAD_BYTES_MAX = 150 * 1024;
 const MAP_SHARE_MAX = 0.1;
+/** The page says what the map took in so long. */
+const SHARE_WINDOW_MS = 5000;
+/** The heap has holes when the map has painted so much of a churn. */
+const CHURNED_ROWS = 300;
 const QUESTIONS = [
   "Hello. Who is there?",
   "What do you remember of it?",
@@ -95,12 +99,40 @@ async function paintedRows(page: Page): Promise<number> {
   return Number(await page.locator("#map").getAttribute("data-painted-rows"));
 }
 
+/** Until the map has painted so many rows more than it had. */
+async function untilPainted(page: Page, rowCount: number, before = 0): Promise<void> {
+  const more = { timeout: 30_000, message: "the map stands still" };
+  await expect.poll(() => paintedRows(page), more).toBeGreaterThanOrEqual(before + rowCount);
+}
+
+/** Until two looks at the map agree, with more time between them than the page takes to say so. */
+async function untilStill(page: Page): Promise<number> {
+  const looks: number[] = [];
+  const look = async () => {
+    looks.push(await paintedRows(page));
+    return looks.length > 1 && looks.at(-1) === looks.at(-2);
+  };
+  const patience = { timeout: 30_000, interval: 600, message: "the map moves" };
+  await expect.poll(look, patience).toBe(true);
+  return looks.at(-1) as number;
+}
+
+/** Until a browser has painted what was asked of it. */
+async function untilDrawn(page: Page): Promise<void> {
+  await page.evaluate("new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)))");
+}
+
+/** Until the charts, which are loaded when somebody scrolls there, are drawn. */
+async function untilCharted(page: Page): Promise<void> {
+  await page.locator("#charts").scrollIntoViewIfNeeded();
+  await page.locator("#charts canvas").first().waitFor({ timeout: 30_000 });
+}
+
 /** The whole page, from its top, for people to look at. */
 async function shoot(page: Page, name: string): Promise<void> {
-  await page.locator("#charts").scrollIntoViewIfNeeded();
-  await page.waitForTimeout(800);
+  await untilCharted(page);
   await page.evaluate("scrollTo(0, 0)");
-  await page.waitForTimeout(300);
+  await untilDrawn(page);
   await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), fullPage: true });
 }
 
@@ -124,7 +156,7 @@ describe("a session of chat, pressure, compaction, crash, reload", () => {
     await expectStatus(page, /^Ready\. Nothing was saved/);
     await ask(page, QUESTIONS[0]);
     await press(page, "Run a churn");
-    await page.waitForTimeout(1500);
+    await untilPainted(page, CHURNED_ROWS, await paintedRows(page));
     await press(page, "Pressure");
     await expectStatus(page, /^Pressure:/);
     await press(page, "Pause the churn");
@@ -221,7 +253,7 @@ describe("the map", () => {
     await expectStatus(page, /^Ready/);
     const map = page.locator("#map-canvas");
     await press(page, "Run a churn");
-    await page.waitForTimeout(6000);
+    await page.waitForTimeout(SHARE_WINDOW_MS);
     const share = (await figure(page, "cost-map")) / 100;
     note("demo/map-share-under-churn", share, "of the main thread", MAP_SHARE_MAX);
     expect(share).toBeGreaterThan(0);
@@ -229,17 +261,15 @@ describe("the map", () => {
     const moving = await paintedRows(page);
     expect(moving).toBeGreaterThan(100);
     await press(page, "Pause the churn");
-    await page.waitForTimeout(1000);
+    const rows = await untilStill(page);
     const still = await map.screenshot();
-    const rows = await paintedRows(page);
     expect(rows).toBeGreaterThan(moving);
     await page.waitForTimeout(1000);
     expect(await paintedRows(page)).toBe(rows);
     expect((await map.screenshot()).equals(still)).toBe(true);
     await press(page, "Compact");
     await expectStatus(page, /^Compacted:/);
-    await page.waitForTimeout(1000);
-    expect(await paintedRows(page)).toBeGreaterThan(rows);
+    await untilPainted(page, 1, rows);
     expect((await map.screenshot()).equals(still)).toBe(false);
   });
 
@@ -247,8 +277,9 @@ describe("the map", () => {
     const page = await open(`${site.url}?quiet`);
     await expectStatus(page, /^Ready/);
     await press(page, "Run a churn");
-    await page.waitForTimeout(2000);
+    await untilPainted(page, CHURNED_ROWS, await paintedRows(page));
     await press(page, "Pause the churn");
+    await untilStill(page);
     const zoom = page.locator("#map-zoom");
     const map = page.getByRole("application", { name: /^Map of the arenas/ });
     await map.focus();
@@ -256,8 +287,7 @@ describe("the map", () => {
     expect(await zoom.textContent()).toBe("1.4×");
     const before = await map.screenshot();
     await page.keyboard.press("ArrowRight");
-    await page.waitForTimeout(500);
-    expect((await map.screenshot()).equals(before)).toBe(false);
+    await expect.poll(async () => (await map.screenshot()).equals(before)).toBe(false);
     await page.keyboard.press("0");
     expect(await zoom.textContent()).toBe("1.0×");
     const box = await map.boundingBox();
@@ -270,8 +300,7 @@ describe("the map", () => {
     await page.mouse.down();
     await page.mouse.move(box.x + 20, box.y + 30, { steps: 4 });
     await page.mouse.up();
-    await page.waitForTimeout(500);
-    expect((await map.screenshot()).equals(zoomed)).toBe(false);
+    await expect.poll(async () => (await map.screenshot()).equals(zoomed)).toBe(false);
     await page.getByText("The map as a table").click();
     await page.getByRole("rowheader").first().waitFor();
     expect(await page.locator("#map-rows tr").count()).toBeGreaterThan(1);
@@ -317,27 +346,23 @@ describe("the page", () => {
   async function visit(url: string, isThere: (page: Page) => Promise<unknown>) {
     const fresh = await Browser.launch();
     const page = await fresh.open("about:blank");
-    let bytes = 0;
-    let fileCount = 0;
+    const bodies: Promise<number>[] = [];
     page.on("response", (response) => {
       if (!response.url().startsWith("http")) return;
-      fileCount += 1;
-      response.body().then(
-        (body) => {
-          bytes += gzipSync(body, { level: 9 }).length;
-        },
-        () => undefined,
-      );
+      const lengthOf = (body: Buffer) => gzipSync(body, { level: 9 }).length;
+      bodies.push(response.body().then(lengthOf, () => 0));
     });
     await page.goto(url);
     await expectStatus(page, /^Ready/);
     await isThere(page);
-    await page.waitForTimeout(2000);
+    await page.waitForLoadState("networkidle");
+    const lengths = await Promise.all(bodies);
+    const bytes = lengths.reduce((sum, length) => sum + length, 0);
     const blockingMs = await figure(page, "cost-blocking");
     const shift = await figure(page, "cost-shift");
     expect(fresh.complaints).toEqual([]);
     await fresh.close();
-    return { bytes, fileCount, blockingMs, shift };
+    return { bytes, fileCount: lengths.length, blockingMs, shift };
   }
 
   /** What the first question takes of the page's thread, on top of what the page took to be ready. */
@@ -396,8 +421,8 @@ describe("the page", () => {
     await page.goto(site.url);
     await expectStatus(page, /^Ready/);
     expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
-    await page.locator("#charts").scrollIntoViewIfNeeded();
-    await page.waitForTimeout(9000);
+    await untilCharted(page);
+    await page.getByText(/[1-9]\d* KV pages found/).waitFor({ timeout: 60_000 });
     await page.addScriptTag({ content: readFileSync(AXE, "utf8") });
     const results = (await page.evaluate("axe.run()")) as AxeResults;
     const violations = results.violations.map(

@@ -2,10 +2,10 @@
 // acknowledged is there afterwards, and no byte is wrong. scripts/browser-kill.mjs runs it for longer.
 import { writeFileSync } from "node:fs";
 import type { Page } from "playwright-core";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { expect, it } from "vitest";
 import { seededRandom } from "../../src/testing/index.js";
-import { Browser, buildAndServe, type Site, TEST_PAGE } from "./browser.js";
 import type { Store } from "./page/main.js";
+import { useBrowser } from "./suite.js";
 
 const CYCLE_COUNT = Number(process.env["TIERHEAP_KILL_CYCLES"] ?? 10);
 const SEED = Number(process.env["TIERHEAP_KILL_SEED"] ?? 20_261_121);
@@ -17,18 +17,7 @@ const KEY_COUNT = 5;
 const STORES: readonly Store[] = ["opfs", "indexeddb"];
 const ENDS = ["reload", "crash", "kill"] as const;
 
-let site: Site;
-let browser: Browser;
-
-beforeAll(async () => {
-  site = await buildAndServe(TEST_PAGE);
-  browser = await Browser.launch();
-});
-
-afterAll(async () => {
-  await browser?.close();
-  await site?.close();
-});
+const suite = useBrowser();
 
 /** Resolves when so many saves were acknowledged; `acked` goes on counting. */
 function untilAcked(page: Page, acked: number[], count: number): Promise<void> {
@@ -49,6 +38,7 @@ it(
   `keeps what was acknowledged over ${CYCLE_COUNT} reloads, crashes and kills`,
   async () => {
     console.log(`seed ${SEED}`);
+    const { browser, site } = suite;
     const random = seededRandom(SEED);
     const acked = new Map(STORES.map((store) => [store, Array<number>(KEY_COUNT).fill(0)]));
     const counts = { acks: 0, lost: 0, wrong: 0, stuck: 0 };

@@ -1,24 +1,14 @@
 // The store goes away under a page: deleted, upgraded, cleared by the user, held by another page. What is in
 // RAM stays, what is gone is said to be, nothing hangs, and a new memory works.
 import type { Page } from "playwright-core";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Browser, buildAndServe, ISOLATED_PAGE, type Site, serve, TEST_PAGE } from "./browser.js";
-import type {} from "./page/losses.js";
+import { describe, expect, it } from "vitest";
+import { serve, TEST_PAGE, withIsolation } from "./browser.js";
+import type { Patience } from "./page/losses.js";
 import type { Store } from "./page/main.js";
+import { useBrowser } from "./suite.js";
 
-let site: Site;
-let browser: Browser;
+const suite = useBrowser();
 let directoryCount = 0;
-
-beforeAll(async () => {
-  site = await buildAndServe(TEST_PAGE);
-  browser = await Browser.launch();
-});
-
-afterAll(async () => {
-  await browser?.close();
-  await site?.close();
-});
 
 const GONE = /^(missing|TierError (closed|io|busy)|untyped CorruptionError.*)$/;
 
@@ -65,8 +55,8 @@ async function withPages<T>(
   directoryCount += 1;
   const directory = `losses-${directoryCount}`;
   const fresh = await serve(TEST_PAGE);
-  const page = await browser.open(fresh.url);
-  const other = await browser.open(fresh.url);
+  const page = await suite.browser.open(fresh.url);
+  const other = await suite.browser.open(fresh.url);
   try {
     await page.evaluate(([given, name]) => window.losses.prepare(given, name), [
       store,
@@ -77,7 +67,7 @@ async function withPages<T>(
     await page.close();
     await other.close();
     await fresh.close();
-    browser.complaints.splice(0);
+    suite.browser.complaints.splice(0);
   }
 }
 
@@ -126,7 +116,7 @@ describe("a database", () => {
       expect(await page.evaluate((name) => window.losses.deleteDatabase(name), directory)).toBe(
         "blocked",
       );
-      const open = (name: string) => window.losses.openMemory("indexeddb", name);
+      const open = (name: string) => window.losses.openMemory("indexeddb", name, "short");
       expect(await page.evaluate(open, directory)).toBe("TierError busy");
       await other.evaluate(() => window.losses.closeForeign());
       await expectNewWorks(page, "indexeddb", directory);
@@ -165,13 +155,14 @@ describe("files", () => {
 describe.each<Store>(["opfs", "indexeddb"])("%s", (store) => {
   it("goes to the second page when the first one is closed", async () => {
     await withPages(store, async (page, other, directory) => {
-      const open = ([given, name]: readonly [Store, string]) =>
-        window.losses.openMemory(given, name);
-      expect(await other.evaluate(open, [store, directory] as const)).toBe("TierError busy");
-      const waiting = other.evaluate(
-        ([given, name]) => window.losses.openMemory(given, name, Number.POSITIVE_INFINITY),
-        [store, directory] as const,
-      );
+      const open = (patience: Patience) =>
+        other.evaluate(([given, name, each]) => window.losses.openMemory(given, name, each), [
+          store,
+          directory,
+          patience,
+        ] as const);
+      expect(await open("short")).toBe("TierError busy");
+      const waiting = open("endless");
       const isWaiting = await Promise.race([
         waiting.then(() => false),
         new Promise((resolve) => setTimeout(() => resolve(true), 500)),
@@ -193,8 +184,8 @@ describe.each([
   ["shared", true],
 ] as const)("in a page whose memory is %s", (_name, isShared) => {
   it.each<Store>(["opfs", "indexeddb"])("%s is given private copies only", async (store) => {
-    const own = isShared ? await buildAndServe(ISOLATED_PAGE) : await serve(TEST_PAGE);
-    const page = await browser.open(own.url);
+    const own = await serve(isShared ? withIsolation(TEST_PAGE) : TEST_PAGE);
+    const page = await suite.browser.open(own.url);
     const found = await page.evaluate(([given, kind]) => window.losses.watchBytes(given, kind), [
       store,
       isShared,
@@ -211,8 +202,8 @@ describe.each([
 describe.each<Store>(["indexeddb", "opfs"])("%s", (store) => {
   it("that the user clears is gone, and a new memory works", async () => {
     await withPages(store, async (page, _other, directory) => {
-      await browser.clearData(page);
-      if (store === "indexeddb") await expectHeard(page, DATABASE_GONE);
+        await suite.browser.clearData(page);
+        if (store === "indexeddb") await expectHeard(page, DATABASE_GONE);
       await expectTold(page);
       if (store === "opfs") await expectHeard(page, FILES_GONE);
       await expectNewWorks(page, store, directory);

@@ -1,29 +1,15 @@
 // The browser refuses: at its quota, and at every single call that changes a store. What is refused stays in
 // RAM, what was stored is intact, and all works again afterwards.
-import type { Page } from "playwright-core";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Browser, buildAndServe, type Site, serve, TEST_PAGE } from "./browser.js";
+import { describe, expect, it } from "vitest";
 import type {} from "./page/faults.js";
 import type { FaultPlan } from "./page/faulty-calls.js";
 import type { Store } from "./page/main.js";
+import { useBrowser, withFreshPage } from "./suite.js";
 
 const KIB = 1024;
 const MIB = 2 ** 20;
 
-let site: Site;
-let browser: Browser;
-let page: Page;
-
-beforeAll(async () => {
-  site = await buildAndServe(TEST_PAGE);
-  browser = await Browser.launch();
-  page = await browser.open(site.url);
-});
-
-afterAll(async () => {
-  await browser?.close();
-  await site?.close();
-});
+const suite = useBrowser();
 
 const QUOTA = "QuotaExceededError";
 const FAULTS: readonly [string, Omit<FaultPlan, "at">][] = [
@@ -54,18 +40,29 @@ const STORES: readonly [Store, readonly [number, number][], readonly string[]][]
 const POINTS_MAX = 60;
 const allowed = /^(stored|no-space|true|false|TierError (io|busy))$/;
 
+/** Results of `run(1)`, `run(2)`, …, so many at once, until nobody asks for more. */
+async function* inTurn<T>(run: (at: number) => Promise<T>, atOnce: number) {
+  for (let first = 1; first <= POINTS_MAX; first += atOnce) {
+    const points = Array.from({ length: atOnce }, (_, index) => first + index);
+    const results = await Promise.all(points.map(run));
+    for (const [index, result] of results.entries()) yield [first + index, result] as const;
+  }
+}
+
 describe.each(STORES)("%s fails at every call that changes it", (store, lengths, kinds) => {
+  // Each worker of files has faults of its own; a page has those of databases.
+  const atOnce = store === "opfs" ? 4 : 1;
   const failed = new Set<string>();
 
   describe.each(lengths)("%i bytes", (byteLength, floor) => {
     it.each(FAULTS)("%s", async (_name, fault) => {
       let pointCount = 0;
-      for (let at = 1; at <= POINTS_MAX; at++) {
-        const plan = { ...fault, at };
-        const { report, told, wrong } = await page.evaluate(
+      const run = (at: number) =>
+        suite.page.evaluate(
           ([given, length, each]) => window.faults.runFaults(given, length, each),
-          [store, byteLength, plan] as const,
+          [store, byteLength, { ...fault, at }] as const,
         );
+      for await (const [at, { report, told, wrong }] of inTurn(run, atOnce)) {
         const where = `${store} ${byteLength} ${fault.error} at ${at}: ${report.hits}; ${told}`;
         expect(wrong, where).toEqual([]);
         for (const word of told) expect(word, where).toMatch(allowed);
@@ -98,6 +95,21 @@ const QUOTAS: readonly [number, number, number][] = [
 ];
 
 describe.each<Store>(["opfs", "indexeddb"])("%s at the browser's own quota", (store) => {
+  it("swaps out what has room, and keeps the rest in RAM", async () => {
+    await withFreshPage(suite, 12 * MIB, async (own) => {
+      const result = await own.evaluate(
+        (given) => window.tierheap.fillQuota(given, "quota", 24),
+        store,
+      );
+      const storedCount = result.outcomes.filter((outcome) => outcome === "stored").length;
+      expect(new Set(result.outcomes)).toEqual(new Set(["stored", "no-space"]));
+      expect(result.objectCount).toBe(storedCount);
+      expect(result.noSpaceCount).toBe(24 - storedCount);
+      expect(result).toMatchObject({ isRefusedHot: true, intact: 24, problems: [] });
+      expect(result).toMatchObject({ later: "stored", isLaterIntact: true });
+    });
+  });
+
   describe.each(QUOTAS)("%i bytes", (byteLength, quotaBytes, countMin) => {
     it.for([
       ["tensors are deleted", true],
@@ -108,10 +120,7 @@ describe.each<Store>(["opfs", "indexeddb"])("%s at the browser's own quota", (st
           "Chromium keeps the place of short rows until it compacts the database",
         );
       }
-      const fresh = await serve(TEST_PAGE);
-      const own = await browser.open(fresh.url);
-      try {
-        await browser.limitQuota(own, quotaBytes);
+      await withFreshPage(suite, quotaBytes, async (own) => {
         const countMax = Math.ceil((2 * quotaBytes) / byteLength);
         const { storedCount, told, wrong } = await own.evaluate(
           ([given, length, count]) => window.faults.fillUp(given, length, count),
@@ -121,17 +130,14 @@ describe.each<Store>(["opfs", "indexeddb"])("%s at the browser's own quota", (st
         expect(["stored", "no-space"]).toContain(told[1]);
         expect(storedCount).toBeGreaterThanOrEqual(countMin);
         expect(wrong).toEqual([]);
-        if (!isDeleting) await browser.limitQuota(own, 16 * quotaBytes);
+        if (!isDeleting) await suite.browser.limitQuota(own, 16 * quotaBytes);
         const outcome = await own.evaluate(
           ([given, count]) => window.faults.goOnFilling(given, count),
           [isDeleting, storedCount] as const,
         );
         expect(outcome).toBe("works");
         await own.evaluate(() => window.faults.endFilling());
-      } finally {
-        await own.close();
-        await fresh.close();
-      }
+      });
     });
   });
 });

@@ -1,48 +1,36 @@
-// The stores of a real browser: the shared suites, quota, reload, crash, two pages.
-import type { Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+// The stores of a real browser: the shared suites, reload, crash, two pages.
+import { afterEach, describe, expect, it } from "vitest";
 import { fileSystemConformance, tierConformance } from "../../src/testing/index.js";
-import { Browser, buildAndServe, type Site, STRICT_PAGE, serve, TEST_PAGE } from "./browser.js";
-import type { Store, Suite } from "./page/main.js";
+import { CONTENT_SECURITY_POLICY, serve, TEST_PAGE, withHeaders } from "./browser.js";
+import type { Suite as Conformance, Store } from "./page/main.js";
+import { useBrowser } from "./suite.js";
 
-let site: Site;
-let browser: Browser;
-let page: Page;
-
-beforeAll(async () => {
-  site = await buildAndServe(TEST_PAGE);
-  browser = await Browser.launch();
-  page = await browser.open(site.url);
-});
-
-afterAll(async () => {
-  await browser?.close();
-  await site?.close();
-});
+const suite = useBrowser();
 
 afterEach(() => {
-  expect(browser.complaints.splice(0)).toEqual([]);
+  expect(suite.browser.complaints.splice(0)).toEqual([]);
 });
 
 const inPage = () => Promise.reject(new Error("cases run in the page"));
 
-describe.each<[Suite, () => ReturnType<typeof tierConformance>]>([
+describe.each<[Conformance, () => ReturnType<typeof tierConformance>]>([
   ["indexeddb", () => tierConformance(inPage)],
   ["opfs", () => tierConformance(inPage)],
   ["files", () => fileSystemConformance(inPage)],
-])("conformance of %s", (suite, casesOf) => {
+])("conformance of %s", (kind, casesOf) => {
   for (const { name, skip } of casesOf()) {
     it(name, async (context) => {
       if (skip !== undefined) return context.skip(skip);
-      const run = ([given, each]: readonly [Suite, string]) => window.tierheap.runCase(given, each);
-      expect(await page.evaluate(run, [suite, name] as const)).toBeNull();
+      const run = ([given, each]: readonly [Conformance, string]) =>
+        window.tierheap.runCase(given, each);
+      expect(await suite.page.evaluate(run, [kind, name] as const)).toBeNull();
     });
   }
 });
 
 describe.each<Store>(["opfs", "indexeddb"])("%s", (store) => {
   it("restores what was saved after a reload that closed nothing", async () => {
-    const own = await browser.open(site.url);
+    const own = await suite.browser.open(suite.site.url);
     const outcomes = await own.evaluate(
       (given) => window.tierheap.saveSome(given, "reload", 5),
       store,
@@ -55,11 +43,11 @@ describe.each<Store>(["opfs", "indexeddb"])("%s", (store) => {
   });
 
   it("restores what was saved after the page crashed in mid-spill", async () => {
-    const doomed = await browser.open(site.url);
+    const doomed = await suite.browser.open(suite.site.url);
     await doomed.evaluate((given) => window.tierheap.saveSome(given, "crash", 5), store);
     await doomed.evaluate((given) => window.tierheap.startSpilling(given, "spill"), store);
-    await browser.crash(doomed);
-    const next = await browser.open(site.url);
+    await suite.browser.crash(doomed);
+    const next = await suite.browser.open(suite.site.url);
     const saved = await next.evaluate((given) => window.tierheap.inspect(given, "crash"), store);
     expect(saved).toEqual({ intact: 5, damaged: [] });
     const spilled = await next.evaluate((given) => window.tierheap.inspect(given, "spill"), store);
@@ -67,35 +55,17 @@ describe.each<Store>(["opfs", "indexeddb"])("%s", (store) => {
     await next.close();
   });
 
-  it("says no-space at the browser's quota, and nothing is lost", async () => {
-    const fresh = await serve(TEST_PAGE);
-    const own = await browser.open(fresh.url);
-    await browser.limitQuota(own, 12 * 2 ** 20);
-    const result = await own.evaluate(
-      (given) => window.tierheap.fillQuota(given, "quota", 24),
-      store,
-    );
-    const storedCount = result.outcomes.filter((outcome) => outcome === "stored").length;
-    expect(new Set(result.outcomes)).toEqual(new Set(["stored", "no-space"]));
-    expect(result.objectCount).toBe(storedCount);
-    expect(result.noSpaceCount).toBe(24 - storedCount);
-    expect(result).toMatchObject({ isRefusedHot: true, intact: 24, problems: [] });
-    expect(result).toMatchObject({ later: "stored", isLaterIntact: true });
-    await own.close();
-    await fresh.close();
-  });
-
   it("does not let a second page damage the first one's tensors", async () => {
-    const first = await browser.open(site.url);
-    const second = await browser.open(site.url);
+    const first = await suite.browser.open(suite.site.url);
+    const second = await suite.browser.open(suite.site.url);
     expect(
       await first.evaluate((given) => window.tierheap.openShared(given, "two-pages"), store),
     ).toBe("open");
     expect(await first.evaluate(() => window.tierheap.swapOutShared("same/1", 1))).toBe("stored");
     // Either the second page is refused, or both keep what they wrote.
     const outcome = await second.evaluate(
-      (given) => window.tierheap.openShared(given, "two-pages"),
-      store,
+      ([given, waitMs]) => window.tierheap.openShared(given, "two-pages", waitMs),
+      [store, 300] as const,
     );
     expect(["open", "busy"]).toContain(outcome);
     if (outcome === "open") {
@@ -112,8 +82,8 @@ describe.each<Store>(["opfs", "indexeddb"])("%s", (store) => {
   });
 
   it("gives two pages with databases of their own no reason to meet", async () => {
-    const first = await browser.open(site.url);
-    const second = await browser.open(site.url);
+    const first = await suite.browser.open(suite.site.url);
+    const second = await suite.browser.open(suite.site.url);
     const pages = [first, second];
     const outcomes = await Promise.all(
       pages.map((each, index) =>
@@ -138,7 +108,7 @@ describe("a store that is left to the page", () => {
   const saved = { outcome: "stored", isBack: true };
 
   it("is the private file system", async () => {
-    const own = await browser.open(site.url);
+    const own = await suite.browser.open(suite.site.url);
     const found = await own.evaluate(() =>
       window.tierheap.saveSomewhere({ directory: "auto", persist: true }),
     );
@@ -149,7 +119,7 @@ describe("a store that is left to the page", () => {
   });
 
   it("is a database where files do not work, and is found again", async () => {
-    const own = await browser.open(site.url);
+    const own = await suite.browser.open(suite.site.url);
     const save = (isBroken: boolean) =>
       own.evaluate(
         (given) => window.tierheap.saveSomewhere({ directory: "fallback", isBroken: given }),
@@ -160,12 +130,12 @@ describe("a store that is left to the page", () => {
     await own.reload();
     expect(await save(false)).toEqual({ ...saved, told: [], hasFolder: false, hasDatabase: true });
     await own.close();
-    browser.complaints.splice(0);
+    suite.browser.complaints.splice(0);
   });
 
   it("works under a strict security policy, with files where the page brings the worker", async () => {
-    const strict = await buildAndServe(STRICT_PAGE);
-    const own = await browser.open(strict.url);
+    const strict = await serve(withHeaders(TEST_PAGE, CONTENT_SECURITY_POLICY));
+    const own = await suite.browser.open(strict.url);
     const without = await own.evaluate(() => window.tierheap.saveSomewhere({ directory: "none" }));
     expect(without).toMatchObject({ ...saved, hasFolder: false, hasDatabase: true });
     const withOwn = await own.evaluate(() =>
@@ -174,6 +144,6 @@ describe("a store that is left to the page", () => {
     expect(withOwn).toEqual({ ...saved, told: [], hasFolder: true, hasDatabase: false });
     await own.close();
     await strict.close();
-    expect(browser.complaints.splice(0).join()).toContain("blob:");
+    expect(suite.browser.complaints.splice(0).join()).toContain("blob:");
   });
 });

@@ -156,17 +156,19 @@ describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""
 
   it("lets the server drop what has expired", async () => {
     const prefix = nextPrefix();
-    const tier = await open({ url: server.url, prefix, ttlMs: 150 }, 1000);
+    // Long enough for the two objects and a look at one of them on a busy machine.
+    const ttlMs = 800;
+    const tier = await open({ url: server.url, prefix, ttlMs }, 1000);
     await put(tier, 1, objectOf(1, 1, 800));
     await put(tier, 2, objectOf(2, 1, 100), { ...SWAPPED, expiresMs: Date.now() + 60_000 });
     expect(await versionAt(tier, 1)).toBe(1);
-    await systemClock.sleep(250);
+    await systemClock.sleep(ttlMs + 100);
     // The room is there again, before anybody has looked.
     expect(await put(tier, 3, objectOf(3, 1, 900))).toBe("stored");
     expect(await versionAt(tier, 1)).toBe(0);
     expect(await versionAt(tier, 2)).toBe(0);
-    await systemClock.sleep(250);
-    expect(await server.ask("KEYS", `${prefix}:*`)).toBe("*0\r\n");
+    const left = () => server.ask("KEYS", `${prefix}:*`);
+    await expect.poll(left, { timeout: 10_000 }).toBe("*0\r\n");
     await tier.close();
   });
 
@@ -290,7 +292,8 @@ describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""
       const before = proxy.counts[fault];
       let failedCount = 0;
       let slowestMs = 0;
-      const rounds = fault === "hang" || fault === "slow" ? 12 : 60;
+      // Fewer of those that end with the deadline.
+      const rounds = { hang: 12, slow: 12, swap: 24 }[fault as string] ?? 60;
       for (let round = 0; round < rounds; round++) {
         const key = 1 + (round % 4);
         proxy.fault = round % 3 === 0 ? "none" : fault;
@@ -335,9 +338,11 @@ describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""
       proxy.fault = "hang";
       const overruns: number[] = [];
       for (let round = 0; round < 9; round++) {
-        const startMs = performance.now();
+        // Beside a bare timer, which a busy machine holds up as well.
+        const barely = systemClock.sleep(TIMEOUT_MS).then(() => performance.now());
         await expect(tier.openRead(keyOf(1))).rejects.toEqual(code("timeout"));
-        overruns.push((performance.now() - startMs) / TIMEOUT_MS - 1);
+        const endMs = performance.now();
+        overruns.push((endMs - (await barely)) / TIMEOUT_MS);
       }
       overruns.sort((one, other) => one - other);
       console.log(`deadline overrun, median of ${overruns.length}: ${overruns[4]?.toFixed(3)}`);
@@ -351,7 +356,7 @@ describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""
     it("gives nobody the reply to a call that was given up", async () => {
       const url = `redis://127.0.0.1:${proxy.port}`;
       proxy.fault = "none";
-      const tier = await open({ url, prefix: nextPrefix(), timeoutMs: 150, chunkBytes: 1024 });
+      const tier = await open({ url, prefix: nextPrefix(), timeoutMs: 300, chunkBytes: 1024 });
       for (let key = 1; key <= 8; key++) await put(tier, key, objectOf(key, 1, 3000));
       let givenUpCount = 0;
       for (let round = 0; round < 10; round++) {
@@ -370,7 +375,7 @@ describe.skipIf(NO_REDIS !== undefined)(`Redis${NO_REDIS ? ` (${NO_REDIS})` : ""
 
     it("undoes nothing by what was given up and comes late", async () => {
       const prefix = nextPrefix();
-      const options = { prefix, timeoutMs: TIMEOUT_MS, chunkBytes: 1024 };
+      const options = { prefix, timeoutMs: 2 * TIMEOUT_MS, chunkBytes: 1024 };
       const tier = await open({ ...options, url: `redis://127.0.0.1:${proxy.port}` });
       const direct = await open({ url: server.url, prefix, chunkBytes: 1024 });
       const begun = async (key: number, version: number) => {

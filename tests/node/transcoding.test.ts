@@ -105,10 +105,11 @@ const isSame = (left: Uint8Array, right: Uint8Array) => Buffer.compare(left, rig
 /** Waits until what was pushed down has arrived. */
 async function settle(memory: TensorMemory): Promise<void> {
   let before = "";
-  for (let turn = 0; turn < 400; turn++) {
+  let sameCount = 0;
+  for (let turn = 0; turn < 2000 && sameCount < 10; turn++) {
     await new Promise((resolve) => setTimeout(resolve, 5));
     const now = JSON.stringify(memory.stats().tiers.map(({ storedBytes }) => storedBytes));
-    if (now === before && turn > 4) return;
+    sameCount = now === before ? sameCount + 1 : 0;
     before = now;
   }
 }

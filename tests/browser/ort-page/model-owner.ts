@@ -5,7 +5,8 @@ import {
   type ModelWorkerStats,
   openModelWorker,
 } from "tierheap/adapters/model-worker";
-import { createTensorMemory, type TensorMemory, TierError } from "tierheap/browser";
+import { type Clock, createTensorMemory, type TensorMemory, TierError } from "tierheap/browser";
+import { systemClock } from "tierheap/testing";
 import { bareChat, FAMILIES, type Family } from "../../support/decoder-families.js";
 import { RUNTIME_FILES } from "./wasm.js";
 
@@ -24,6 +25,17 @@ export interface TurnInput {
   /** The worker never answers. */
   readonly isDeadly?: boolean;
 }
+
+const SILENT_MS = 20_000;
+/** Of a worker that is known never to answer. */
+const DEADLY_SILENT_MS = 500;
+
+let silentMs = SILENT_MS;
+/** Real time, but for how long silence lasts. */
+const clock: Clock = {
+  ...systemClock,
+  defer: (ms, work) => systemClock.defer(ms === SILENT_MS ? silentMs : ms, work),
+};
 
 let owner: { readonly memory: TensorMemory; readonly worker: ModelWorker } | null = null;
 
@@ -46,7 +58,8 @@ export async function openModel(
       new Worker(new URL("./model-scope.ts", import.meta.url), { type: "module" }),
     memory,
     init: { familyIndex, seed, runtimeFiles: RUNTIME_FILES } satisfies ModelInit,
-    silentMs: 20_000,
+    silentMs: SILENT_MS,
+    clock,
     ...(heapBytesMax !== undefined && { heapBytesMax }),
   });
   owner = { memory, worker };
@@ -54,6 +67,7 @@ export async function openModel(
 
 /** A turn in the worker: the answer, or what went wrong. */
 export async function speak(chat: string, input: TurnInput): Promise<number[] | string> {
+  silentMs = input.isDeadly === true ? DEADLY_SILENT_MS : SILENT_MS;
   try {
     return (await opened().worker.run(chat, input)) as number[];
   } catch (error) {

@@ -1,5 +1,6 @@
 // A store that goes away under a page, and what the page's APIs are given.
-import { createTensorMemory, type TensorMemory, TierError } from "tierheap/browser";
+import { type Clock, createTensorMemory, type TensorMemory, TierError } from "tierheap/browser";
+import { systemClock } from "tierheap/testing";
 import { noise } from "./faults.js";
 import type { Store } from "./main.js";
 
@@ -39,12 +40,28 @@ async function holds(id: string, seed: number): Promise<string> {
   });
 }
 
+/** How long an opening waits for others. */
+export type Patience = "usual" | "short" | "endless";
+
+/** Real time in which deadlines come twenty times as early. */
+const hurried: Clock = {
+  ...systemClock,
+  defer: (delayMs, work) => systemClock.defer(delayMs / 20, work),
+};
+const WAITS_MS = { usual: undefined, short: 300, endless: Number.POSITIVE_INFINITY } as const;
+
 /** Opens a memory; the result is `open`, or the code of the error. */
-async function openMemory(store: Store, directory: string, waitMs?: number): Promise<string> {
+async function openMemory(
+  store: Store,
+  directory: string,
+  patience: Patience = "usual",
+): Promise<string> {
   return tell(async () => {
     memory = await createTensorMemory({
       budgets: { ram: "32MiB", ssd: "64MiB" },
-      ssd: { directory, browser: { store, waitMs } },
+      ssd: { directory, browser: { store, waitMs: WAITS_MS[patience] } },
+      // Files need their time to start a worker; how long they wait for another page is in waitMs.
+      ...(patience === "short" && store === "indexeddb" && { seams: { clock: hurried } }),
     });
     return "open";
   });

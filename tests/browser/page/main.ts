@@ -150,8 +150,13 @@ function pattern(seed: number): Uint8Array<ArrayBuffer> {
   return new Uint8Array(words.buffer);
 }
 
-function openMemory(store: Store, directory: string, ram = "16MiB"): Promise<TensorMemory> {
-  const ssd = { directory, browser: { store } };
+function openMemory(
+  store: Store,
+  directory: string,
+  ram = "16MiB",
+  waitMs?: number,
+): Promise<TensorMemory> {
+  const ssd = { directory, browser: { store, waitMs } };
   return createTensorMemory({ budgets: { ram, ssd: "256MiB" }, ssd });
 }
 
@@ -396,9 +401,9 @@ async function codeInWorkers(): Promise<{
 let shared: TensorMemory | null = null;
 
 /** One of several pages on one database. */
-async function openShared(store: Store, directory: string): Promise<string> {
+async function openShared(store: Store, directory: string, waitMs?: number): Promise<string> {
   try {
-    shared = await openMemory(store, directory);
+    shared = await openMemory(store, directory, "16MiB", waitMs);
     return "open";
   } catch (error) {
     return (error as { code?: string }).code ?? String(error);
