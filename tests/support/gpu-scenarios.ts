@@ -459,7 +459,7 @@ async function meetInOneBuffer(environment: GpuEnvironment) {
     });
     told.push(`${id}: ${code}`);
   };
-  let second: Promise<void> | null = null;
+  const others: Promise<void>[] = [];
   const gpu: DeviceTierFactory = (parts) => {
     const tier = create(parts);
     const begin = tier.begin.bind(tier);
@@ -472,7 +472,7 @@ async function meetInOneBuffer(environment: GpuEnvironment) {
         throw new Error("the callers take each other's room for ever");
       }
       const abort = async () => {
-        second ??= use("b");
+        if (others.length === 0) others.push(use("b"));
         for (let turn = 0; turn < 20; turn++) await environment.settle();
         await writer.abort();
       };
@@ -484,7 +484,7 @@ async function meetInOneBuffer(environment: GpuEnvironment) {
   allocate(memory, "a", 2000, 1);
   allocate(memory, "b", 2000, 2);
   await use("a");
-  await second;
+  await Promise.all(others);
   // Leases are not waited for: it may have come too early.
   await use("b");
   const { problems } = memory.verify();
