@@ -31,6 +31,14 @@ export interface GpuBufferPoolStats {
   readonly isLost: boolean;
 }
 
+/** Work of one turn, under the same scopes. @internal */
+interface SharedWork {
+  readonly parts: (() => void)[];
+  readonly given: Promise<void>;
+  /** As of `scoped`. */
+  readonly answered: Promise<"done" | "no-space">;
+}
+
 /** Classes per doubling: a buffer is at most an eighth longer than what was asked for. */
 const CLASSES_PER_DOUBLING = 8;
 const CLASS_BYTES_MIN = 256;
@@ -60,6 +68,8 @@ export class GpuBufferPool {
   #lostMessage: string | null = null;
   /** Whoever waits for the device. */
   readonly #waiting = new Set<(error: TierError) => void>();
+  /** What goes to the device at the end of this turn. */
+  #shared: SharedWork | null = null;
   /** Settles when the last work that was asked for has. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -187,6 +197,19 @@ export class GpuBufferPool {
     return "done";
   }
 
+  /**
+   * As {@link scoped}, but under the same scopes as what others ask for in this turn: each pair of them costs messages
+   * and an answer. A shortage or a refusal is then that of all of them.
+   *
+   * @returns Settles when the work was given to the device, and when the device has answered.
+   * @internal
+   */
+  together(work: () => void): Omit<SharedWork, "parts"> {
+    this.#shared ??= this.#openShared();
+    this.#shared.parts.push(work);
+    return this.#shared;
+  }
+
   /** What the device answers. @throws {TierError} `device-lost` — it rejects, or is lost first. @internal */
   async orLost<T>(answer: Promise<T>): Promise<T> {
     try {
@@ -214,6 +237,19 @@ export class GpuBufferPool {
   }
 
   // --- Inside --------------------------------------------------------------------------------------
+
+  #openShared(): SharedWork {
+    const parts: (() => void)[] = [];
+    let answer: Promise<"done" | "no-space"> = Promise.resolve("done");
+    const given = Promise.resolve().then(() => {
+      this.#shared = null;
+      answer = this.scoped(() => {
+        for (const part of parts) part();
+      });
+      answer.catch(() => undefined);
+    });
+    return { parts, given, answered: given.then(() => answer) };
+  }
 
   async #guarded<T>(work: () => Promise<T>): Promise<T> {
     this.checkAlive();

@@ -165,12 +165,17 @@ class WebgpuTier implements DeviceTier {
     let writtenBytes = 0;
     let pendingBytes = 0;
     let isEnded = false;
+    let given: Promise<void> = Promise.resolve();
     const upload = (offset: number, bytes: Uint8Array<ArrayBuffer>) => {
       pendingBytes += bytes.byteLength;
-      const answer = pool.scoped(() => queue.writeBuffer(buffer, offset, bytes));
+      const work = pool.together(() => {
+        // After an abort the buffer is somebody else's.
+        if (!isEnded) queue.writeBuffer(buffer, offset, bytes);
+      });
       // Whoever writes or commits next is told.
-      answer.catch(() => undefined);
-      answers.push(answer);
+      work.answered.catch(() => undefined);
+      answers.push(work.answered);
+      given = work.given;
     };
     const settle = async () => {
       pendingBytes = 0;
@@ -199,7 +204,7 @@ class WebgpuTier implements DeviceTier {
           head.set(source.subarray(0, start), headBytes);
           headBytes += start;
           if (headBytes === GPU_COPY_BYTES) {
-            upload(writtenBytes + start - GPU_COPY_BYTES, head);
+            upload(writtenBytes + start - GPU_COPY_BYTES, head.slice());
             headBytes = 0;
           }
         }
@@ -214,6 +219,8 @@ class WebgpuTier implements DeviceTier {
         headBytes += rest.byteLength;
         writtenBytes += source.byteLength;
         this.#meter.bytesWritten += source.byteLength;
+        // The source is the caller's again once the queue has copied it.
+        await given;
         return pendingBytes < PENDING_BYTES_MAX ? "written" : settle();
       },
       commit: async () => {

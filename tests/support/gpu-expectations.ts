@@ -134,6 +134,18 @@ export function expectGpuLevel(run: GpuRuns, seed: number): void {
     });
   });
 
+  it("asks the device once for uploads that begin together", async () => {
+    expect(await run.shareAnswers()).toEqual({
+      together: ["no error: undefined"],
+      "few answers": true,
+      "with no memory": ["out-of-memory"],
+      "leased after that": 0,
+      "with memory again": ["no error: undefined"],
+      wrong: [],
+      problems: [],
+    });
+  });
+
   it("makes a device from an adapter of the caller's choice", async () => {
     expect(await run.fromAdapter()).toEqual({
       equal: true,

@@ -459,7 +459,7 @@ async function meetInOneBuffer(environment: GpuEnvironment) {
     });
     told.push(`${id}: ${code}`);
   };
-  let second: Promise<void> | null = null;
+  const others: Promise<void>[] = [];
   const gpu: DeviceTierFactory = (parts) => {
     const tier = create(parts);
     const begin = tier.begin.bind(tier);
@@ -472,7 +472,7 @@ async function meetInOneBuffer(environment: GpuEnvironment) {
         throw new Error("the callers take each other's room for ever");
       }
       const abort = async () => {
-        second ??= use("b");
+        if (others.length === 0) others.push(use("b"));
         for (let turn = 0; turn < 20; turn++) await environment.settle();
         await writer.abort();
       };
@@ -484,7 +484,7 @@ async function meetInOneBuffer(environment: GpuEnvironment) {
   allocate(memory, "a", 2000, 1);
   allocate(memory, "b", 2000, 2);
   await use("a");
-  await second;
+  await Promise.all(others);
   // Leases are not waited for: it may have come too early.
   await use("b");
   const { problems } = memory.verify();
@@ -705,6 +705,64 @@ async function foretell(environment: GpuEnvironment) {
   found["problems"] = memory.verify().problems;
   await environment.closeMemory(memory);
   found["closed"] = await codeOf(() => gpu.prefetch(["t0"]));
+  device.destroy();
+  return found;
+}
+
+/** Uploads that begin together share the scopes of their errors; a shortage is that of all of them. */
+async function shareAnswers(environment: GpuEnvironment) {
+  const device = await environment.openDevice();
+  const memory = await environment.openMemory({
+    budgets: { ram: "16MiB", gpu: "1MiB" },
+    gpu: webgpuTier({ device }),
+  });
+  const ids = Array.from({ length: 8 }, (_, index) => `t${index}`);
+  for (const [index, id] of ids.entries()) allocate(memory, id, 4001, index);
+  const lease = (id: string) =>
+    codeOf(async () => {
+      (await memory.gpu?.acquire(id))?.[Symbol.dispose]();
+    });
+  const leaseAll = () => Promise.all(ids.map(lease));
+  await leaseAll();
+  const writeAll = () => {
+    // What a pin for writing has shown is stale on the device.
+    for (const id of ids) memory.tensor(id)?.pin()[Symbol.dispose]();
+  };
+  writeAll();
+  let pairCount = 0;
+  let isShort = false;
+  const push = device.pushErrorScope.bind(device);
+  const pop = device.popErrorScope.bind(device);
+  const filters: GPUErrorFilter[] = [];
+  device.pushErrorScope = (filter) => {
+    filters.push(filter);
+    if (filter === "out-of-memory") pairCount += 1;
+    push(filter);
+  };
+  device.popErrorScope = async () => {
+    const filter = filters.pop();
+    const error = await pop();
+    if (!isShort || filter !== "out-of-memory") return error;
+    return { message: "as if there were no memory" };
+  };
+  const found: Record<string, unknown> = {};
+  const outcomes = async () => [...new Set(await leaseAll())];
+  found["together"] = await outcomes();
+  found["few answers"] = pairCount <= 2;
+  writeAll();
+  isShort = true;
+  found["with no memory"] = await outcomes();
+  found["leased after that"] = memory.gpu?.stats().leaseCount;
+  isShort = false;
+  found["with memory again"] = await outcomes();
+  for (const id of ids) await addOnGpu(memory, id, 1);
+  const wrong: string[] = [];
+  for (const [index, id] of ids.entries()) {
+    if (!(await isEqual(memory, id, words(4001, index, 1)))) wrong.push(id);
+  }
+  found["wrong"] = wrong;
+  found["problems"] = memory.verify().problems;
+  await environment.closeMemory(memory);
   device.destroy();
   return found;
 }
@@ -998,6 +1056,7 @@ export function gpuRuns(environment: GpuEnvironment) {
     heldBuffers: () => heldBuffers(environment),
     foretell: () => foretell(environment),
     fromAdapter: () => fromAdapter(environment),
+    shareAnswers: () => shareAnswers(environment),
     misuses: () => misuses(environment),
     contend: () => contend(environment),
     meetInOneBuffer: () => meetInOneBuffer(environment),
