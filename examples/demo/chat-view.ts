@@ -8,6 +8,9 @@ import { kvIdsOf, textOf, wordsOf } from "./model.js";
 type Model = typeof import("./chat-model.js");
 type Decoder = Awaited<ReturnType<Model["openDecoder"]>>;
 
+const EMPTY =
+  "No messages yet. The first question loads ONNX Runtime, a few megabytes; then watch the KV cache grow on the map.";
+
 export class ChatView {
   readonly #log = element("log");
   readonly #tabs = element("chat-tabs");
@@ -137,6 +140,7 @@ export class ChatView {
       small,
       `${answer.tokens.length} tokens, ${speed} a second; KV ${answer.source}; ${kept}`,
     );
+    this.#log.scrollTop = this.#log.scrollHeight;
     this.#log.dataset["tokens"] = chat.tokens.join(" ");
     this.#showTabs();
     const outcome = answer.isKept ? "and the chat is saved" : "but it could not be saved";
@@ -174,7 +178,7 @@ export class ChatView {
       setText(answer.small, `${answerCount} tokens`);
       at += answerCount;
     }
-    if (chat.turns.length === 0) this.#log.append(make("p", "note", "No messages yet."));
+    if (chat.turns.length === 0) this.#log.append(make("p", "empty", EMPTY));
     this.#log.scrollTop = this.#log.scrollHeight;
     this.showPlaces();
   }

@@ -130,3 +130,19 @@ export function longestFreeBytes({ blocks, byteLength }: MappedArena): number {
   }
   return Math.max(longest, byteLength - end);
 }
+
+/** Bytes of each kind, of what is pinned and of what is free, by the names that the legend has for them. */
+export function sumByColour(arenas: readonly MappedArena[]): Map<string, number> {
+  const sums = new Map<string, number>();
+  const add = (name: string, bytes: number) => sums.set(name, (sums.get(name) ?? 0) + bytes);
+  for (const { blocks, byteLength } of arenas) {
+    let liveBytes = 0;
+    for (const block of blocks) {
+      add(block.kind, block.byteLength);
+      if (block.isPinned) add("pinned", block.byteLength);
+      liveBytes += block.byteLength;
+    }
+    add("free", byteLength - liveBytes);
+  }
+  return sums;
+}

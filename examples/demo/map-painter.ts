@@ -183,7 +183,7 @@ export class MapPainter {
     top: number,
     width: number,
   ): void {
-    const title = arena === null ? "not opened" : titleOf(arena, width);
+    const title = arena === null ? "no arena yet" : titleOf(arena, width);
     if (this.#titles[index] === title) return;
     this.#titles[index] = title;
     const height = TITLE_HEIGHT * this.#viewport.zoom;

@@ -3,7 +3,15 @@
 import { formatBytes, type MappedArena, type MemoryMap, type TensorMemory } from "tierheap";
 import { element, make, nextFrame, setText } from "./dom.js";
 import { TimeShare } from "./main-thread.js";
-import { blockAt, type Grid, layGrid, longestFreeBytes, placeAt, Viewport } from "./map-layout.js";
+import {
+  blockAt,
+  type Grid,
+  layGrid,
+  longestFreeBytes,
+  placeAt,
+  sumByColour,
+  Viewport,
+} from "./map-layout.js";
 import { kindName, liveBytes, MapPainter } from "./map-painter.js";
 
 /** Share of the main thread after which the map waits before it looks again. */
@@ -11,6 +19,7 @@ const SHARE_MAX = 0.06;
 /** While nothing runs, the map looks so often whether something has changed. */
 const IDLE_MS = 400;
 const TABLE_MS = 2000;
+const LEGEND_MS = 500;
 const PAN_STEP = 48;
 const ZOOM_STEP = 1.4;
 
@@ -30,6 +39,7 @@ export class MapView {
   #isStale = true;
   #nextMs = 0;
   #tableMs = 0;
+  #legendMs = 0;
   #hover: { x: number; y: number } | null = null;
   #paintedRows = 0;
 
@@ -98,6 +108,7 @@ export class MapView {
     if (this.#isStale) this.#restart();
     this.#paintedRows += this.#painter.paint(this.#tiles);
     this.#showTip();
+    this.#fillLegend(arenas);
     this.#fillTable(arenas);
   }
 
@@ -245,6 +256,19 @@ export class MapView {
       `${kindName(kind)} · ${formatBytes(requestedBytes)}${slack > 0 ? ` + ${formatBytes(slack)} rounding` : ""}`,
       `arena ${arena.id}, from ${at(found.offset)}`,
     ].join("\n");
+  }
+
+  /** How much there is of each colour. */
+  #fillLegend(arenas: readonly MappedArena[]): void {
+    const nowMs = performance.now();
+    if (nowMs < this.#legendMs) return;
+    this.#legendMs = nowMs + LEGEND_MS;
+    const sums = sumByColour(arenas);
+    for (const item of element("map-legend").children as Iterable<HTMLElement>) {
+      const bytes = sums.get(item.dataset["kind"] ?? "") ?? 0;
+      item.toggleAttribute("data-empty", bytes === 0);
+      setText(item.lastElementChild as Element, bytes === 0 ? "–" : formatBytes(bytes));
+    }
   }
 
   /** The same in words, for those who do not see the canvas; filled only while it is open. */

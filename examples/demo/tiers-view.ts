@@ -21,6 +21,8 @@ interface Part {
 interface TierElements {
   readonly amount: HTMLElement;
   readonly bar: HTMLElement;
+  /** What its colours mean, with bytes: of a tier of several parts. */
+  readonly parts: HTMLElement;
   readonly note: HTMLElement;
 }
 
@@ -34,9 +36,9 @@ function partsOfRam({ budget, tensors }: MemoryStats): Part[] {
   return [
     { name: "live", label: "tensors", bytes: tensors.hotBytes },
     { name: "free", label: "free in arenas", bytes: Math.max(0, arenas - tensors.hotBytes) },
-    { name: "warm", label: "encoded tier", bytes: warm },
-    { name: "other", label: "books and staging", bytes: staging + control },
-    { name: "retired", label: "awaiting collection", bytes: retired },
+    { name: "warm", label: "kept for encoded", bytes: warm },
+    { name: "other", label: "staging, workers", bytes: staging + control },
+    { name: "retired", label: "to be collected", bytes: retired },
   ];
 }
 
@@ -78,9 +80,12 @@ export class TiersView {
       const bar = make("div", "bar");
       bar.setAttribute("role", "img");
       const note = make("p", "note");
+      const parts = make("ul", "parts");
+      note.hidden = name === "ram";
+      parts.hidden = name !== "ram";
       const head = make("p", "tier-head", make("strong", "", TITLES[name] ?? name), amount);
-      this.#tiers.push({ amount, bar, note });
-      items.push(make("li", "tier", head, bar, note));
+      this.#tiers.push({ amount, bar, parts, note });
+      items.push(make("li", "tier", head, bar, parts, note));
     }
     this.#root.replaceChildren(...items);
   }
@@ -101,12 +106,22 @@ export class TiersView {
       "aria-label",
       `${TITLES[tier.name] ?? tier.name}: ${amount}; ${spoken.join(", ")}`,
     );
-    const [live, free] = parts;
-    const detail =
-      tier.name === "ram"
-        ? `${formatBytes(live?.bytes ?? 0)} in tensors, ${formatBytes(free?.bytes ?? 0)} free in arenas`
-        : `${tier.objectCount.toLocaleString("en")} records`;
-    setText(to.note, detail);
+    if (tier.name === "ram") showParts(to.parts, parts);
+    else setText(to.note, `${tier.objectCount.toLocaleString("en")} records`);
+  }
+}
+
+function showParts(to: HTMLElement, parts: readonly Part[]): void {
+  if (to.childElementCount === 0) {
+    const items = parts.map(({ name, label }) => {
+      const key = make("i");
+      key.style.background = `var(--part-${name})`;
+      return make("li", "", key, make("span", "", label), make("span", "amount"));
+    });
+    to.append(...items);
+  }
+  for (const [index, { bytes }] of parts.entries()) {
+    setText(to.children[index]?.lastElementChild as Element, formatBytes(bytes));
   }
 }
 

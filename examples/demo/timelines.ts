@@ -22,6 +22,8 @@ interface Chart {
   readonly format: (value: number) => string;
   /** Upper end of the axis; null: as the data needs. */
   readonly top: number | null;
+  /** Values may be rare: each is a dot. */
+  readonly hasPoints?: boolean;
   readonly lines: readonly Line[];
 }
 
@@ -37,7 +39,7 @@ const CHARTS: readonly Chart[] = [
       { label: "RAM", colour: "--accent", of: ({ stats }) => stats.tensors.hotBytes / MIB },
       {
         label: "encoded",
-        colour: "--kind-image_features",
+        colour: "--part-warm",
         of: ({ tiers }) => (tiers.find(({ name }) => name === "warm")?.storedBytes ?? 0) / MIB,
       },
       {
@@ -52,6 +54,7 @@ const CHARTS: readonly Chart[] = [
     unit: "",
     format: percent,
     top: 1,
+    hasPoints: true,
     lines: [{ label: "hits", colour: "--accent", of: ({ hitRatio }) => hitRatio }],
   },
   {
@@ -122,7 +125,7 @@ class Timeline {
       grid: { stroke: styleColour("--line"), width: 1 },
       ticks: { show: false },
     };
-    const { top, format, lines } = this.#chart;
+    const { top, format, lines, hasPoints = false } = this.#chart;
     return new uPlot(
       {
         ...this.#size(),
@@ -156,7 +159,7 @@ class Timeline {
             stroke: styleColour(colour),
             width: 1.5,
             spanGaps: true,
-            points: { show: false },
+            points: { show: hasPoints, size: 3 },
           })),
         ],
       },

@@ -5,6 +5,7 @@ import {
   layGrid,
   longestFreeBytes,
   placeAt,
+  sumByColour,
   TITLE_HEIGHT,
   tileOrigin,
   Viewport,
@@ -69,6 +70,18 @@ describe("what lies at an offset", () => {
     expect(blockAt(ARENA, 999)).toEqual({ freeOffset: 900, freeBytes: 100 });
     expect(longestFreeBytes(ARENA)).toBe(450);
     expect(longestFreeBytes({ ...ARENA, blocks: [] })).toBe(1000);
+  });
+});
+
+describe("the legend", () => {
+  it("says how much there is of each colour", () => {
+    const pinned = { ...block(0, 300), kind: "ACTIVATIONS" as const, isPinned: true };
+    const other = { ...ARENA, id: 2, byteLength: 400, blocks: [pinned] };
+    expect(Object.fromEntries(sumByColour([ARENA, other]))).toEqual({
+      ...{ ACTIVATIONS: 300, KV_CACHE: 350 },
+      ...{ free: 750, pinned: 300 },
+    });
+    expect(sumByColour([]).size).toBe(0);
   });
 });
 
