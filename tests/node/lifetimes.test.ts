@@ -18,8 +18,12 @@ const SITE: LifetimeSample = {
   toldMs: Number.POSITIVE_INFINITY,
 };
 
+let lastMs = 0;
+
+/** Of a tensor that is allocated when the one before has ended. */
 function age(ageMs: number, idleMs: number, useCount = 1) {
-  return { ageMs, idleMs, useCount };
+  lastMs += ageMs + 1;
+  return { ageMs, idleMs, useCount, nowMs: lastMs };
 }
 
 /** Lets what has begun in the background end. */
@@ -90,12 +94,42 @@ describe("the learnt lifetime", () => {
 
   it("counts those that wait: a few that were used late do not make all wait", () => {
     const predictor = learntLifetime({ regretShare: 0.01 });
-    for (let round = 0; round < 40; round++) predictor.observe(SITE, age(10, 2), "freed");
+    for (let round = 0; round < 200; round++) predictor.observe(SITE, age(10, 2), "freed");
     predictor.observe(SITE, age(900, 900), "used");
     expect(predictor.isOver(SITE, age(1200, 1000))).toBe(false);
     for (let round = 0; round < 200; round++) predictor.observe(SITE, age(2000, 1900), "alive");
     predictor.endCensus();
     expect(predictor.isOver(SITE, age(1200, 1000))).toBe(true);
+  });
+
+  it("counts those that wait together as one", () => {
+    const alone = learntLifetime({ regretShare: 0.01 });
+    const together = learntLifetime({ regretShare: 0.01 });
+    for (let round = 0; round < 60; round++) alone.observe(SITE, age(10, 5), "freed");
+    for (let round = 0; round < 10; round++) {
+      const last = age(10, 5);
+      for (let layer = 0; layer < 60; layer++) together.observe(SITE, last, "freed");
+    }
+    expect(alone.isOver(SITE, age(10, 6))).toBe(true);
+    expect(together.isOver(SITE, age(10, 6))).toBe(false);
+    for (let round = 0; round < 100; round++) together.observe(SITE, age(10, 5), "freed");
+    expect(together.isOver(SITE, age(10, 6))).toBe(true);
+  });
+
+  it("does not take those that are freed soon for those that last", () => {
+    const predictor = learntLifetime({ regretShare: 0.01 });
+    for (let round = 0; round < 2000; round++) predictor.observe(SITE, age(2, 1), "freed");
+    // Few, but what lasts is used.
+    for (let round = 0; round < 4; round++) predictor.observe(SITE, age(900, 900), "used");
+    expect(predictor.isOver(SITE, age(100, 100))).toBe(false);
+  });
+
+  it("takes back at once what a late use disproves", () => {
+    const predictor = learntLifetime({ regretShare: 0.01 });
+    for (let round = 0; round < 2000; round++) predictor.observe(SITE, age(2, 1), "freed");
+    expect(predictor.isOver(SITE, age(100, 100))).toBe(true);
+    predictor.observe(SITE, age(500, 500), "used");
+    expect(predictor.isOver(SITE, age(100, 100))).toBe(false);
   });
 
   it("begins with what was told, and ends with what was seen", () => {
