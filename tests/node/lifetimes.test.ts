@@ -295,6 +295,60 @@ describe("the collector", () => {
     expect(memory.stats().lifetimes).toMatchObject({ registeredCount: 2, collectedCount: 1 });
   });
 
+  it("gives up what is over of another kind before what is used of the kind that needs room", async () => {
+    const clock = manualClock({ sleeping: "skip" });
+    const memory = await open({ lifetimes: { rule: "told" } }, clock);
+    for (let index = 0; index < 4; index++) {
+      memory.allocate({ kind: "KV_CACHE", id: `kept/${index}`, byteLength: MIB });
+    }
+    for (let index = 0; index < 6; index++) {
+      const options = { kind: "ACTIVATIONS", byteLength: MIB, lifetimeMs: 1 } as const;
+      memory.allocate({ ...options, id: `over/${index}` });
+    }
+    clock.advance(100);
+    await memory.reserve({ kind: "KV_CACHE", bytes: MIB, count: 4 });
+    const { lifetimes } = await finish(memory);
+    expect(lifetimes?.collectedCount).toBeGreaterThan(0);
+    for (let index = 0; index < 4; index++) {
+      expect(memory.tensor(`kept/${index}`)?.isResident, `kept/${index}`).toBe(true);
+    }
+  });
+
+  it("tells after how many frees of a site it collected the first, and looks at few for a victim", async () => {
+    const clock = manualClock({ sleeping: "skip" });
+    const memory = await open({}, clock);
+    teachSite(memory, clock, "layer", 200);
+    for (let index = 0; index < 400; index++) {
+      memory.allocate({ kind: "ACTIVATIONS", id: `small/${index}`, byteLength: 64, site: "new" });
+    }
+    for (let index = 0; index < 28; index++) {
+      const bulk = { kind: "ACTIVATIONS", byteLength: MIB / 2 } as const;
+      const { lookCount = 0 } = memory.stats().lifetimes ?? {};
+      await memory.reserve({ kind: bulk.kind, bytes: bulk.byteLength });
+      memory.allocate({ ...bulk, id: `bulk/${index}` });
+      const looks = (memory.stats().lifetimes?.lookCount ?? 0) - lookCount;
+      expect(looks).toBeLessThanOrEqual(6 * 32);
+      clock.advance(1);
+    }
+    expect(memory.stats().lifetimes?.sites).toMatchObject([
+      { site: "layer", freedCount: 200, freedBeforeCount: null },
+      { site: "new", freedCount: 0 },
+    ]);
+    for (let index = 0; index < 16; index++) {
+      const id = `forgotten/${index}`;
+      const options = { kind: "ACTIVATIONS", id, byteLength: MIB / 2, site: "layer" } as const;
+      await memory.reserve({ kind: options.kind, bytes: MIB / 2 });
+      const tensor = memory.allocate(options);
+      tensor.pin()[Symbol.dispose]();
+      clock.advance(1);
+      tensor.pin({ access: "read" })[Symbol.dispose]();
+      clock.advance(10);
+    }
+    await memory.reserve({ kind: "KV_CACHE", bytes: MIB, count: 4 });
+    const { lifetimes } = await finish(memory);
+    expect(lifetimes?.sites[0]).toMatchObject({ site: "layer", freedBeforeCount: 200 });
+  });
+
   it("drops what is disposable where there is no tier, and regrets it when it is wanted", async () => {
     const clock = manualClock({ sleeping: "skip" });
     const memory = await openMemory({ lifetimes: { rule: "told" }, seams: { clock } });
