@@ -36,6 +36,8 @@ export interface SiteLifetimes {
   /** Means over them, in milliseconds; 0 without any. */
   readonly expectedMs: number;
   readonly livedMs: number;
+  /** Freed until the first one of the site was collected; null: none was. */
+  readonly freedBeforeCount: number | null;
 }
 
 export interface LifetimeStats {
@@ -60,11 +62,15 @@ export interface LifetimeStats {
 const REST_STRIDE = 32;
 const STRIDE_MAX = 32;
 const STRIDE_MIN = 2;
-/** What counts of the last peak at the next look: who has been full will be again. */
-const PEAK_SHARE_KEPT = 0.99;
-/** Tensors that one look asks about, and one search for room. */
+/** What counts of a peak after so many allocations or loads: who has been full will be again. */
+const PEAK_SHARE_KEPT = 0.5;
+const PEAK_ALLOCATIONS = 32_768;
+/** Tensors that one look asks about, and looks in vain for those who need room, between two uses. */
 const LOOK_COUNT = 32;
-const SEARCH_COUNT = 4096;
+const VAIN_LOOKS_MAX = 4;
+/** Tensors that wait for being given up, and those of them that one search asks about. */
+const DUE_COUNT_MAX = 1024;
+const DUE_LOOK_COUNT = 64;
 /** Tensors that one run gives up at most. */
 const RUN_COUNT_MAX = 32;
 /** Sites that are told apart in the statistics; the rest is one more. */
@@ -74,17 +80,27 @@ const DROPPED_COUNT_MAX = 4096;
 
 type SiteSum = { -readonly [Name in keyof SiteLifetimes]: SiteLifetimes[Name] };
 
+/** A place where tensors are allocated. */
+interface Place {
+  readonly sum: SiteSum;
+  /** As the one registered last had it: most are like the one before. */
+  sample: LifetimeSample;
+}
+
 export class LifetimeCollector {
   readonly #options: LifetimeCollectorOptions;
-  readonly #sites = new Map<string, SiteSum>();
+  readonly #places = new Map<TensorKind, Map<string, Place>>();
+  #placeCount = 0;
+  /** Of those beyond {@link SITE_COUNT_MAX}. */
+  #others: SiteSum | null = null;
   readonly #dropped = new Set<string>();
-  /** Found over, and not given up yet: for the next run, and for those who need room. */
-  #due: TensorRecord[] = [];
-  readonly #chosen = new WeakSet<TensorRecord>();
-  /** Where the next look goes on in the directory, and the next search. */
+  /** Found over, and not given up yet: for the next run, and for those who need room. Each once. */
+  readonly #due: TensorRecord[] = [];
+  /** Where the next look goes on in the directory. */
   #lookIndex = 0;
-  #searchIndex = 0;
+  #vainLookCount = 0;
   #untilLook = REST_STRIDE;
+  #stride = REST_STRIDE;
   /** Of the bytes that were resident lately. */
   #peakBytes = 0;
   #isRunning = false;
@@ -105,15 +121,22 @@ export class LifetimeCollector {
     const { kind, byteLength: bytes } = record;
     if (site === "" && toldMs === Number.POSITIVE_INFINITY) return;
     const { predictor, clock } = this.#options;
-    const sample: LifetimeSample = { kind, bytes, site, toldMs };
+    const place = this.#placeOf(kind, site);
+    if (place.sample.bytes !== bytes || place.sample.toldMs !== toldMs) {
+      place.sample = { kind, bytes, site, toldMs };
+    }
+    const { sample } = place;
     const nowMs = clock.monotonicMs();
     this.#registeredCount += 1;
+    this.#vainLookCount = 0;
     record.life = {
       sample,
       expectedMs: predictor.expectedMs(sample),
       allocatedMs: nowMs,
       usedMs: nowMs,
       useCount: 0,
+      isDue: false,
+      isChosen: false,
       isCollected: false,
     };
   }
@@ -125,6 +148,8 @@ export class LifetimeCollector {
     predictor.observe(life.sample, ageOf(life, nowMs), "used");
     life.usedMs = nowMs;
     life.useCount += 1;
+    life.isChosen = false;
+    this.#vainLookCount = 0;
     if (!life.isCollected) return;
     life.isCollected = false;
     this.#regret(life.sample.bytes);
@@ -136,7 +161,7 @@ export class LifetimeCollector {
     const age = ageOf(life, clock.monotonicMs());
     predictor.observe(life.sample, age, "freed");
     if (life.isCollected) this.#options.feature.settle(0, this.#loadMs(life.sample.bytes));
-    const site = this.#siteOf(life.sample);
+    const site = this.#placeOf(life.sample.kind, life.sample.site).sum;
     site.freedCount += 1;
     if (life.expectedMs === Number.POSITIVE_INFINITY) return;
     site.predictedCount += 1;
@@ -159,16 +184,18 @@ export class LifetimeCollector {
     if (this.#untilLook > 0) return;
     const { swapper, watch, watermarks } = this.#options;
     const { high, low } = watermarks;
-    this.#peakBytes = Math.max(swapper.hotBytesNow(), this.#peakBytes * PEAK_SHARE_KEPT);
+    const keptShare = PEAK_SHARE_KEPT ** (this.#stride / PEAK_ALLOCATIONS);
+    this.#peakBytes = Math.max(swapper.hotBytesNow(), this.#peakBytes * keptShare);
     const fill = (this.#peakBytes / watch.highBytes) * high;
-    if (fill < low) {
-      this.#untilLook = REST_STRIDE;
-      return;
-    }
     const closeness = high === low ? 1 : Math.min(1, (fill - low) / (high - low));
-    this.#untilLook = Math.round(STRIDE_MAX - closeness * (STRIDE_MAX - STRIDE_MIN));
+    const isFull = fill >= low;
+    this.#stride = isFull
+      ? Math.round(STRIDE_MAX - closeness * (STRIDE_MAX - STRIDE_MIN))
+      : REST_STRIDE;
+    this.#untilLook = this.#stride;
+    if (!isFull) return;
     if (!this.#options.feature.allows()) return;
-    this.#look();
+    this.#look(this.#options.clock.monotonicMs(), () => false);
     if (this.#due.length > 0) this.#begin();
   }
 
@@ -179,25 +206,28 @@ export class LifetimeCollector {
    * @returns null when a bounded search finds none.
    */
   next(mayLeave: (record: TensorRecord) => boolean): TensorRecord | null {
-    const { directory, feature } = this.#options;
+    const { clock, feature } = this.#options;
     if (!feature.isOn) return null;
-    const nowMs = this.#options.clock.monotonicMs();
-    const count = Math.min(SEARCH_COUNT, directory.indexEnd);
-    for (let step = 0; step < count; step++) {
-      this.#searchIndex = (this.#searchIndex + 1) % directory.indexEnd;
-      const record = directory.find(this.#searchIndex);
-      if (record === undefined || record.life === null || !record.isResident) continue;
-      if (!this.#isOver(record.life, nowMs) || !mayLeave(record)) continue;
-      this.#chosen.add(record);
-      return record;
+    const nowMs = clock.monotonicMs();
+    let record = this.#takeDue(nowMs, mayLeave);
+    while (record === null && this.#vainLookCount < VAIN_LOOKS_MAX) {
+      this.#vainLookCount += 1;
+      record = this.#look(nowMs, mayLeave);
     }
-    return null;
+    if (record?.life) {
+      this.#vainLookCount = 0;
+      record.life.isChosen = true;
+    }
+    return record;
   }
 
   /** A tensor has left for want of room, or because it seemed over: the latter is counted. */
   left(record: TensorRecord): void {
     const { life, byteLength } = record;
-    if (life === null || !this.#chosen.delete(record)) return;
+    if (life === null || !life.isChosen) return;
+    life.isChosen = false;
+    const { sum } = this.#placeOf(life.sample.kind, life.sample.site);
+    sum.freedBeforeCount ??= sum.freedCount;
     this.#collectedCount += 1;
     this.#collectedBytes += byteLength;
     // Somebody else could stay, and need not be loaded.
@@ -219,7 +249,9 @@ export class LifetimeCollector {
   }
 
   stats(): LifetimeStats {
-    const sites = [...this.#sites.values()].map((site) => ({
+    const sums = [...this.#places.values()].flatMap((places) => [...places.values()]);
+    const others = this.#others === null ? [] : [this.#others];
+    const sites = [...sums.map(({ sum }) => sum), ...others].map((site) => ({
       ...site,
       expectedMs: site.expectedMs / Math.max(1, site.predictedCount),
       livedMs: site.livedMs / Math.max(1, site.predictedCount),
@@ -237,24 +269,50 @@ export class LifetimeCollector {
     };
   }
 
-  /** Asks about the next few tensors, and tells the predictor how old they are. */
-  #look(): void {
-    const { directory, predictor, clock, swapper } = this.#options;
-    const nowMs = clock.monotonicMs();
+  /**
+   * Asks about the next few tensors, and tells the predictor how old they are. Those that seem over and
+   * are not wanted are due.
+   *
+   * @returns The first that seems over and is wanted, or null.
+   */
+  #look(nowMs: number, wants: (record: TensorRecord) => boolean): TensorRecord | null {
+    const { directory, predictor, swapper } = this.#options;
     for (let step = 0; step < LOOK_COUNT; step++) {
       if (this.#lookIndex >= directory.indexEnd) {
         this.#lookIndex = 0;
         predictor.endCensus();
-        return;
+        return null;
       }
       const record = directory.find(this.#lookIndex);
       this.#lookIndex += 1;
       if (record === undefined || record.life === null) continue;
+      const { life } = record;
       this.#lookCount += 1;
-      predictor.observe(record.life.sample, ageOf(record.life, nowMs), "alive");
-      if (this.#due.length >= RUN_COUNT_MAX || !this.#isOver(record.life, nowMs)) continue;
-      if (swapper.canDemote(record)) this.#due.push(record);
+      predictor.observe(life.sample, ageOf(life, nowMs), "alive");
+      if (life.isDue || !record.isResident || !this.#isOver(life, nowMs)) continue;
+      if (wants(record)) return record;
+      if (this.#due.length === DUE_COUNT_MAX || !swapper.canDemote(record)) continue;
+      life.isDue = true;
+      this.#due.push(record);
     }
+    return null;
+  }
+
+  /** Takes the next one that is due, still seems over and is wanted; those that are not wanted stay. */
+  #takeDue(nowMs: number, wants: (record: TensorRecord) => boolean): TensorRecord | null {
+    const count = Math.min(DUE_LOOK_COUNT, this.#due.length);
+    for (let step = 0; step < count; step++) {
+      const record = this.#due.shift() as TensorRecord;
+      const life = record.life as TensorLife;
+      const isOver = record.isResident && !record.isFreed && this.#isOver(life, nowMs);
+      if (isOver && !wants(record)) {
+        this.#due.push(record);
+        continue;
+      }
+      life.isDue = false;
+      if (isOver) return record;
+    }
+    return null;
   }
 
   /** What was collected is wanted again: it has to be loaded, and the other's load was not spared. */
@@ -284,42 +342,44 @@ export class LifetimeCollector {
     try {
       // In a turn of its own: whoever allocates may still be about to pin.
       await Promise.resolve();
-      for (let record = this.#due.pop(); record !== undefined; record = this.#due.pop()) {
+      for (let count = 0; count < RUN_COUNT_MAX; count++) {
         if (this.#isStopped || !feature.isOn) return;
-        // Used, freed or moved meanwhile.
-        if (!swapper.canDemote(record) || record.life === null) continue;
-        if (!this.#isOver(record.life, clock.monotonicMs())) continue;
-        this.#chosen.add(record);
+        // Some were used, freed or moved meanwhile.
+        const nowMs = clock.monotonicMs();
+        const record = this.#takeDue(nowMs, (each) => swapper.canDemote(each));
+        if (record?.life == null) return;
+        record.life.isChosen = true;
         if (!(await giveUp(record))) return;
       }
     } catch (error) {
       if (!(error instanceof TierheapError)) throw error;
       // What a demotion found is told by its own event; the tensor stays.
     } finally {
-      this.#due = [];
       this.#isRunning = false;
     }
   }
 
-  #siteOf({ kind, site }: LifetimeSample): SiteSum {
-    const isFull = this.#sites.size >= SITE_COUNT_MAX;
-    const name = `${kind} ${site}`;
-    const known = this.#sites.get(name) ?? (isFull ? this.#sites.get("") : undefined);
+  #placeOf(kind: TensorKind, site: string): Place {
+    const places = this.#places.get(kind) ?? new Map<string, Place>();
+    const known = places.get(site);
     if (known !== undefined) return known;
-    const fresh: SiteSum = {
-      kind,
-      site: isFull ? "(others)" : site,
-      freedCount: 0,
-      predictedCount: 0,
-      withinTwiceCount: 0,
-      expectedMs: 0,
-      livedMs: 0,
-    };
-    this.#sites.set(isFull ? "" : name, fresh);
+    const sample: LifetimeSample = { kind, bytes: 0, site, toldMs: Number.POSITIVE_INFINITY };
+    if (this.#placeCount === SITE_COUNT_MAX) {
+      this.#others ??= noneFreed(kind, "(others)");
+      return { sum: this.#others, sample };
+    }
+    const fresh: Place = { sum: noneFreed(kind, site), sample };
+    this.#places.set(kind, places.set(site, fresh));
+    this.#placeCount += 1;
     return fresh;
   }
 }
 
+function noneFreed(kind: TensorKind, site: string): SiteSum {
+  const counts = { freedCount: 0, predictedCount: 0, withinTwiceCount: 0, freedBeforeCount: null };
+  return { kind, site, ...counts, expectedMs: 0, livedMs: 0 };
+}
+
 function ageOf({ allocatedMs, usedMs, useCount }: TensorLife, nowMs: number) {
-  return { ageMs: nowMs - allocatedMs, idleMs: nowMs - usedMs, useCount };
+  return { ageMs: nowMs - allocatedMs, idleMs: nowMs - usedMs, useCount, nowMs };
 }

@@ -381,10 +381,17 @@ export class Reclaimer {
   }
 
   #tryEvictClean(pool: MemoryPool, bytes: number, place: () => number): number {
+    const mayLeave = (record: TensorRecord) =>
+      record.isClean && this.#swapper.canDemote(record) && this.#canHelp(record, pool, bytes);
+    for (let over = this.#over(pool, mayLeave); over !== null; over = this.#over(pool, mayLeave)) {
+      this.#swapper.evictClean(over);
+      this.#victims.left(over);
+      const slot = place();
+      if (slot !== 0) return slot;
+    }
     for (const index of this.#policy.candidates()) {
       const record = this.#directory.at(index);
-      if (!record.isClean || !this.#swapper.canDemote(record)) continue;
-      if (!this.#canHelp(record, pool, bytes)) continue;
+      if (!mayLeave(record)) continue;
       this.#swapper.evictClean(record);
       const slot = place();
       if (slot !== 0) return slot;
@@ -403,8 +410,15 @@ export class Reclaimer {
     return 0;
   }
 
+  /** What seems over of those that may leave: of the pool that needs room if possible, else of any. */
+  #over(pool: MemoryPool, mayLeave: (record: TensorRecord) => boolean): TensorRecord | null {
+    const own = this.#collector?.next((record) => record.pool === pool && mayLeave(record));
+    return own ?? this.#collector?.next(mayLeave) ?? null;
+  }
+
   /**
-   * The next tensor to demote: of the pool that needs room if possible, else of any.
+   * The next tensor to demote: what seems over, whichever pool has it; then of the pool that needs room if
+   * possible, else of any.
    *
    * @param isFull Nothing can be written: only what is clean or may be dropped leaves.
    */
@@ -420,14 +434,15 @@ export class Reclaimer {
       if (!this.#canHelp(record, pool, bytes)) return false;
       return !isFull || record.isClean || this.#disposables.canDrop(record);
     };
-    const own = this.#victims.next((record) => {
+    const over = this.#over(pool, mayLeave);
+    if (over !== null) return over;
+    const own = this.#victims.nextInOrder((record) => {
       if (!mayLeave(record)) return false;
       if (record.pool === pool) return true;
       other ??= record;
       return false;
     });
-    if (own !== null || other === null) return own;
-    return this.#collector?.next(mayLeave) ?? other;
+    return own ?? other;
   }
 
   #noteRoom(): void {

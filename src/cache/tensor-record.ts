@@ -54,6 +54,10 @@ export interface TensorLife {
   /** When it was pinned last, or allocated. */
   usedMs: number;
   useCount: number;
+  /** It seemed over when it was looked at, and waits for being given up. */
+  isDue: boolean;
+  /** It is leaving because it seems over. */
+  isChosen: boolean;
   /** It was given up because it seemed over, and has not been used since. */
   isCollected: boolean;
 }

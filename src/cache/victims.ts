@@ -45,9 +45,12 @@ export class Victims {
 
   /** What should leave first of those that may. Asks about no more of them than it must. */
   next(mayLeave: (record: TensorRecord) => boolean): TensorRecord | null {
+    return this.#collector?.next(mayLeave) ?? this.nextInOrder(mayLeave);
+  }
+
+  /** As {@link next}, but in the policy's order alone, as weighed by costs. */
+  nextInOrder(mayLeave: (record: TensorRecord) => boolean): TensorRecord | null {
     const { choice } = this.#options;
-    const over = this.#collector?.next(mayLeave) ?? null;
-    if (over !== null) return over;
     const order = this.#order(mayLeave);
     if (choice !== null) return choice.next(order);
     for (const record of order) if (record !== null) return record;

@@ -1,5 +1,6 @@
 // How times without use have ended, by their length: in a use, in a free, or not yet. Two competing
-// ends with censoring, in classes of time.
+// ends with censoring, in classes of time. All of them make the share that is used again; how far it is
+// believed goes by those of them that did not overlap, because what waits together ends together.
 //
 // Source: O. O. Aalen, S. Johansen, "An Empirical Transition Matrix for Non-homogeneous Markov Chains
 // Based on Censored Observations", Scandinavian Journal of Statistics 5 (1978) — the estimator of how
@@ -33,11 +34,15 @@ export class IdleTimes {
   /** Those that have not ended, as of the last census, and of the one under way. */
   #alive = new Uint32Array(TIME_CLASS_COUNT);
   #counted = new Uint32Array(TIME_CLASS_COUNT);
+  /** Of those that ended: each began when the one counted before it had ended. */
+  readonly #apart = new Uint32Array(TIME_CLASS_COUNT);
+  /** When the one counted last had ended. */
+  readonly #apartMs = new Float64Array(TIME_CLASS_COUNT).fill(Number.NEGATIVE_INFINITY);
   #endedCount = 0;
   #untilEstimate = 1;
   #overMs = Number.POSITIVE_INFINITY;
 
-  note(idleMs: number, end: IdleEnd): void {
+  note(idleMs: number, nowMs: number, end: IdleEnd): void {
     const index = timeClassOf(idleMs);
     if (end === "alive") {
       this.#counted[index] = (this.#counted[index] as number) + 1;
@@ -45,8 +50,14 @@ export class IdleTimes {
     }
     const ended = end === "used" ? this.#used : this.#freed;
     ended[index] = (ended[index] as number) + 1;
+    if (nowMs - idleMs > (this.#apartMs[index] as number)) {
+      this.#apart[index] = (this.#apart[index] as number) + 1;
+      this.#apartMs[index] = nowMs;
+    }
     this.#endedCount += 1;
     this.#untilEstimate -= 1;
+    // Used after it seemed over: the next one is asked about with that in mind.
+    if (end === "used" && idleMs >= this.#overMs) this.#untilEstimate = 0;
     if (this.#endedCount === ENDED_COUNT_MAX) this.#halve();
   }
 
@@ -70,26 +81,34 @@ export class IdleTimes {
     return this.#overMs;
   }
 
-  /** The shortest time at which few enough are used again, half of one counted on top of those seen. */
+  /**
+   * The shortest time at which few enough are used again, half of one counted on top of those seen, and
+   * after which there is none at which more are: who is given up later has lasted longer. Those that
+   * have not ended wait at the same time, so those of a class are one.
+   */
   #estimate(regretShare: number): number {
     let overMs = Number.POSITIVE_INFINITY;
     let lastingCount = 0;
+    let apartCount = 0;
     let useShare = 0;
     for (let index = TIME_CLASS_COUNT - 1; index >= 0; index--) {
       const usedCount = this.#used[index] as number;
       const freedCount = this.#freed[index] as number;
-      lastingCount += usedCount + freedCount + (this.#alive[index] as number);
+      const aliveCount = this.#alive[index] as number;
+      lastingCount += usedCount + freedCount + aliveCount;
       if (lastingCount === 0) continue;
+      apartCount += (this.#apart[index] as number) + Math.min(1, aliveCount);
       const goesOn = 1 - (usedCount + freedCount) / lastingCount;
       useShare = usedCount / lastingCount + goesOn * useShare;
-      const isSure = (useShare * lastingCount + 0.5) / (lastingCount + 1) <= regretShare;
+      if (useShare > regretShare) break;
+      const isSure = (useShare * apartCount + 0.5) / (apartCount + 1) <= regretShare;
       if (isSure) overMs = timeClassMs(index);
     }
     return overMs;
   }
 
   #halve(): void {
-    for (const counts of [this.#used, this.#freed]) {
+    for (const counts of [this.#used, this.#freed, this.#apart]) {
       for (const [index, count] of counts.entries()) counts[index] = count >> 1;
     }
     this.#endedCount >>= 1;

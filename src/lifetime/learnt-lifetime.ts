@@ -10,8 +10,9 @@ import { toldLifetime } from "./told-lifetime.js";
 
 export interface LearntLifetimeOptions {
   /**
-   * Most of the tensors called over that may be used again, above 0 and at most 0.5. Default: 0.002.
-   * Lower waits longer, and takes more examples before it calls any over.
+   * Most of the tensors called over that may be used again, above 0 and at most 0.5. Default: 0.01.
+   * Lower waits longer, and takes more examples before it calls any over: half as many as its inverse,
+   * of which those that wait at the same time count as one.
    */
   readonly regretShare?: number | undefined;
 }
@@ -32,7 +33,7 @@ interface SiteHistory {
 
 /** @throws {MisuseError} `bad-option` — the share is out of range. */
 export function learntLifetime(options: LearntLifetimeOptions = {}): LifetimePredictor {
-  const { regretShare = 0.002 } = options;
+  const { regretShare = 0.01 } = options;
   if (typeof regretShare !== "number" || !(regretShare > 0 && regretShare <= 0.5)) {
     throw new MisuseError("bad-option", "regretShare is above 0 and at most 0.5");
   }
@@ -68,12 +69,12 @@ export function learntLifetime(options: LearntLifetimeOptions = {}): LifetimePre
       const idle = history.idle[useClassOf(age.useCount)];
       return idle !== undefined && age.idleMs >= idle.overMs(regretShare);
     },
-    observe: (sample, { ageMs, idleMs, useCount }, end) => {
+    observe: (sample, { ageMs, idleMs, useCount, nowMs }, end) => {
       const { lifetimes, idle } = known(sample) ?? addSite(sample);
       const place = useClassOf(useCount);
       const times = idle[place] ?? new IdleTimes();
       idle[place] = times;
-      times.note(idleMs, end);
+      times.note(idleMs, nowMs, end);
       if (end !== "used") lifetimes.note(ageMs, end === "alive");
     },
     endCensus: () => {

@@ -20,6 +20,8 @@ export interface LifetimeAge {
   readonly idleMs: number;
   /** Times that it was pinned. */
   readonly useCount: number;
+  /** When that is, in milliseconds of a clock that never goes back: whose times overlap can be told. */
+  readonly nowMs: number;
 }
 
 /** How a time without use has ended; `"alive"`: it has not, which is told again and again. */

@@ -239,7 +239,7 @@ export interface LifetimeOptions {
    * is over at the end of its `lifetimeMs`, or when it was idle for 80 % of that. Default: `"learnt"`.
    */
   readonly rule?: "learnt" | "told" | undefined;
-  /** Most of the learnt rule's choices that may be used again, above 0 and at most 0.5. Default: 0.002. */
+  /** Most of the learnt rule's choices that may be used again, above 0 and at most 0.5. Default: 0.01. */
   readonly regretShare?: number | undefined;
 }
 

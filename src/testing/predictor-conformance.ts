@@ -48,7 +48,12 @@ export function lifetimePredictorConformance(
   const toldMs = Number.POSITIVE_INFINITY;
   const sample: LifetimeSample = { kind: "KV_CACHE", bytes: 4096, site: "prefill", toldMs };
   const other: LifetimeSample = { ...sample, site: "other" };
-  const ageOf = (ageMs: number, idleMs: number, useCount: number) => ({ ageMs, idleMs, useCount });
+  let nowMs = 0;
+  /** Of a tensor that is allocated when the one before has ended. */
+  const ageOf = (ageMs: number, idleMs: number, useCount: number) => {
+    nowMs += ageMs + 1;
+    return { ageMs, idleMs, useCount, nowMs };
+  };
   const old = ageOf(1e9, 1e9, 1);
   /** Tensors of a site that are used once, after `idleMs`, and freed `idleMs` after that. */
   const teach = (predictor: LifetimePredictor, site: LifetimeSample, idleMs: number) => {

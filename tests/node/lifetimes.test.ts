@@ -18,8 +18,12 @@ const SITE: LifetimeSample = {
   toldMs: Number.POSITIVE_INFINITY,
 };
 
+let lastMs = 0;
+
+/** Of a tensor that is allocated when the one before has ended. */
 function age(ageMs: number, idleMs: number, useCount = 1) {
-  return { ageMs, idleMs, useCount };
+  lastMs += ageMs + 1;
+  return { ageMs, idleMs, useCount, nowMs: lastMs };
 }
 
 /** Lets what has begun in the background end. */
@@ -90,12 +94,42 @@ describe("the learnt lifetime", () => {
 
   it("counts those that wait: a few that were used late do not make all wait", () => {
     const predictor = learntLifetime({ regretShare: 0.01 });
-    for (let round = 0; round < 40; round++) predictor.observe(SITE, age(10, 2), "freed");
+    for (let round = 0; round < 200; round++) predictor.observe(SITE, age(10, 2), "freed");
     predictor.observe(SITE, age(900, 900), "used");
     expect(predictor.isOver(SITE, age(1200, 1000))).toBe(false);
     for (let round = 0; round < 200; round++) predictor.observe(SITE, age(2000, 1900), "alive");
     predictor.endCensus();
     expect(predictor.isOver(SITE, age(1200, 1000))).toBe(true);
+  });
+
+  it("counts those that wait together as one", () => {
+    const alone = learntLifetime({ regretShare: 0.01 });
+    const together = learntLifetime({ regretShare: 0.01 });
+    for (let round = 0; round < 60; round++) alone.observe(SITE, age(10, 5), "freed");
+    for (let round = 0; round < 10; round++) {
+      const last = age(10, 5);
+      for (let layer = 0; layer < 60; layer++) together.observe(SITE, last, "freed");
+    }
+    expect(alone.isOver(SITE, age(10, 6))).toBe(true);
+    expect(together.isOver(SITE, age(10, 6))).toBe(false);
+    for (let round = 0; round < 100; round++) together.observe(SITE, age(10, 5), "freed");
+    expect(together.isOver(SITE, age(10, 6))).toBe(true);
+  });
+
+  it("does not take those that are freed soon for those that last", () => {
+    const predictor = learntLifetime({ regretShare: 0.01 });
+    for (let round = 0; round < 2000; round++) predictor.observe(SITE, age(2, 1), "freed");
+    // Few, but what lasts is used.
+    for (let round = 0; round < 4; round++) predictor.observe(SITE, age(900, 900), "used");
+    expect(predictor.isOver(SITE, age(100, 100))).toBe(false);
+  });
+
+  it("takes back at once what a late use disproves", () => {
+    const predictor = learntLifetime({ regretShare: 0.01 });
+    for (let round = 0; round < 2000; round++) predictor.observe(SITE, age(2, 1), "freed");
+    expect(predictor.isOver(SITE, age(100, 100))).toBe(true);
+    predictor.observe(SITE, age(500, 500), "used");
+    expect(predictor.isOver(SITE, age(100, 100))).toBe(false);
   });
 
   it("begins with what was told, and ends with what was seen", () => {
@@ -259,6 +293,60 @@ describe("the collector", () => {
     expect(memory.tensor("pinned")?.isResident).toBe(true);
     pin[Symbol.dispose]();
     expect(memory.stats().lifetimes).toMatchObject({ registeredCount: 2, collectedCount: 1 });
+  });
+
+  it("gives up what is over of another kind before what is used of the kind that needs room", async () => {
+    const clock = manualClock({ sleeping: "skip" });
+    const memory = await open({ lifetimes: { rule: "told" } }, clock);
+    for (let index = 0; index < 4; index++) {
+      memory.allocate({ kind: "KV_CACHE", id: `kept/${index}`, byteLength: MIB });
+    }
+    for (let index = 0; index < 6; index++) {
+      const options = { kind: "ACTIVATIONS", byteLength: MIB, lifetimeMs: 1 } as const;
+      memory.allocate({ ...options, id: `over/${index}` });
+    }
+    clock.advance(100);
+    await memory.reserve({ kind: "KV_CACHE", bytes: MIB, count: 4 });
+    const { lifetimes } = await finish(memory);
+    expect(lifetimes?.collectedCount).toBeGreaterThan(0);
+    for (let index = 0; index < 4; index++) {
+      expect(memory.tensor(`kept/${index}`)?.isResident, `kept/${index}`).toBe(true);
+    }
+  });
+
+  it("tells after how many frees of a site it collected the first, and looks at few for a victim", async () => {
+    const clock = manualClock({ sleeping: "skip" });
+    const memory = await open({}, clock);
+    teachSite(memory, clock, "layer", 200);
+    for (let index = 0; index < 400; index++) {
+      memory.allocate({ kind: "ACTIVATIONS", id: `small/${index}`, byteLength: 64, site: "new" });
+    }
+    for (let index = 0; index < 28; index++) {
+      const bulk = { kind: "ACTIVATIONS", byteLength: MIB / 2 } as const;
+      const { lookCount = 0 } = memory.stats().lifetimes ?? {};
+      await memory.reserve({ kind: bulk.kind, bytes: bulk.byteLength });
+      memory.allocate({ ...bulk, id: `bulk/${index}` });
+      const looks = (memory.stats().lifetimes?.lookCount ?? 0) - lookCount;
+      expect(looks).toBeLessThanOrEqual(6 * 32);
+      clock.advance(1);
+    }
+    expect(memory.stats().lifetimes?.sites).toMatchObject([
+      { site: "layer", freedCount: 200, freedBeforeCount: null },
+      { site: "new", freedCount: 0 },
+    ]);
+    for (let index = 0; index < 16; index++) {
+      const id = `forgotten/${index}`;
+      const options = { kind: "ACTIVATIONS", id, byteLength: MIB / 2, site: "layer" } as const;
+      await memory.reserve({ kind: options.kind, bytes: MIB / 2 });
+      const tensor = memory.allocate(options);
+      tensor.pin()[Symbol.dispose]();
+      clock.advance(1);
+      tensor.pin({ access: "read" })[Symbol.dispose]();
+      clock.advance(10);
+    }
+    await memory.reserve({ kind: "KV_CACHE", bytes: MIB, count: 4 });
+    const { lifetimes } = await finish(memory);
+    expect(lifetimes?.sites[0]).toMatchObject({ site: "layer", freedBeforeCount: 200 });
   });
 
   it("drops what is disposable where there is no tier, and regrets it when it is wanted", async () => {
