@@ -29,9 +29,7 @@ import type { Workers } from "./cache/workers.js";
 import type { EndingWorker } from "./core/lane-watch.js";
 import { MisuseError, TierError } from "./errors.js";
 import type { HardwareProfile } from "./hardware/hardware-profile.js";
-import { TENSOR_BYTES_MAX } from "./limits.js";
 import {
-  checkAlignment,
   checkCompactionLimits,
   checkHints,
   checkId,
@@ -39,6 +37,7 @@ import {
   checkMs,
   checkObject,
   checkPinOptions,
+  checkReservation,
   checkSaveOptions,
   checkSignal,
   checkText,
@@ -123,12 +122,14 @@ export class TensorMemory {
   /**
    * Makes room for `count` tensors of `bytes` bytes each, demoting cold ones if need be.
    *
-   * @remarks Holds nothing: allocate before the next await.
+   * @remarks Whoever awaits the promise itself goes on before anybody else can take the room; from then on
+   *   nothing is held: allocate before the next await. While others keep taking what it frees, the request gets
+   *   its room by a hold: in bounded steps, one such request at a time, in the order in which they ask.
    * @throws {OutOfMemoryError} Everything else is pinned or anonymous, or the SSD tier is full.
    * @throws {MisuseError} `bad-kind`, `bad-size`, `bad-alignment`, `closed`.
    * @throws {TierError} `io`, `busy`, `aborted`.
    */
-  async reserve(request: {
+  reserve(request: {
     readonly kind: TensorKind;
     /** 1 to 2^32 − 1. */
     readonly bytes: number;
@@ -138,13 +139,14 @@ export class TensorMemory {
     readonly alignment?: number;
     readonly signal?: AbortSignal | undefined;
   }): Promise<void> {
-    this.#allocator.checkOpen();
-    checkObject(request, "reserve", ["kind", "bytes", "count", "alignment", "signal"]);
-    const pool = this.#poolOf(checkKind(request.kind));
-    const bytes = checkBytes(request.bytes, "bytes", TENSOR_BYTES_MAX);
-    const count = checkBytes(request.count ?? 1, "count");
-    const alignment = checkAlignment(request.alignment ?? 1);
-    await this.#reclaimer.reserve(pool, { bytes, count, alignment }, checkSignal(request.signal));
+    try {
+      this.#allocator.checkOpen();
+      const { kind, signal, ...room } = checkReservation(request);
+      // Not by way of a promise of ours: whoever awaits the reclaimer's own comes next.
+      return this.#reclaimer.reserve(this.#poolOf(kind), room, signal);
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   /**

@@ -11,7 +11,6 @@ import type { MemoryPool } from "../memory/memory-pool.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import type { StatsSink } from "../stats/stats-sink.js";
 import type { TensorKind } from "../types.js";
-import { encourageCollection } from "../util/collection.js";
 import type { Directory } from "./directory.js";
 import type { Disposables } from "./disposables.js";
 import type { HeldBlocks } from "./held-blocks.js";
@@ -19,34 +18,18 @@ import type { LifetimeCollector } from "./lifetime-collector.js";
 import type { MemorySwapper } from "./memory-swapper.js";
 import type { PressureWatch } from "./pressure-watch.js";
 import { REMEDIES_BEFORE_VICTIMS, type Remedy, SYNCHRONOUS_REMEDIES } from "./remedies.js";
+import { RoomByDemotion, type RoomByDemotionOptions } from "./room-by-demotion.js";
 import type { TensorRecord } from "./tensor-record.js";
 import type { Victims } from "./victims.js";
 
-export interface ReclaimerOptions {
-  readonly core: ControlPlane;
-  readonly budget: Budget;
-  readonly shelf: ArenaShelf;
-  readonly pools: ReadonlyMap<TensorKind, MemoryPool>;
-  readonly directory: Directory;
-  readonly swapper: MemorySwapper;
-  readonly policy: EvictionPolicy;
-  readonly disposables: Disposables;
+export interface ReclaimerOptions extends RoomByDemotionOptions {
   readonly held: HeldBlocks;
   readonly compactor: Compactor;
   readonly events: EventHub;
-  readonly clock: Clock;
-  /** Name of the tier that victims go to, for advice. */
-  readonly tierName: string;
-  /** Demotions reach the device before the hot copy goes. */
-  readonly isDurable: boolean;
   /** Gives up a prefetched guess whose room helps. @returns Whether there was one. */
   readonly giveUpGuess: (helps: (record: TensorRecord) => boolean) => boolean;
-  readonly victims: Victims;
   readonly sink: StatsSink;
 }
-
-/** Waits for the engine's collector: 1, 2, 4, … milliseconds. */
-const PATIENCE_ROUNDS = 9;
 
 export class Reclaimer {
   readonly #core: ControlPlane;
@@ -62,9 +45,9 @@ export class Reclaimer {
   readonly #events: EventHub;
   readonly #clock: Clock;
   readonly #tierName: string;
-  readonly #isDurable: boolean;
   readonly #giveUpGuess: ReclaimerOptions["giveUpGuess"];
   readonly #victims: Victims;
+  readonly #byDemotion: RoomByDemotion;
   readonly #sink: StatsSink;
   #watch: PressureWatch | null = null;
   #collector: LifetimeCollector | null = null;
@@ -86,9 +69,9 @@ export class Reclaimer {
     this.#events = options.events;
     this.#clock = options.clock;
     this.#tierName = options.tierName;
-    this.#isDurable = options.isDurable;
     this.#giveUpGuess = options.giveUpGuess;
     this.#victims = options.victims;
+    this.#byDemotion = new RoomByDemotion(options);
     this.#sink = options.sink;
   }
 
@@ -126,34 +109,48 @@ export class Reclaimer {
   }
 
   /**
-   * Makes sure that `count` tensors of `bytes` each can be allocated, by demoting if need be. Holds
-   * nothing: allocate before the next await.
+   * Makes sure that `count` tensors of `bytes` each can be allocated, by demoting if need be.
    *
+   * @returns A promise whose first reaction gives the room up: whoever awaits this very promise comes next.
    * @throws {OutOfMemoryError}
    */
-  async reserve(
+  reserve(
     pool: MemoryPool,
     request: { readonly bytes: number; readonly alignment: number; readonly count: number },
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const { bytes, alignment, count } = request;
-    this.#checkPossible(pool, bytes, count);
     const slots: number[] = [];
     let endProgress = () => {};
-    try {
-      for (let index = 0; index < count; index++) {
-        throwIfAborted(signal, this.#tierName);
-        const onPlaced = () => {
-          // Only a reservation that has all it wants can be waited for.
-          if (index === count - 1) endProgress = this.#swapper.transfers.noteProgress();
-          this.#reservedCount += 1;
-        };
-        slots.push(await this.placeDemoting(pool, bytes, alignment, onPlaced));
-      }
-    } finally {
+    // Only a reservation that has all it wants can be waited for.
+    const onComplete = () => {
+      endProgress = this.#swapper.transfers.noteProgress();
+    };
+    const giveUp = () => {
       this.#reservedCount -= slots.length;
-      for (const slot of slots) pool.free(slot, this.#core.generationOf(slot));
+      for (const slot of slots.splice(0)) pool.free(slot, this.#core.generationOf(slot));
       endProgress();
+    };
+    const reserved = this.#reserveAll(pool, request, signal, slots, onComplete);
+    reserved.then(giveUp, giveUp);
+    return reserved;
+  }
+
+  async #reserveAll(
+    pool: MemoryPool,
+    request: { readonly bytes: number; readonly alignment: number; readonly count: number },
+    signal: AbortSignal | undefined,
+    slots: number[],
+    onComplete: () => void,
+  ): Promise<void> {
+    const { bytes, alignment, count } = request;
+    this.#checkPossible(pool, bytes, count);
+    for (let index = 0; index < count; index++) {
+      throwIfAborted(signal, this.#tierName);
+      const onPlaced = () => {
+        if (index === count - 1) onComplete();
+        this.#reservedCount += 1;
+      };
+      slots.push(await this.placeDemoting(pool, bytes, alignment, onPlaced));
     }
   }
 
@@ -202,7 +199,16 @@ export class Reclaimer {
     this.#demotingCount += 1;
     const startMs = this.#clock.monotonicMs();
     try {
-      return await this.#demoteFor(pool, bytes, alignment, onPlaced);
+      return await this.#byDemotion.make({
+        ...{ pool, bytes },
+        tryPlace: () => {
+          const placed = this.#tryWithoutVictims(pool, bytes, alignment);
+          if (placed !== 0) onPlaced();
+          return placed;
+        },
+        canHelp: (record) => this.#canHelp(record, pool, bytes),
+        refusal: (remedies, advice) => this.#outOfMemory(pool, bytes, remedies, advice),
+      });
     } finally {
       this.#demotingCount -= 1;
       this.#sink.time("room.wait", this.#clock.monotonicMs() - startMs);
@@ -214,75 +220,6 @@ export class Reclaimer {
       pool.tryAllocate(bytes, alignment) ||
       this.#tryRemedies(pool, bytes, alignment, REMEDIES_BEFORE_VICTIMS)
     );
-  }
-
-  /**
-   * Demotes in the policy's order, as weighed by costs, clean or dirty: only a caller that cannot wait takes
-   * clean ones first wherever they are.
-   */
-  async #demoteFor(
-    pool: MemoryPool,
-    bytes: number,
-    alignment: number,
-    onPlaced: () => void,
-  ): Promise<number> {
-    const remedies: string[] = [...REMEDIES_BEFORE_VICTIMS];
-    const passed = new Set<number>();
-    let isFull = false;
-    for (let round = 0, slot = 0; ; slot = this.#tryWithoutVictims(pool, bytes, alignment)) {
-      if (slot !== 0) {
-        onPlaced();
-        return slot;
-      }
-      // What is being copied is next to leave, and nothing must leave before it.
-      const { underWay } = this.#swapper.earlyCopies;
-      if (underWay !== null) {
-        await underWay;
-        continue;
-      }
-      const isCollecting = this.#dropSparesFor(pool, bytes) || this.#budget.retiredBytes > 0;
-      const isWaiting = isCollecting && round < PATIENCE_ROUNDS;
-      const victim = isWaiting ? null : this.#victim(pool, bytes, passed, isFull);
-      if (victim !== null) {
-        if (!remedies.includes("demote")) remedies.push("demote");
-        if (isFull ? !victim.isClean : !this.#disposables.admits(victim)) {
-          this.#victims.drop(victim);
-          continue;
-        }
-        const outcome = await this.#swapper.demote(victim, { durable: this.#isDurable });
-        if (outcome === "no-space") {
-          if (await this.#disposables.makeColdRoom(victim.byteLength)) continue;
-          if (this.#disposables.canDrop(victim)) {
-            this.#victims.drop(victim);
-            continue;
-          }
-          // What leaves without a write still can.
-          isFull = true;
-        }
-        if (outcome === "demoted" && !victim.isFreed) this.#victims.left(victim);
-        // Vetoed: somebody uses it. Look at others first.
-        if (outcome === "vetoed") passed.add(victim.index);
-        continue;
-      }
-      if (isFull && !isWaiting) {
-        const advice = `The ${this.#tierName} tier is full or switched off: enlarge its budget or free tensors.`;
-        throw this.#outOfMemory(pool, bytes, remedies, advice);
-      }
-      const { progressing } = this.#swapper.transfers;
-      if (progressing !== null) {
-        await progressing;
-        continue;
-      }
-      if (!isCollecting || round >= PATIENCE_ROUNDS) {
-        const advice = isCollecting
-          ? "Dropped arenas count until the engine has collected them: try again later."
-          : "Everything left is pinned or anonymous: unpin or free tensors.";
-        throw this.#outOfMemory(pool, bytes, remedies, advice);
-      }
-      encourageCollection();
-      await this.#clock.sleep(2 ** round);
-      round += 1;
-    }
   }
 
   /** @throws {OutOfMemoryError} Not even an empty heap could hold it: nothing else is tried. */
@@ -301,17 +238,6 @@ export class Reclaimer {
   /** What an empty heap could give to a pool. */
   #mostBytes(pool: MemoryPool): number {
     return Math.min(pool.budgetBytes, this.#budget.arenaLimitBytes);
-  }
-
-  /**
-   * Gives up spares of the wrong length where that will make room for the arena that is wanted, once
-   * they are collected.
-   */
-  #dropSparesFor(pool: MemoryPool, bytes: number): boolean {
-    const missingBytes =
-      this.#budget.usedBytes + pool.arenaBytesFor(bytes) - this.#budget.limitBytes;
-    if (pool.arenaBytesFor(bytes) > pool.roomBytes) return false;
-    return this.#shelf.dropSpares(missingBytes) > 0;
   }
 
   /** Tries the allowed remedies in their fixed order, allocating again after each that did something. */
@@ -383,11 +309,13 @@ export class Reclaimer {
   #tryEvictClean(pool: MemoryPool, bytes: number, place: () => number): number {
     const mayLeave = (record: TensorRecord) =>
       record.isClean && this.#swapper.canDemote(record) && this.#canHelp(record, pool, bytes);
-    for (let over = this.#over(pool, mayLeave); over !== null; over = this.#over(pool, mayLeave)) {
+    const victims = this.#victims;
+    for (let over = victims.nextOver(pool, mayLeave); over !== null; ) {
       this.#swapper.evictClean(over);
-      this.#victims.left(over);
+      victims.left(over);
       const slot = place();
       if (slot !== 0) return slot;
+      over = victims.nextOver(pool, mayLeave);
     }
     for (const index of this.#policy.candidates()) {
       const record = this.#directory.at(index);
@@ -408,41 +336,6 @@ export class Reclaimer {
       if (slot !== 0) return slot;
     }
     return 0;
-  }
-
-  /** What seems over of those that may leave: of the pool that needs room if possible, else of any. */
-  #over(pool: MemoryPool, mayLeave: (record: TensorRecord) => boolean): TensorRecord | null {
-    const own = this.#collector?.next((record) => record.pool === pool && mayLeave(record));
-    return own ?? this.#collector?.next(mayLeave) ?? null;
-  }
-
-  /**
-   * The next tensor to demote: what seems over, whichever pool has it; then of the pool that needs room if
-   * possible, else of any.
-   *
-   * @param isFull Nothing can be written: only what is clean or may be dropped leaves.
-   */
-  #victim(
-    pool: MemoryPool,
-    bytes: number,
-    passed: ReadonlySet<number>,
-    isFull: boolean,
-  ): TensorRecord | null {
-    let other: TensorRecord | null = null;
-    const mayLeave = (record: TensorRecord) => {
-      if (passed.has(record.index) || !this.#swapper.canDemote(record)) return false;
-      if (!this.#canHelp(record, pool, bytes)) return false;
-      return !isFull || record.isClean || this.#disposables.canDrop(record);
-    };
-    const over = this.#over(pool, mayLeave);
-    if (over !== null) return over;
-    const own = this.#victims.nextInOrder((record) => {
-      if (!mayLeave(record)) return false;
-      if (record.pool === pool) return true;
-      other ??= record;
-      return false;
-    });
-    return own ?? other;
   }
 
   #noteRoom(): void {

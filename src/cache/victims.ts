@@ -1,5 +1,6 @@
 // Who leaves next, and how, when nobody waits: what the background does for the watermarks and for the
 // process. Sees seams only.
+import type { MemoryPool } from "../memory/memory-pool.js";
 import type { EvictionPolicy } from "../policy/eviction-policy.js";
 import type { Directory } from "./directory.js";
 import type { Disposables } from "./disposables.js";
@@ -46,6 +47,12 @@ export class Victims {
   /** What should leave first of those that may. Asks about no more of them than it must. */
   next(mayLeave: (record: TensorRecord) => boolean): TensorRecord | null {
     return this.#collector?.next(mayLeave) ?? this.nextInOrder(mayLeave);
+  }
+
+  /** What seems over of those that may leave: of the pool that needs room if possible, else of any. */
+  nextOver(pool: MemoryPool, mayLeave: (record: TensorRecord) => boolean): TensorRecord | null {
+    const own = this.#collector?.next((record) => record.pool === pool && mayLeave(record));
+    return own ?? this.#collector?.next(mayLeave) ?? null;
   }
 
   /** As {@link next}, but in the policy's order alone, as weighed by costs. */

@@ -26,6 +26,8 @@ import {
 const JOBS_EACH = 2;
 /** A worker that has not answered for so long is ended. */
 const ANSWER_MS_MAX = 20_000;
+/** So long the first transfers wait for workers to start; from then on the caller's thread codes until they have. */
+const START_MS_MAX = 250;
 /** So many ends without a job done between them, and no more are started. */
 const FAILURES_MAX = 3;
 
@@ -110,7 +112,12 @@ class Workers implements CodecWorkers {
 
   async #startFirst(): Promise<void> {
     const starting = Array.from({ length: this.#options.workerCount }, () => this.#start());
-    await Promise.any(starting).catch(() => {});
+    let cancel = () => {};
+    const isLate = new Promise<void>((resolve) => {
+      cancel = this.#options.clock.defer(START_MS_MAX, resolve);
+    });
+    await Promise.race([Promise.any(starting).catch(() => {}), isLate]);
+    cancel();
   }
 
   /** Resolves when the worker can work. Rejects when it never will. */

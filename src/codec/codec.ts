@@ -138,7 +138,7 @@ export interface CodecWorkers {
   readonly jobUnitBytesMax: number;
   /** Jobs that one transfer may have given and not taken back. */
   readonly windowCount: number;
-  /** Resolves once there is one that can work, or none will. Never rejects. */
+  /** Resolves once there is one that can work, none will, or they take long to start. Never rejects. */
   load(): Promise<void>;
   /**
    * Gives a job to a worker. Its bytes are copied, unless they are shared: those stand still until the promise

@@ -14,6 +14,8 @@ export interface PoolArena {
   readonly arena: Arena;
   /** Other threads know it by its number, so it stays open. */
   isShared: boolean;
+  /** It is emptied for somebody: nobody else allocates in it. */
+  isHeld: boolean;
 }
 
 export interface ArenaShelfOptions {
@@ -42,6 +44,8 @@ interface KeptView {
 const KEPT_VIEWS_MAX = 16_384;
 
 export class ArenaShelf {
+  /** Somebody waits for arenas who is to have the next one: nobody is given any. */
+  isHeld = false;
   readonly #core: ControlPlane;
   readonly #budget: Budget;
   readonly #createArena: ArenaFactory;
@@ -70,9 +74,10 @@ export class ArenaShelf {
    *
    * @param capacityBytes Least length; a multiple of a wasm page.
    * @param capacityBytesMax Greatest length of a spare.
-   * @returns null when neither is to be had.
+   * @returns null when neither is to be had, or {@link isHeld}.
    */
   tryOpen(pool: number, capacityBytes: number, capacityBytesMax: number): PoolArena | null {
+    if (this.isHeld) return null;
     const arena =
       this.#takeSpare(capacityBytes, capacityBytesMax) ?? this.#tryCreate(capacityBytes);
     if (arena === null) return null;
@@ -84,7 +89,7 @@ export class ArenaShelf {
       if (id === 0) this.#spares.push(arena);
     }
     if (id === 0) return null;
-    const opened: PoolArena = { id, arena, isShared: false };
+    const opened: PoolArena = { id, arena, isShared: false, isHeld: false };
     this.#open[id] = opened;
     return opened;
   }

@@ -3,9 +3,9 @@
 import type { Clock } from "../clock.js";
 import { canShareMemory } from "../core/linear-memory.js";
 import { MisuseError } from "../errors.js";
-import { CONTENT_PREFIX, ID_BYTES_MAX, NAMESPACE_BYTES_MAX } from "../limits.js";
+import { CONTENT_PREFIX, ID_BYTES_MAX, NAMESPACE_BYTES_MAX, TENSOR_BYTES_MAX } from "../limits.js";
 import type { ChainHints } from "../policy/eviction-policy.js";
-import { checkBytes, describe } from "../types.js";
+import { checkBytes, checkKind, describe, type TensorKind } from "../types.js";
 import type { PinAccess } from "./pin.js";
 
 const ALIGNMENT_MAX = 65536;
@@ -57,6 +57,25 @@ export function checkObject(
     }
   }
   return value as Record<string, unknown>;
+}
+
+/** What `reserve` is asked for. @throws {MisuseError} `bad-*`. */
+export function checkReservation(request: unknown): {
+  readonly kind: TensorKind;
+  readonly bytes: number;
+  readonly alignment: number;
+  readonly count: number;
+  readonly signal: AbortSignal | undefined;
+} {
+  const known = ["kind", "bytes", "count", "alignment", "signal"];
+  const { kind, bytes, count, alignment, signal } = checkObject(request, "reserve", known);
+  return {
+    kind: checkKind(kind),
+    bytes: checkBytes(bytes, "bytes", TENSOR_BYTES_MAX),
+    count: checkBytes(count ?? 1, "count"),
+    alignment: checkAlignment(alignment ?? 1),
+    signal: checkSignal(signal),
+  };
 }
 
 /** @throws {MisuseError} `bad-option` — neither undefined nor a boolean. */

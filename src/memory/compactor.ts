@@ -177,7 +177,7 @@ export class Compactor {
     const { pool, source, steps } = task;
     for (let step = steps[0]; step !== undefined; step = steps[0]) {
       if (!pool.arenas.includes(source) || this.#isVain(task)) break;
-      if (pool.arenas.includes(step.into)) {
+      if (pool.arenas.includes(step.into) && !(task.isEvacuation && step.into.isHeld)) {
         if (!this.#isPlanned) this.#begin(task, step);
         if (!this.#moveAll(task, step, course)) return false;
       }

@@ -54,7 +54,7 @@ export function chooseEvacuation(core: ControlPlane, pool: MemoryPool): Evacuati
   if (source === null) return null;
   // The fullest first, so that what is free stays together.
   const targets = rooms
-    .filter((each) => each !== source && each.freeBytes > 0)
+    .filter((each) => each !== source && each.freeBytes > 0 && !each.opened.isHeld)
     .sort((left, right) => left.freeBytes - right.freeBytes);
   const roomBytes = targets.reduce((sum, { freeBytes }) => sum + freeBytes, 0);
   const marginBytes = source.opened.arena.capacityBytes * EVACUATION_MARGIN;
@@ -83,7 +83,7 @@ export function packForRest(core: ControlPlane, pool: MemoryPool, source: PoolAr
   let mostBytes = needBytes;
   for (const opened of pool.arenas) {
     const { freeBytes } = core.arenaCounters(opened.id);
-    if (opened === source || freeBytes < mostBytes) continue;
+    if (opened === source || opened.isHeld || freeBytes < mostBytes) continue;
     most = opened;
     mostBytes = freeBytes;
   }

@@ -150,7 +150,8 @@ export class MemoryPool {
     const blockBytes = this.blockBytes(bytes);
     if (blockBytes > this.arenaBytes) return this.#tryAllocateWhole(blockBytes);
     const coarsest = this.alignmentFor(bytes, alignment);
-    for (const { id } of this.#arenas) {
+    for (const { id, isHeld } of this.#arenas) {
+      if (isHeld) continue;
       const slot = this.#core.allocate(id, blockBytes, coarsest);
       if (slot !== 0) return slot;
     }
@@ -283,8 +284,8 @@ export class MemoryPool {
   }
 
   #tryAllocateWhole(bytes: number): number {
-    for (const { id, arena } of this.#arenas) {
-      if (arena.capacityBytes < bytes || this.#core.arenaLiveCount(id) > 0) continue;
+    for (const { id, arena, isHeld } of this.#arenas) {
+      if (isHeld || arena.capacityBytes < bytes || this.#core.arenaLiveCount(id) > 0) continue;
       const slot = this.#core.allocateWhole(id, bytes);
       if (slot !== 0) return slot;
     }

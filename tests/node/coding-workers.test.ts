@@ -195,6 +195,35 @@ describe("coding workers", () => {
     expect(memory.stats().codecWorkers?.jobCount).toBeGreaterThan(6);
   });
 
+  it("that never become ready are waited for once, for a quarter of a second", async () => {
+    const clock = manualClock({ sleeping: "skip" });
+    const memory = await openMemory({
+      budgets: { ram: "64MiB" },
+      codecs: { default: "lossless", workers: 1 },
+      seams: { clock, tier: memoryTier(), startCodecWorker: startSilent },
+    });
+    const startMs = clock.monotonicMs();
+    for (const id of ["a", "b"]) {
+      const values = valuesLike(COUNT, 4);
+      allocate(memory, id, values);
+      let outcome = "";
+      const swapping = memory.swapOut(id).then((settled) => {
+        outcome = settled;
+      });
+      for (let turn = 0; turn < 5000 && outcome === ""; turn++) {
+        await new Promise<void>((resolve) => setTimeout(resolve, 1));
+        // Time goes on once the worker has been started.
+        if (started.length > 0 && clock.monotonicMs() - startMs < 250) clock.advance(25);
+      }
+      expect(outcome).toBe("stored");
+      await swapping;
+      expectSame(await read(memory, id), bytesOf(values));
+    }
+    expect(started).toHaveLength(1);
+    expect(clock.monotonicMs() - startMs).toBeLessThanOrEqual(250);
+    expect(memory.stats().codecWorkers).toMatchObject({ jobCount: 0, failureCount: 0 });
+  });
+
   it("that do not answer are ended in time", async () => {
     const clock = manualClock({ sleeping: "skip" });
     const memory = await openMemory({
