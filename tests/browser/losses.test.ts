@@ -202,8 +202,8 @@ describe.each([
 describe.each<Store>(["indexeddb", "opfs"])("%s", (store) => {
   it("that the user clears is gone, and a new memory works", async () => {
     await withPages(store, async (page, _other, directory) => {
-        await suite.browser.clearData(page);
-        if (store === "indexeddb") await expectHeard(page, DATABASE_GONE);
+      await suite.browser.clearData(page);
+      if (store === "indexeddb") await expectHeard(page, DATABASE_GONE);
       await expectTold(page);
       if (store === "opfs") await expectHeard(page, FILES_GONE);
       await expectNewWorks(page, store, directory);
