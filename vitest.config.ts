@@ -36,8 +36,8 @@ export default defineConfig({
           include: ["tests/**/*.test.ts"],
           exclude: ["tests/browser/**", "tests/browsers/**"],
           setupFiles: ["tests/support/every-suite.ts"],
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
           // Tests of leaks and of memory given back collect garbage on purpose.
           execArgv: ["--expose-gc"],
         },
@@ -47,8 +47,8 @@ export default defineConfig({
         test: {
           name: "browser",
           include: ["tests/browser/**/*.test.ts"],
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
           // One Chromium at a time.
           fileParallelism: false,
         },

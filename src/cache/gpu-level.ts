@@ -482,6 +482,7 @@ export class GpuLevel {
     for (const copy of this.#room.copies) {
       const { record } = copy;
       copy.isGone = true;
+      this.#room.delete(copy.key);
       const isLost = record.isOnlyOnDevice && record.device === copy;
       if (record.device === copy) record.device = null;
       this.#prefetcher.left(record.id);

@@ -124,6 +124,7 @@ export class GpuRoom {
 
   /** Nothing of it is there any more. */
   forgetHeld(): void {
+    for (const key of this.#held.keys()) this.delete(key);
     this.#held.clear();
   }
 

@@ -79,24 +79,26 @@ export class OpfsReads {
   /** Never rejects: who waits is told. */
   async #sendBatch(batch: readonly PendingRead[]): Promise<void> {
     this.#sentCount += 1;
+    const parts = batch.map(({ number, offset, byteLength }) => ({ number, offset, byteLength }));
+    const lent = this.#buffers.take(batch.reduce((sum, { byteLength }) => sum + byteLength, 0));
+    let answer: PartsRead;
     try {
-      const parts = batch.map(({ number, offset, byteLength }) => ({ number, offset, byteLength }));
-      const lent = this.#buffers.take(batch.reduce((sum, { byteLength }) => sum + byteLength, 0));
-      const { outcomes, bytes } = await this.#send(parts, lent);
+      answer = await this.#send(parts, lent);
+    } catch (error) {
+      for (const { reject } of batch) reject(error);
+      return;
+    } finally {
       // The next message first: the worker has it while this one is looked at.
       this.#sentCount -= 1;
       this.#wake();
-      let start = 0;
-      batch.forEach((pending, index) => {
-        settle(pending, outcomes[index] ?? 0, bytes.subarray(start, start + pending.byteLength));
-        start += pending.byteLength;
-      });
-      this.#buffers.give(bytes);
-    } catch (error) {
-      this.#sentCount -= 1;
-      for (const { reject } of batch) reject(error);
-      this.#wake();
     }
+    const { outcomes, bytes } = answer;
+    let start = 0;
+    batch.forEach((pending, index) => {
+      settle(pending, outcomes[index] ?? 0, bytes.subarray(start, start + pending.byteLength));
+      start += pending.byteLength;
+    });
+    this.#buffers.give(bytes);
   }
 }
 
