@@ -73,7 +73,7 @@ try {
     if (values.only !== undefined && values.only !== name) continue;
     const rounds = [];
     for (let round = 0; round <= roundCount; round++) {
-      const result = await page.evaluate((given) => window.round(given), length);
+      const result = await page.evaluate((given) => window.round(...given), [length, round]);
       // The first one warms everything up.
       if (round > 0) rounds.push(result);
     }

@@ -84,6 +84,7 @@ export class TierStack implements Tier {
       // Records are read back here, where it is known in which level they lie.
       needsReadBack: !this.#checksRecords && capabilities.some((each) => each.needsReadBack),
       readsInPlace: capabilities.every((each) => each.readsInPlace),
+      preferredWriteBytes: capabilities.find((each) => each.isPersistent)?.preferredWriteBytes,
     };
     this.#manager = manager;
     this.#mover = mover;

@@ -69,8 +69,8 @@ export type PeekOutcome =
 /** Bytes of a block that are looked at together. */
 const PIECE_BYTES = 2 ** 18;
 /**
- * Bytes that a tier is given at once: few enough that it has something to do early. The first ones are a
- * page fewer, so that a file system takes each chunk in as few writes as it can.
+ * Bytes that a tier is given at once unless it prefers others: few enough that it has something to do early. The
+ * first ones are a page fewer, so that a file system takes each chunk in as few writes as it can.
  */
 const WRITE_CHUNK_BYTES = 2 ** 18;
 const PAGE_BYTES = 4096;
@@ -355,11 +355,13 @@ export class TransferEngine {
     let filled = 0;
     const totalBytes = recordBytesOf(header);
     let unwrittenBytes = totalBytes;
+    const usualBytes = this.tier.capabilities.preferredWriteBytes ?? WRITE_CHUNK_BYTES;
     const nextChunkBytes = () => {
-      const isLast = unwrittenBytes <= WRITE_CHUNK_BYTES + CHUNK_EXTRA_BYTES;
+      if (unwrittenBytes <= usualBytes + CHUNK_EXTRA_BYTES) {
+        return Math.min(half.byteLength, unwrittenBytes);
+      }
       const isFirst = unwrittenBytes === totalBytes;
-      const usualBytes = isFirst ? WRITE_CHUNK_BYTES - PAGE_BYTES : WRITE_CHUNK_BYTES;
-      return Math.min(half.byteLength, isLast ? unwrittenBytes : usualBytes);
+      return Math.min(half.byteLength, isFirst ? usualBytes - PAGE_BYTES : usualBytes);
     };
     let chunkBytes = nextChunkBytes();
     let writing: Promise<"written" | "no-space"> = Promise.resolve("written");

@@ -49,6 +49,8 @@ const SPARE_ROOM_BYTES = 2 ** 20;
 const WAIT_MS = 4000;
 /** How long a worker may take for the first answer. */
 const START_MS = 5000;
+/** Each write is a message to the worker and back. */
+const PREFERRED_WRITE_BYTES = 2 ** 19;
 /** How often it is looked whether the files are there still. */
 const LOOK_MS = 1000;
 
@@ -315,7 +317,7 @@ export function opfsTier(options: OpfsTierOptions): Tier {
   };
   return {
     name: store.name,
-    capabilities: store.capabilities,
+    capabilities: { ...store.capabilities, preferredWriteBytes: PREFERRED_WRITE_BYTES },
     open: async () => {
       if (isStarted) return;
       try {

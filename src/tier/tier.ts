@@ -28,6 +28,8 @@ export interface TierCapabilities {
    * after its read has settled, whatever comes of it.
    */
   readonly readsInPlace: boolean;
+  /** Bytes that a writer is best given at once, where each write costs much. Default: 256 KiB. */
+  readonly preferredWriteBytes?: number | undefined;
 }
 
 /** What a caller may tell about an object beforehand. Only stacked tiers look at it. */

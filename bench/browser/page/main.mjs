@@ -113,9 +113,18 @@ async function tierheapRound({ byteLength, count, warmUpCount, callerCount }, st
   return { writeMs, readMs, writeMessages, readMessages };
 }
 
-window.round = async (length) => ({
-  plain: await plainRound(length, false),
-  opfs: await tierheapRound(length, "opfs"),
-  indexeddb: await tierheapRound(length, "indexeddb"),
-  ...(length.hasFileEach && { fileEach: await plainRound(length, true) }),
-});
+/** Contestants begin in turns: what one leaves to be written back is in the next one's way. */
+window.round = async (length, turn) => {
+  const contestants = Object.entries({
+    plain: () => plainRound(length, false),
+    opfs: () => tierheapRound(length, "opfs"),
+    indexeddb: () => tierheapRound(length, "indexeddb"),
+    ...(length.hasFileEach && { fileEach: () => plainRound(length, true) }),
+  });
+  const results = {};
+  for (let index = 0; index < contestants.length; index++) {
+    const [name, run] = contestants[(turn + index) % contestants.length];
+    results[name] = await run();
+  }
+  return results;
+};
