@@ -186,7 +186,13 @@ describe("a session of chat, pressure, compaction, crash, reload", () => {
     await expectStatus(page, /^Chat 1: all \d+ tokens are equal to the bare runtime's/);
 
     const bare = await bareTokens(QUESTIONS);
-    note("demo/session-tokens", after.length, "tokens", undefined, `least gap ${bare.gapMin.toPrecision(2)}`);
+    note(
+      "demo/session-tokens",
+      after.length,
+      "tokens",
+      undefined,
+      `least gap ${bare.gapMin.toPrecision(2)}`,
+    );
     expect(after.slice(0, before.length)).toEqual(before);
     expect(after).toEqual(bare.tokens);
     expect(new Set(after).size).toBeGreaterThan(30);
