@@ -8,9 +8,9 @@ import { HARDWARE_PROFILES, type HardwareProfile } from "../../src/hardware/hard
 import type { TensorMemoryOptions } from "../../src/memory/options.js";
 import type { TensorMemory } from "../../src/tensor-memory.js";
 import { manualClock, memoryTier, seededRandom } from "../../src/testing/index.js";
-import type { Tier, TierReader } from "../../src/tier/tier.js";
+import type { Tier } from "../../src/tier/tier.js";
 import type { ErrorLimit } from "../../src/types.js";
-import { privateBytes } from "../../src/util/private-bytes.js";
+import { onlyObject } from "../support/coded-tensors.js";
 import { closeMemory, openMemory, withSeed } from "../support/oracle.js";
 
 const SCRIPT = new URL("../../dist/src/codec/codec-worker-node.js", import.meta.url);
@@ -98,18 +98,6 @@ async function read(memory: TensorMemory, id: string): Promise<Uint8Array> {
 
 function expectSame(left: Uint8Array, right: Uint8Array): void {
   expect(Buffer.compare(left, right)).toBe(0);
-}
-
-/** The bytes of the only object of a tier. */
-async function onlyObject(tier: Tier): Promise<{ key: string; bytes: Uint8Array<ArrayBuffer> }> {
-  for await (const key of tier.list()) {
-    const reader = (await tier.openRead(key)) as TierReader;
-    const bytes = privateBytes(reader.byteLength);
-    await reader.read(0, bytes);
-    await reader.close();
-    return { key, bytes };
-  }
-  throw new Error("the tier is empty");
 }
 
 describe("coding workers", () => {
