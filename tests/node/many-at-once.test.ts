@@ -7,8 +7,8 @@ import { Hasher } from "../../src/core/hash-stream.js";
 import { createUnsharedMemory } from "../../src/core/linear-memory.js";
 import { CODEC_RAW, type RecordHeader } from "../../src/record/record.js";
 import { manualClock, memoryTier, seededRandom } from "../../src/testing/index.js";
-import type { Tier, TierReader } from "../../src/tier/tier.js";
-import { openMemory, withSeed } from "../support/oracle.js";
+import type { Tier, TierReader, TierWriter } from "../../src/tier/tier.js";
+import { closeMemory, openMemory, withSeed } from "../support/oracle.js";
 
 const KIB = 1024;
 const turn = () => new Promise((resolve) => setImmediate(resolve));
@@ -71,6 +71,41 @@ describe("short records", () => {
       // Long ones have a staging buffer each.
       expect(peak.all).toBeLessThanOrEqual(18);
     });
+  });
+});
+
+describe("a long record", () => {
+  it.each([
+    { asked: "nothing", preferredWriteBytes: undefined, longest: 256 * KIB, count: 16 },
+    { asked: "twice as much", preferredWriteBytes: 512 * KIB, longest: 512 * KIB, count: 9 },
+  ])("is written in pieces as long as its tier asks: $asked", async (example) => {
+    const { preferredWriteBytes, longest, count } = example;
+    const inner = memoryTier();
+    const pieces: number[] = [];
+    const tier: Tier = {
+      ...inner,
+      capabilities: { ...inner.capabilities, preferredWriteBytes },
+      begin: async (key, byteLength) => {
+        const writer = await inner.begin(key, byteLength);
+        if (writer === "no-space") return writer;
+        const write: TierWriter["write"] = (source) => {
+          pieces.push(source.byteLength);
+          return writer.write(source);
+        };
+        return { ...writer, write };
+      },
+    };
+    const memory = await openMemory({
+      budgets: { ram: "64MiB" },
+      codecs: { default: "raw" },
+      seams: { tier },
+    });
+    memory.allocate({ kind: "KV_CACHE", id: "long", byteLength: 4096 * KIB });
+    expect(await memory.swapOut("long")).toBe("stored");
+    // Header and digest lie with the last bytes, unless these fill half a staging buffer.
+    expect(Math.max(...pieces.slice(0, -1))).toBe(longest);
+    expect(pieces.length).toBe(count);
+    await closeMemory(memory);
   });
 });
 
