@@ -3,8 +3,9 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, it } from "vitest";
+import type { GpuEnvironment } from "../support/gpu-environment.js";
 import { expectGpuLevel } from "../support/gpu-expectations.js";
-import { type GpuEnvironment, gpuConformance, gpuRuns } from "../support/gpu-scenarios.js";
+import { gpuConformance, gpuRuns } from "../support/gpu-scenarios.js";
 import { openNodeGpu } from "../support/node-gpu.js";
 import { closeMemory, openMemory, SEED } from "../support/oracle.js";
 

@@ -1,11 +1,7 @@
 // The scenarios of a memory with a GPU level, in a page.
 import { createTensorMemory } from "../../../src/browser.js";
-import {
-  beforeCrash,
-  type GpuEnvironment,
-  gpuConformance,
-  gpuRuns,
-} from "../../support/gpu-scenarios.js";
+import type { GpuEnvironment } from "../../support/gpu-environment.js";
+import { beforeCrash, gpuConformance, gpuRuns } from "../../support/gpu-scenarios.js";
 
 let directoryCount = 0;
 
