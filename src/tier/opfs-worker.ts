@@ -104,6 +104,11 @@ class Files {
   readonly #named = new Map<string, OpenFile>();
   readonly #byNumber = new Map<number, OpenFile>();
   readonly #locks = new Map<string, () => void>();
+  /**
+   * As they were last found. Not for who makes a file, or wants to know whether one is still there: when a page's data
+   * was cleared, Chromium answers nobody for seconds after an old handle was asked that.
+   */
+  readonly #directories = new Map<string, Directory>();
   #lastNumber = 0;
 
   async makeDirectory(path: string): Promise<void> {
@@ -124,7 +129,7 @@ class Files {
   }
 
   async create(path: string): Promise<number> {
-    const { directory, name } = await this.#place(path);
+    const { directory, name } = await this.#place(path, true);
     const exists = await directory.getFileHandle(name).then(
       () => true,
       (error: unknown) => {
@@ -180,9 +185,13 @@ class Files {
   /** Whether a file that is open has its name still: the user may have cleared the data, and its handle writes on. */
   async isThere(number: number): Promise<boolean> {
     const file = this.#byNumber.get(number);
-    // What was removed or replaced from here has lost it rightly.
-    if (file === undefined || file.handle === null) return true;
-    return (await this.#find(file.path)) !== null;
+    for (;;) {
+      // What was removed, replaced or renamed from here has lost it rightly.
+      if (file === undefined || file.handle === null) return true;
+      const { path } = file;
+      if ((await this.#find(path, true)) !== null) return true;
+      if (file.handle !== null && file.path === path) return false;
+    }
   }
 
   /** Whether its handle is on its way to another name. */
@@ -293,9 +302,10 @@ class Files {
     this.#named.delete(path);
   }
 
-  async #find(path: string): Promise<FileEntry | null> {
+  /** @param isFresh What was known of its directory does not count. */
+  async #find(path: string, isFresh = false): Promise<FileEntry | null> {
     try {
-      const { directory, name } = await this.#place(path);
+      const { directory, name } = await this.#place(path, isFresh);
       return (await directory.getFileHandle(name)) as FileEntry;
     } catch (error) {
       if (["ENOENT", "EISDIR"].includes(codeOf(error))) return null;
@@ -303,17 +313,20 @@ class Files {
     }
   }
 
-  async #place(path: string): Promise<{ directory: Directory; name: string }> {
+  async #place(path: string, isFresh = false): Promise<{ directory: Directory; name: string }> {
     const names = path.split("/");
     const name = names.pop() as string;
-    return { directory: await this.#directory(names), name };
+    const known = isFresh ? undefined : this.#directories.get(names.join("/"));
+    return { directory: known ?? (await this.#directory(names)), name };
   }
 
   async #directory(names: readonly string[], create = false): Promise<Directory> {
+    this.#directories.delete(names.join("/"));
     let directory = await navigator.storage.getDirectory();
     // A path may begin with a slash, or have two in a row.
     for (const name of names.filter((each) => each !== ""))
       directory = await directory.getDirectoryHandle(name, { create });
+    this.#directories.set(names.join("/"), directory as Directory);
     return directory as Directory;
   }
 }
@@ -335,6 +348,7 @@ function answer(request: OpfsRequest): unknown {
       const [number] = request.parameters;
       return files.isMoving(number) ? later(request) : now(request);
     }
+    case "isThere":
     case "unlock":
       return now(request);
     default:

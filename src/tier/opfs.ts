@@ -35,8 +35,7 @@ export interface OpfsTierOptions {
    * Told once when the store goes while it is open, as after the user has cleared the site's data: its files are
    * not there any more, or its worker ends or answers nothing. The error's code is `closed`.
    *
-   * @remarks The platform tells nobody: it is noticed when a file is made, or with a durable commit, a second after the
-   *   last look at the earliest.
+   * @remarks The platform tells nobody: it is noticed when a file is made, and with each durable commit.
    */
   readonly onLost?: ((error: TierError) => void) | undefined;
 }
@@ -51,8 +50,6 @@ const WAIT_MS = 4000;
 const START_MS = 5000;
 /** Each write is a message to the worker and back. */
 const PREFERRED_WRITE_BYTES = 2 ** 19;
-/** How often it is looked whether the files are there still. */
-const LOOK_MS = 1000;
 
 interface Waiting {
   readonly call: keyof OpfsCalls;
@@ -159,7 +156,6 @@ export class OpfsFileSystem implements FileSystem {
     this.#buffers,
   );
   #link: WorkerLink | null = null;
-  #lookedMs = 0;
   #isLost = false;
   /** Told when what worked does not any more; not while it starts. */
   onLost: (reason: string) => void = () => {};
@@ -223,7 +219,11 @@ export class OpfsFileSystem implements FileSystem {
       read: (targets, offset) => this.#reads.read(number, targets, offset),
       sync: async () => {
         await this.#call("sync", [number]);
-        await this.#look(number);
+        // A promise to keep bytes is none when their file has lost its name.
+        if (!this.#isLost && !(await this.#call("isThere", [number]))) {
+          this.#lose("its files were deleted");
+        }
+        if (this.#isLost) throw new SystemError("EIO", "the files were deleted");
       },
       close: () => this.#call("close", [number]),
     };
@@ -254,16 +254,6 @@ export class OpfsFileSystem implements FileSystem {
   async tryLock(path: string): Promise<{ release(): Promise<void> } | null> {
     if (!(await this.#call("tryLock", [path, this.#waitMs]))) return null;
     return { release: () => this.#call("unlock", [path]) };
-  }
-
-  /** A promise to keep bytes is none when the file has lost its name. Looks once in a while. */
-  async #look(number: number): Promise<void> {
-    const nowMs = this.#clock.monotonicMs();
-    if (!this.#isLost && nowMs - this.#lookedMs >= LOOK_MS) {
-      this.#lookedMs = nowMs;
-      if (!(await this.#call("isThere", [number]))) this.#lose("its files were deleted");
-    }
-    if (this.#isLost) throw new SystemError("EIO", "the files were deleted");
   }
 
   #lose(reason: string): void {
