@@ -1,6 +1,7 @@
 // Measures one round of one length: the same bytes through tierheap on both stores, and through plain
 // calls. Runs in the page; run.mjs asks for the rounds. Each contestant first stores and reads a few others,
-// which nobody times: its files are open by then, its code is compiled, and a codec that is no use is known.
+// which nobody times: its files are open by then, its code is compiled, and a codec that is no use is known. Then the system
+// gets memory at hand (see run.mjs).
 import { createTensorMemory } from "tierheap/browser";
 
 const now = () => performance.now();
@@ -70,6 +71,7 @@ async function plainRound({ byteLength, count, warmUpCount, callerCount }, isFil
   };
   await timed(warmUpCount, callerCount, write);
   await timed(warmUpCount, callerCount, read);
+  await window.fetchMemory();
   const writeMs = await timed(count, callerCount, (index) => write(warmUpCount + index));
   const readMs = await timed(count, callerCount, (index) => read(warmUpCount + index));
   await call("close", { name });
@@ -102,6 +104,7 @@ async function tierheapRound({ byteLength, count, warmUpCount, callerCount }, st
   // One after the other: what is learnt from the first is known at the next.
   await timed(warmUpCount, 1, spill);
   await timed(warmUpCount, 1, restore);
+  await window.fetchMemory();
   messageCount = 0;
   const writeMs = await timed(count, callerCount, (index) => spill(warmUpCount + index));
   const writeMessages = messageCount;
