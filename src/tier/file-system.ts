@@ -12,6 +12,15 @@ export interface FileWriter {
    * @returns Bytes written.
    */
   write(sources: readonly PrivateBytes[], offset: number): Promise<number>;
+  /**
+   * Copies the source, and writes it at `offset` while the caller goes on. Only where a write costs its caller more to wait
+   * for than to copy.
+   *
+   * @throws What went wrong with an earlier one. Pieces that follow it without a gap are not written either.
+   */
+  writeBehind?(source: PrivateBytes, offset: number): Promise<void>;
+  /** Resolves when all is written that was given to `writeBehind`. @throws As that. */
+  settle?(): Promise<void>;
   /** As of a {@link FileReader}. */
   read(targets: readonly PrivateBytes[], offset: number): Promise<number>;
   /** Flushes the file's data and size to the device. */

@@ -329,6 +329,11 @@ export class OpenStore {
     };
     return {
       write: async (source) => {
+        if (file.writeBehind !== undefined) {
+          await file.writeBehind(source, offset);
+          offset += source.byteLength;
+          return;
+        }
         for (let done = 0; done < source.byteLength; ) {
           const rest = privatePart(source, done, source.byteLength);
           const count = await file.write([rest], offset);
@@ -339,6 +344,7 @@ export class OpenStore {
       },
       commit: async (isAsked) => {
         const isDurable = isAsked || this.index.needsDurable(key);
+        await file.settle?.();
         // A descriptor whose sync failed is never synced again: the system has marked its pages
         // clean. The caller ends, and the next attempt is a new file.
         if (isDurable) await file.sync();

@@ -3,11 +3,12 @@
 import { type PrivateBytes, privateLength, privateParts } from "../util/private-bytes.js";
 import type { MessageBuffers } from "./message-buffers.js";
 import type { Moved } from "./opfs-messages.js";
+import { SystemError } from "./system-error.js";
 
 /** About so many bytes of one message. */
 const PART_BYTES = 2 ** 19;
-/** Messages under way. */
-const SENT_COUNT_MAX = 2;
+/** Messages of one write that are under way: the way to the worker takes longer than its write. */
+const SENT_COUNT_MAX = 4;
 
 /**
  * Sends one message.
@@ -61,5 +62,40 @@ export async function writeInParts(
     return writtenBytes;
   } finally {
     await Promise.allSettled(sent.map(({ moved }) => moved));
+  }
+}
+
+/** Pieces of one file that are written while its writer has others copied. */
+export class WritesBehind {
+  readonly #send: SendPart;
+  readonly #buffers: MessageBuffers;
+  readonly #sent: Promise<void>[] = [];
+
+  /** @param buffers Where memory for messages comes from, and goes back to. */
+  constructor(send: SendPart, buffers: MessageBuffers) {
+    this.#send = send;
+    this.#buffers = buffers;
+  }
+
+  /** As of a file's writer. */
+  async write(source: PrivateBytes, offset: number): Promise<void> {
+    // What went wrong is told before anything is copied.
+    while (this.#sent.length >= SENT_COUNT_MAX) await this.#sent.shift();
+    const bytes = this.#buffers.take(source.byteLength);
+    bytes.set(source);
+    const written = this.#written(this.#send(bytes, offset, offset > 0), source.byteLength);
+    // It is looked at in its turn.
+    written.catch(() => {});
+    this.#sent.push(written);
+  }
+
+  async settle(): Promise<void> {
+    while (this.#sent.length > 0) await this.#sent.shift();
+  }
+
+  async #written(moved: Promise<Moved>, byteLength: number): Promise<void> {
+    const { count, bytes } = await moved;
+    this.#buffers.give(bytes);
+    if (count < byteLength) throw new SystemError("ENOSPC", "the file took fewer bytes");
   }
 }

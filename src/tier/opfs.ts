@@ -11,7 +11,7 @@ import { FsTier } from "./fs.js";
 import { MessageBuffers } from "./message-buffers.js";
 import type { OpfsCalls, OpfsReply } from "./opfs-messages.js";
 import { OpfsReads } from "./opfs-reads.js";
-import { type SendPart, writeInParts } from "./opfs-writes.js";
+import { type SendPart, WritesBehind, writeInParts } from "./opfs-writes.js";
 import { SystemError } from "./system-error.js";
 import type { Tier } from "./tier.js";
 
@@ -210,12 +210,13 @@ export class OpfsFileSystem implements FileSystem {
       if (error.code === "ENOENT") this.#lose("its directory was deleted");
       throw error;
     });
+    const send: SendPart = (bytes, offset, isBehind) =>
+      this.#call("write", [number, bytes, offset, isBehind], [bytes.buffer]);
+    const behind = new WritesBehind(send, this.#buffers);
     return {
-      write: (sources, offset) => {
-        const send: SendPart = (bytes, partOffset, isBehind) =>
-          this.#call("write", [number, bytes, partOffset, isBehind], [bytes.buffer]);
-        return writeInParts(send, this.#buffers, sources, offset);
-      },
+      write: (sources, offset) => writeInParts(send, this.#buffers, sources, offset),
+      writeBehind: (source, offset) => behind.write(source, offset),
+      settle: () => behind.settle(),
       read: (targets, offset) => this.#reads.read(number, targets, offset),
       sync: async () => {
         await this.#call("sync", [number]);
