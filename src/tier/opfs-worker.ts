@@ -226,9 +226,12 @@ class Files {
       this.#named.set(targetPath, open);
       open.path = targetPath;
     } finally {
-      const opened = await this.#find(open.path);
-      if (opened !== null) open.handle = await openHandle(opened);
-      open.isMoving = false;
+      // The entry has gone with its file, if that has gone.
+      try {
+        open.handle = await openHandle(entry);
+      } finally {
+        open.isMoving = false;
+      }
     }
   }
 
