@@ -102,6 +102,21 @@ export function fileSystemConformance(make: () => Promise<FileSystemFixture>): C
       assertBytes(bytes, text(expected), `target ${index}`);
     }
   });
+  add("writes copies behind its caller, where it offers that", async (files, path) => {
+    const writer = await files.create(path("a"));
+    const piece = text("abcd");
+    for (let offset = 0; writer.writeBehind !== undefined && offset < 40; offset += 4) {
+      piece.fill(97 + offset);
+      await writer.writeBehind(piece, offset);
+    }
+    piece.fill(0);
+    await writer.settle?.();
+    await writer.close();
+    const found = (await get(files, path("a"))) ?? privateBytes(0);
+    for (const [offset, byte] of found.entries())
+      assertEqual(byte, 97 + offset - (offset % 4), `byte ${offset}`);
+    assertEqual(found.byteLength, writer.writeBehind === undefined ? 0 : 40, "length");
+  });
   add("refuses to create a file that exists", async (files, path) => {
     await put(files, path("a"), text("one"));
     await assertRejects(() => files.create(path("a")), ["EEXIST"], "create");

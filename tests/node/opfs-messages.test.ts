@@ -5,7 +5,7 @@ import { seededRandom } from "../../src/testing/index.js";
 import { MessageBuffers } from "../../src/tier/message-buffers.js";
 import type { PartsRead, ReadPart } from "../../src/tier/opfs-messages.js";
 import { OpfsReads } from "../../src/tier/opfs-reads.js";
-import { writeInParts } from "../../src/tier/opfs-writes.js";
+import { WritesBehind, writeInParts } from "../../src/tier/opfs-writes.js";
 import { type PrivateBytes, privateBytes, privatePart } from "../../src/util/private-bytes.js";
 import { withSeed } from "../support/oracle.js";
 
@@ -132,7 +132,7 @@ describe("writes of the OPFS tier", () => {
       const sources = [privatePart(source, 0, cut), privatePart(source, cut, byteLength)];
       expect(await writeInParts(send, new MessageBuffers(), sources, 128)).toBe(byteLength);
       expect(Buffer.compare(file.bytes.subarray(128, 128 + byteLength), source)).toBe(0);
-      expect(file.sentMax).toBeLessThanOrEqual(2);
+      expect(file.sentMax).toBeLessThanOrEqual(4);
     },
   );
 
@@ -158,5 +158,40 @@ describe("writes of the OPFS tier", () => {
     const writing = writeInParts(send, new MessageBuffers(), [privateBytes(4 * MIB)], 0);
     await expect(writing).rejects.toThrow("no 524288");
     expect(underWay).toBe(0);
+  });
+
+  it("behind their writer are whole, of copies, and few at once", async () => {
+    const { file, send } = openFile(8 * MIB);
+    const writes = new WritesBehind(send, new MessageBuffers());
+    const source = noise(4 * MIB + 3, 5);
+    const piece = privateBytes(MIB >> 2);
+    for (let offset = 0; offset < source.byteLength; offset += piece.byteLength) {
+      const part = source.subarray(offset, offset + piece.byteLength);
+      piece.set(part);
+      await writes.write(privatePart(piece, 0, part.byteLength), offset);
+      piece.fill(0);
+    }
+    expect(file.byteLength).toBeLessThan(source.byteLength);
+    await writes.settle();
+    expect(Buffer.compare(file.bytes.subarray(0, source.byteLength), source)).toBe(0);
+    expect(file.sentMax).toBe(4);
+  });
+
+  it("behind their writer tell what went wrong, and leave nothing behind a gap", async () => {
+    const { file, send } = openFile(5);
+    const writes = new WritesBehind(send, new MessageBuffers());
+    const writing = async () => {
+      for (let offset = 0; offset < 64; offset += 8) await writes.write(privateBytes(8), offset);
+      await writes.settle();
+    };
+    await expect(writing()).rejects.toMatchObject({ code: "ENOSPC" });
+    expect(file.byteLength).toBe(5);
+  });
+
+  it("behind their writer fail when they are settled, at the latest", async () => {
+    const send = () => Promise.reject(new Error("it has ended"));
+    const writes = new WritesBehind(send, new MessageBuffers());
+    await writes.write(privateBytes(8), 0);
+    await expect(writes.settle()).rejects.toThrow("it has ended");
   });
 });
