@@ -20,7 +20,7 @@ const GROUPS = {
     plan: ["bench/plan.mjs"],
     "codecs-speed": [CODECS, "--quick", "--only", "layout,kernels,attend,svd,plane,spill,workers"],
     browser: ["bench/browser/run.mjs", "--only", "64 KiB"],
-    "kv-growing": [KV, "--quick", "--only", "growing"],
+    "kv-growing": [KV, "--only", "growing"],
     demo: ["bench/demo.mjs"],
   },
   // The same on any machine.
