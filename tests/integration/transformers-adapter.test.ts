@@ -1,143 +1,27 @@
 // transformers.js over KV in the heap, beside the library with its own cache: equal tokens over turns,
-// edits, demotion and restarts; and what the cache refuses.
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
-import { AutoModelForCausalLM, env, type PreTrainedModel, Tensor } from "@huggingface/transformers";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type TinyFamily, tinyModelFiles } from "../../examples/transformers/tiny-model.js";
+// edits and demotion; and what the cache refuses.
+import { Tensor } from "@huggingface/transformers";
+import { describe, expect, it } from "vitest";
+import { createPastKeyValues } from "../../src/adapters/transformers.js";
+import { memoryFileSystem } from "../../src/testing/index.js";
+import { openMemory, openOn } from "../support/oracle.js";
 import {
-  createPastKeyValues,
-  type PastKeyValues,
-  type PastKeyValuesOptions,
-} from "../../src/adapters/transformers.js";
-import type { TensorMemory } from "../../src/index.js";
-import {
-  crashStates,
-  type MemoryFileSystem,
-  memoryFileSystem,
-  seededRandom,
-} from "../../src/testing/index.js";
-import { closeMemory, openMemory, openOn } from "../support/oracle.js";
+  answer,
+  bareAnswer,
+  bareChat,
+  cacheOn,
+  FAMILIES,
+  inputsOf,
+  KEYS,
+  modelOf,
+  numbersIn,
+  promptsFor,
+  SEEDS,
+  TURNS,
+  useTinyModels,
+} from "../support/transformers-chats.js";
 
-const FAMILIES: readonly TinyFamily[] = ["llama", "gpt2"];
-const SEEDS = [1, 2, 3, 4, 5];
-/** [prompt, answer] tokens of each turn; the first crosses a page of the cache. */
-const TURNS = [
-  [55, 16],
-  [4, 9],
-  [1, 5],
-] as const;
-
-let directory: string;
-const models = new Map<string, Promise<PreTrainedModel>>();
-
-beforeAll(async () => {
-  directory = await mkdtemp(join(tmpdir(), "tierheap-transformers-"));
-  env.allowRemoteModels = false;
-  env.useFSCache = false;
-  env.localModelPath = directory;
-});
-
-afterAll(async () => {
-  for (const model of models.values()) await (await model).dispose();
-  await rm(directory, { recursive: true, force: true });
-});
-
-async function loadModel(family: TinyFamily, seed: number): Promise<PreTrainedModel> {
-  const name = `${family}-${seed}`;
-  for (const [path, bytes] of tinyModelFiles(family, seed)) {
-    const file = join(directory, name, path);
-    await mkdir(dirname(file), { recursive: true });
-    await writeFile(file, bytes);
-  }
-  return AutoModelForCausalLM.from_pretrained(name, { dtype: "fp32", device: "cpu" });
-}
-
-function modelOf(family: TinyFamily, seed: number): Promise<PreTrainedModel> {
-  const name = `${family}-${seed}`;
-  const known = models.get(name) ?? loadModel(family, seed);
-  models.set(name, known);
-  return known;
-}
-
-function inputsOf(tokens: readonly number[], newTokens: number) {
-  const dims = [1, tokens.length];
-  return {
-    input_ids: new Tensor("int64", BigInt64Array.from(tokens, BigInt), dims),
-    attention_mask: new Tensor("int64", new BigInt64Array(tokens.length).fill(1n), dims),
-    max_new_tokens: newTokens,
-    do_sample: false,
-  };
-}
-
-function numbersIn(output: unknown): number[] {
-  return Array.from((output as Tensor).data as BigInt64Array, Number);
-}
-
-async function bareAnswer(
-  model: PreTrainedModel,
-  tokens: readonly number[],
-  newTokens: number,
-): Promise<number[]> {
-  return numbersIn(await model.generate(inputsOf(tokens, newTokens)));
-}
-
-async function answer(
-  cache: PastKeyValues,
-  model: PreTrainedModel,
-  tokens: readonly number[],
-  newTokens: number,
-): Promise<number[]> {
-  return numbersIn(await cache.generate(model, inputsOf(tokens, newTokens)));
-}
-
-function promptsFor(seed: number): number[][] {
-  const random = seededRandom(seed);
-  return TURNS.map(([length]) => Array.from({ length }, () => random.uint32() % 256));
-}
-
-/** The whole conversation of a seed, turn by turn, with the library's own cache. */
-async function bareChat(model: PreTrainedModel, seed: number): Promise<number[][]> {
-  let tokens: number[] = [];
-  const turns: number[][] = [];
-  for (const [turn, prompt] of promptsFor(seed).entries()) {
-    tokens = await bareAnswer(model, [...tokens, ...prompt], TURNS[turn]?.[1] ?? 0);
-    turns.push(tokens);
-  }
-  // A family whose answers hardly depend on its KV would prove nothing.
-  expect(new Set(tokens.slice(TURNS[0][0])).size).toBeGreaterThan(8);
-  return turns;
-}
-
-function cacheOn(memory: TensorMemory, options: Partial<PastKeyValuesOptions> = {}): PastKeyValues {
-  return createPastKeyValues(memory, { Tensor, fingerprint: "tiny@1", ...options });
-}
-
-/** The rows of each entry, head by head, of a cache between prepare and commit. */
-function rowsOf(cache: PastKeyValues): Map<string, Float32Array[]> {
-  return new Map(
-    Object.entries(cache).map(([key, { data, dims }]: [string, Tensor]) => {
-      const [, heads = 0, tokens = 0, headDim = 0] = dims;
-      const count = tokens * headDim;
-      const rows = Array.from({ length: heads }, (_, head) =>
-        (data as Float32Array).slice(head * count, (head + 1) * count),
-      );
-      return [key, rows];
-    }),
-  );
-}
-
-const KEYS = [0, 1].flatMap((layer) => [
-  `past_key_values.${layer}.key`,
-  `past_key_values.${layer}.value`,
-]);
-
-async function idsIn(memory: TensorMemory): Promise<string[]> {
-  const ids: string[] = [];
-  for await (const { id } of memory.list()) ids.push(id);
-  return ids.sort();
-}
+useTinyModels();
 
 describe.each(FAMILIES)("%s", (family) => {
   it.each(SEEDS)("seed %i answers three turns as the library by itself", async (seed) => {
@@ -338,176 +222,6 @@ describe("without room", () => {
     expect(await answer(cache, model, prompt, 8)).toEqual(expected);
     expect(cache.tokens()).toEqual(expected.slice(0, -1));
     await cache.dispose();
-  });
-});
-
-describe("what was saved", () => {
-  const FIRST = 16;
-
-  /** A first turn that is saved by a process that then ends. */
-  async function saveFirstTurn(files: MemoryFileSystem, family: TinyFamily): Promise<number[]> {
-    const memory = await openOn(files);
-    const cache = cacheOn(memory, { id: "chat" });
-    const model = await modelOf(family, 1);
-    const tokens = await answer(cache, model, promptsFor(1)[0] as number[], FIRST);
-    expect(await cache.save()).toBe("stored");
-    await cache.dispose();
-    await closeMemory(memory);
-    return tokens;
-  }
-
-  it.each(FAMILIES)("goes on in another process: %s", async (family) => {
-    const files = memoryFileSystem();
-    const model = await modelOf(family, 1);
-    const expected = await bareChat(model, 1);
-    let tokens = await saveFirstTurn(files, family);
-    for (const turn of [1, 2]) {
-      const memory = await openOn(files);
-      const cache = cacheOn(memory, { id: "chat" });
-      const known = tokens.length - 1;
-      tokens = [...tokens, ...(promptsFor(1)[turn] as number[])];
-      tokens = await answer(cache, model, tokens, TURNS[turn]?.[1] ?? 0);
-      expect(tokens).toEqual(expected[turn]);
-      expect(cache.stats()).toMatchObject({ restoredTokens: known, reusedTokens: known });
-      expect(await cache.save()).toBe("stored");
-      await cache.dispose();
-      // The tensors of one save, and nothing of those before it.
-      expect(await idsIn(memory)).toEqual([
-        ...KEYS.map((key) => `chat/${turn}/${key}`),
-        "chat/index",
-      ]);
-      await closeMemory(memory);
-    }
-  });
-
-  it("is used as far as the tokens are the same", async () => {
-    const files = memoryFileSystem();
-    const tokens = await saveFirstTurn(files, "gpt2");
-    const model = await modelOf("gpt2", 1);
-    const memory = await openOn(files);
-    const cache = cacheOn(memory, { id: "chat" });
-    const edited = [...tokens.slice(0, 20), 7, 8, 9];
-    expect(await answer(cache, model, edited, 6)).toEqual(await bareAnswer(model, edited, 6));
-    expect(cache.stats()).toMatchObject({ restoredTokens: 20, reusedTokens: 20 });
-    // What is on disk is still the first turn.
-    await cache.dispose();
-    const again = cacheOn(memory, { id: "chat" });
-    expect(await again.prepare([...tokens, 1])).toBe(tokens.length - 1);
-    again.cancel();
-    await again.dispose();
-  });
-
-  it("by another model, or of other tokens, is a miss", async () => {
-    const files = memoryFileSystem();
-    const tokens = await saveFirstTurn(files, "llama");
-    const memory = await openOn(files);
-    const other = cacheOn(memory, { id: "chat", fingerprint: "tiny@2" });
-    expect(await other.prepare(tokens)).toBe(0);
-    other.cancel();
-    await other.dispose();
-    const changed = cacheOn(memory, { id: "chat" });
-    expect(await changed.prepare([(tokens[0] as number) ^ 1, ...tokens.slice(1)])).toBe(0);
-    changed.cancel();
-    await changed.dispose();
-    const unnamed = cacheOn(memory, { id: "other" });
-    expect(await unnamed.prepare(tokens)).toBe(0);
-    unnamed.cancel();
-    await unnamed.dispose();
-  });
-
-  it.each(["index", `0/${KEYS[2]}`])("and then damaged is a miss: %s", async (name) => {
-    const files = memoryFileSystem();
-    const tokens = await saveFirstTurn(files, "llama");
-    const memory = await openOn(files);
-    let damagedCount = 0;
-    for (const bytes of files.files().values()) {
-      const at = Buffer.from(bytes).indexOf(`chat/${name}`);
-      // Behind the header and the id: the content.
-      if (at >= 0) damagedCount += 1;
-      if (at >= 0) bytes[at + 120] = (bytes[at + 120] as number) ^ 1;
-    }
-    expect(damagedCount).toBeGreaterThan(0);
-    const cache = cacheOn(memory, { id: "chat" });
-    const model = await modelOf("llama", 1);
-    expect(await answer(cache, model, tokens, 5)).toEqual(await bareAnswer(model, tokens, 5));
-    expect(cache.stats().restoredTokens).toBe(0);
-    expect(await cache.save()).toBe("stored");
-    await cache.dispose();
-  });
-
-  it("stays as it was when the next save finds no room", async () => {
-    const files = memoryFileSystem();
-    const tokens = await saveFirstTurn(files, "llama");
-    const model = await modelOf("llama", 1);
-    const memory = await openOn(files, { capacityBytes: 60_000 });
-    const cache = cacheOn(memory, { id: "chat" });
-    const longer = await answer(cache, model, tokens, 200);
-    expect(await cache.save()).toBe("no-space");
-    await cache.dispose();
-    const again = cacheOn(memory, { id: "chat" });
-    expect(await again.prepare(longer)).toBe(tokens.length - 1);
-    again.cancel();
-    await again.dispose();
-  });
-
-  it.each(["cache", "durable"] as const)(
-    "is of one save or of the other after a power cut in the second: %s",
-    async (mode) => {
-      const files = memoryFileSystem();
-      const memory = await openOn(files);
-      const model = await modelOf("llama", 5);
-      const cache = cacheOn(memory, { id: "chat" });
-      const [first, second] = promptsFor(5) as [number[], number[]];
-      const before = await answer(cache, model, first, 8);
-      expect(await cache.save({ mode })).toBe("stored");
-      const savedCount = files.operations.length;
-      const after = await answer(cache, model, [...before, ...second], 8);
-      await cache.prepare([...after, 0]);
-      const expected = rowsOf(cache);
-      cache.cancel();
-      expect(await cache.save({ mode })).toBe("stored");
-      const found = new Map<number, number>();
-      for (let length = savedCount; length <= files.operations.length; length++) {
-        for (const disk of crashStates(files.operations.slice(0, length))) {
-          const cut = memoryFileSystem();
-          for (const [path, bytes] of disk) cut.plant(path, bytes.slice());
-          const next = await openOn(cut);
-          const restored = cacheOn(next, { id: "chat" });
-          const count = await restored.prepare([...after, 0]);
-          const rows = rowsOf(restored);
-          for (const [key, heads] of rows) {
-            const whole = expected.get(key) ?? [];
-            expect(heads).toEqual(whole.map((row) => row.subarray(0, count * 16)));
-          }
-          found.set(count, (found.get(count) ?? 0) + 1);
-          restored.cancel();
-          await restored.dispose();
-          await closeMemory(next);
-        }
-      }
-      const stateCount = [...found.values()].reduce((sum, each) => sum + each, 0);
-      expect(stateCount).toBeGreaterThan(15);
-      const counts = [...found.keys()].sort((a, b) => a - b);
-      const known = [0, before.length - 1, after.length - 1];
-      expect(known).toEqual(expect.arrayContaining(counts));
-      expect(counts).toEqual(expect.arrayContaining(known.slice(1)));
-      // A durable save outlives every cut after it.
-      if (mode === "durable") expect(found.has(0)).toBe(false);
-      await cache.dispose();
-    },
-  );
-
-  it("can be deleted", async () => {
-    const files = memoryFileSystem();
-    const tokens = await saveFirstTurn(files, "llama");
-    const memory = await openOn(files);
-    const cache = cacheOn(memory, { id: "chat" });
-    expect(await cache.delete()).toBe(true);
-    expect(await idsIn(memory)).toEqual([]);
-    const again = cacheOn(memory, { id: "chat" });
-    expect(await again.prepare(tokens)).toBe(0);
-    again.cancel();
-    expect(await again.delete()).toBe(false);
   });
 });
 

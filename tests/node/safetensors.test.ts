@@ -1,89 +1,27 @@
-// Safetensors files into the heap and out of it: equal both ways, judged before anything is allocated,
-// all or nothing, and without a file in memory.
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+// Safetensors files into the heap and out of it: equal both ways, by every option, and without a file in memory.
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
   type ByteRangeReader,
-  type LoadedSafetensors,
   loadSafetensors,
-  loadShardedSafetensors,
-  SafetensorsError,
   saveSafetensors,
 } from "tierheap/adapters/safetensors";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { loadSafetensors as loadInBrowser } from "../../src/adapters/safetensors.js";
-import { MisuseError, TierError } from "../../src/errors.js";
+import { MisuseError } from "../../src/errors.js";
 import type { Tensor } from "../../src/index.js";
-import type { TensorMemory } from "../../src/tensor-memory.js";
 import { memoryFileSystem, seededRandom } from "../../src/testing/index.js";
-import { DTYPE_NAMES, dtypeTraits } from "../../src/types.js";
+import { DTYPE_NAMES } from "../../src/types.js";
+import { temporaryDirectory } from "../support/directories.js";
 import { openMemory, openOn, SEED, withSeed } from "../support/oracle.js";
-import { entryOf, fileOf, HEADER_BYTES, MALFORMED_FILES } from "../support/safetensors.js";
-
-let directory = "";
-beforeEach(async () => {
-  directory = await mkdtemp(join(tmpdir(), "tierheap-safetensors-"));
-});
-afterEach(async () => {
-  await rm(directory, { recursive: true, force: true });
-});
-
-async function collect(chunks: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
-  const parts: Uint8Array[] = [];
-  for await (const chunk of chunks) parts.push(chunk);
-  return new Uint8Array(Buffer.concat(parts));
-}
-
-function randomBytes(random: { uint32(): number }, byteLength: number): Uint8Array {
-  return Uint8Array.from({ length: byteLength }, () => random.uint32() & 0xff);
-}
-
-/** The bytes of each tensor by name; tensors that left RAM come back for it. */
-async function bytesOf(memory: TensorMemory, loaded: LoadedSafetensors) {
-  const all = new Map<string, Uint8Array>();
-  for (const { name, tensor } of loaded.tensors.values()) {
-    if (tensor === null) continue;
-    const pin =
-      tensor.id === null
-        ? tensor.pin({ access: "read" })
-        : await memory.acquire(tensor.id, { access: "read" });
-    if (pin === null) throw new Error(`${name} is gone`);
-    all.set(name, pin.bytes.slice());
-    pin[Symbol.dispose]();
-  }
-  return all;
-}
-
-function allocationCount(memory: TensorMemory): number {
-  return memory.stats().pools.reduce((sum, pool) => sum + pool.allocationCount, 0);
-}
-
-/** A file with one tensor of each of our element types, an empty one and a single value. */
-function everyDtype(seed: number) {
-  const random = seededRandom(seed);
-  const names = [...DTYPE_NAMES].map((dtype) => [dtype.toUpperCase(), dtype] as const);
-  const shapes = new Map<string, number[]>();
-  const parts = new Map<string, Uint8Array>();
-  const members: string[] = [];
-  let offset = 0;
-  const add = (name: string, dtype: string, elementBytes: number, shape: number[]) => {
-    const byteLength = shape.reduce((product, length) => product * length, elementBytes);
-    shapes.set(name, shape);
-    parts.set(name, randomBytes(random, byteLength));
-    members.push(entryOf(name, dtype, shape, [offset, offset + byteLength]));
-    offset += byteLength;
-  };
-  for (const [name, dtype] of names) {
-    const { elementBytes } = dtypeTraits(dtype);
-    add(`layer.${dtype}`, name, elementBytes, [1 + (random.uint32() % 3), 5, 2]);
-  }
-  add("scale", "F32", 4, []);
-  add("none", "BF16", 2, [3, 0]);
-  const data = new Uint8Array(Buffer.concat([...parts.values()]));
-  const header = `{"__metadata__":{"format":"pt","note":"é"},${members.join(",")}}`;
-  return { file: fileOf(header, data), parts, shapes };
-}
+import { entryOf, fileOf } from "../support/safetensors.js";
+import {
+  allocationCount,
+  bytesOf,
+  collect,
+  everyDtype,
+  randomBytes,
+} from "../support/safetensors-loads.js";
 
 describe("round trip", () => {
   const sources: [string, (file: Uint8Array) => Promise<Parameters<typeof loadSafetensors>[1]>][] =
@@ -104,7 +42,7 @@ describe("round trip", () => {
       [
         "a path",
         async (file) => {
-          const path = join(directory, "model.safetensors");
+          const path = join(await temporaryDirectory(), "model.safetensors");
           await writeFile(path, file);
           return path;
         },
@@ -177,7 +115,7 @@ describe("round trip", () => {
       entryOf(name, "U8", [partBytes], [index * partBytes, (index + 1) * partBytes]),
     );
     const file = fileOf(`{${members.join(",")}}`, randomBytes(random, names.length * partBytes));
-    const path = join(directory, "long.safetensors");
+    const path = join(await temporaryDirectory(), "long.safetensors");
     await writeFile(path, file);
     const loaded = await loadSafetensors(memory, path);
     expect(memory.stats().transfers.swapOutCount).toBeGreaterThan(0);
@@ -219,108 +157,12 @@ describe("round trip", () => {
   it("reads a file into shared memory", async () => {
     const memory = await openMemory({ shared: true });
     const { file, parts } = everyDtype(SEED);
-    const path = join(directory, "shared.safetensors");
+    const path = join(await temporaryDirectory(), "shared.safetensors");
     await writeFile(path, file);
     const loaded = await loadSafetensors(memory, path);
     const bytes = await bytesOf(memory, loaded);
     for (const [name, expected] of parts)
       expect(bytes.get(name) ?? new Uint8Array()).toEqual(expected);
-  });
-});
-
-describe("malformed files", () => {
-  it.each(MALFORMED_FILES)("%s: %s, before anything is allocated", async (_what, code, file) => {
-    const memory = await openMemory();
-    const before = memory.stats().budget.usedBytes;
-    await expect(loadSafetensors(memory, file)).rejects.toMatchObject({
-      name: "SafetensorsError",
-      code,
-    });
-    expect(allocationCount(memory)).toBe(0);
-    expect(memory.stats().budget.usedBytes).toBe(before);
-  });
-
-  it("are of every code that a header can have", () => {
-    const codes = new Set(MALFORMED_FILES.map(([, code]) => code));
-    expect(MALFORMED_FILES.length).toBeGreaterThanOrEqual(12);
-    expect([...codes].sort()).toEqual([
-      ...["bad-dtype", "bad-entry", "bad-metadata", "bad-name", "bad-offsets", "bad-shape"],
-      ...["duplicate-name", "header-json", "header-length", "header-text", "overflow"],
-      ...["size-mismatch", "too-short", "trailing-bytes"],
-    ]);
-  });
-
-  it("what is unusual but valid is loaded", async () => {
-    const memory = await openMemory();
-    const header =
-      `{${entryOf("b", "U8", [2], [4, 6])},${entryOf("a", "U8", [4], [0, 4])},` +
-      `"__proto__":{"dtype":"U8","shape":[1],"data_offsets":[6,7],"extra":{"x":[1]}}} \n`;
-    const { tensors } = await loadSafetensors(
-      memory,
-      fileOf(header, Uint8Array.of(1, 2, 3, 4, 5, 6, 7)),
-    );
-    expect([...tensors.keys()]).toEqual(["a", "b", "__proto__"]);
-    const pin = tensors.get("__proto__")?.tensor?.pin({ access: "read" });
-    expect(pin?.bytes[0]).toBe(7);
-    pin?.[Symbol.dispose]();
-    expect((await loadSafetensors(memory, fileOf("{}"))).tensors.size).toBe(0);
-    expect((await loadSafetensors(memory, fileOf('{"__metadata__":{}}'))).metadata).toEqual({});
-  });
-
-  it("the header's limit can be lowered", async () => {
-    const memory = await openMemory();
-    const file = fileOf("{}".padEnd(100, " "));
-    await expect(loadSafetensors(memory, file, { headerBytesMax: 99 })).rejects.toMatchObject({
-      code: "header-length",
-    });
-    await loadSafetensors(memory, file, { headerBytesMax: 100 });
-  });
-
-  it("mutated files are refused or loaded, and nothing else happens", async () => {
-    await withSeed("mutated safetensors", async (seed) => {
-      const random = seededRandom(seed);
-      const memory = await openMemory();
-      const { file: whole } = everyDtype(seed);
-      const headerBytes = Number(new DataView(whole.buffer).getBigUint64(0, true));
-      let refused = 0;
-      let accepted = 0;
-      const codes = new Set<string>();
-      for (let round = 0; round < 3000; round++) {
-        let file = whole.slice();
-        for (let count = 1 + (random.uint32() % 3); count > 0; count--) {
-          const place = random.uint32() % (8 + headerBytes);
-          const noise = HEADER_BYTES[random.uint32() % HEADER_BYTES.byteLength] as number;
-          const way = random.uint32() % 8;
-          if (way === 0) file = file.slice(0, random.uint32() % file.byteLength);
-          else if (way === 1) file = Uint8Array.from([...file, noise]);
-          else if (place < file.byteLength) {
-            file[place] = way < 5 ? noise : (file[place] as number) ^ (1 << (random.uint32() % 8));
-          }
-        }
-        const before = allocationCount(memory);
-        try {
-          const loaded = await loadSafetensors(memory, file, { foreign: "bytes" });
-          accepted += 1;
-          const bytes = [...loaded.tensors.values()].reduce(
-            (sum, each) => sum + each.byteLength,
-            0,
-          );
-          // What is accepted accounts for every byte of the file.
-          const header = Number(new DataView(file.buffer).getBigUint64(0, true));
-          expect(8 + header + bytes).toBe(file.byteLength);
-          for (const { tensor } of loaded.tensors.values()) tensor?.free();
-        } catch (error) {
-          if (!(error instanceof SafetensorsError)) throw error;
-          codes.add(error.code);
-          refused += 1;
-          expect(allocationCount(memory)).toBe(before);
-        }
-      }
-      // It reaches both sides, and most of the rules.
-      expect(accepted).toBeGreaterThan(100);
-      expect(refused).toBeGreaterThan(1000);
-      expect(codes.size).toBeGreaterThanOrEqual(8);
-    });
   });
 });
 
@@ -437,135 +279,6 @@ describe("options", () => {
       const loading = loadInBrowser(memory, source as never);
       await expect(loading).rejects.toMatchObject({ code: "bad-option" });
     }
-  });
-});
-
-describe("all or nothing", () => {
-  const partBytes = 2 ** 20;
-  const names = ["a", "b", "c"];
-  const file = fileOf(
-    `{${names.map((name, at) => entryOf(name, "U8", [partBytes], [at * partBytes, (at + 1) * partBytes])).join(",")}}`,
-    3 * partBytes,
-  );
-  const readerThat = (atThird: () => Promise<number>): ByteRangeReader => ({
-    byteLength: file.byteLength,
-    readInto: async (target, offset) => {
-      if (offset > file.byteLength - partBytes - 1) return atThird();
-      target.set(file.subarray(offset, offset + target.byteLength));
-      return target.byteLength;
-    },
-  });
-
-  it.each([false, true])("a failed load frees what it loaded (shared: %s)", async (share) => {
-    const memory = await openMemory();
-    const controller = new AbortController();
-    const cases: [ByteRangeReader, (error: unknown) => boolean][] = [
-      [readerThat(async () => 0), (error) => (error as SafetensorsError).code === "truncated"],
-      [
-        readerThat(() => Promise.reject(new Error("network"))),
-        (error) => (error as Error).message === "network",
-      ],
-      [
-        readerThat(async () => {
-          controller.abort();
-          return partBytes;
-        }),
-        (error) => error instanceof TierError && error.code === "aborted",
-      ],
-    ];
-    for (const [reader, isExpected] of cases) {
-      const { signal } = controller;
-      const error = await loadSafetensors(memory, reader, { share, signal }).catch((each) => each);
-      expect(isExpected(error), String(error)).toBe(true);
-      expect(memory.stats().tensors).toMatchObject({ count: 0, hotCount: 0 });
-    }
-  });
-
-  it("so does one that finds no room", async () => {
-    const memory = await openMemory({ budgets: { ram: "4MiB" } });
-    const held = memory.allocate({ kind: "PARAMETERS", byteLength: partBytes });
-    const loading = loadSafetensors(memory, file, { ids: () => null });
-    await expect(loading).rejects.toMatchObject({ code: "out-of-memory" });
-    expect(memory.stats().tensors.hotCount).toBe(1);
-    held.free();
-  });
-
-  it("a path that leads nowhere is an error of the environment", async () => {
-    const memory = await openMemory();
-    const loading = loadSafetensors(memory, join(directory, "none.safetensors"));
-    await expect(loading).rejects.toMatchObject({ name: "TierError", code: "io" });
-  });
-});
-
-describe("a model in several files", () => {
-  const one = fileOf(
-    `{"__metadata__":{"format":"pt"},${entryOf("a", "U8", [2], [0, 2])}}`,
-    Uint8Array.of(1, 2),
-  );
-  const two = fileOf(
-    `{${entryOf("b", "U8", [1], [0, 1])},${entryOf("c", "U8", [1], [1, 2])}}`,
-    Uint8Array.of(3, 4),
-  );
-  const map = { a: "m-1.safetensors", b: "m-2.safetensors", c: "m-2.safetensors" };
-  const indexOf = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
-  const shards = new Map([
-    ["m-1.safetensors", one],
-    ["m-2.safetensors", two],
-  ]);
-  const open = (fileName: string) => shards.get(fileName) as Uint8Array;
-
-  it("is loaded by its index, from a path and from anywhere", async () => {
-    const index = indexOf({ metadata: { total_size: 4.0 }, weight_map: map });
-    for (const [name, file] of shards) await writeFile(join(directory, name), file);
-    const path = join(directory, "model.safetensors.index.json");
-    await writeFile(path, index);
-    for (const load of [
-      (memory: TensorMemory) => loadSafetensors(memory, path),
-      (memory: TensorMemory) => loadShardedSafetensors(memory, { index, open }),
-    ]) {
-      const memory = await openMemory();
-      const loaded = await load(memory);
-      expect(loaded.metadata).toEqual({ format: "pt" });
-      const bytes = await bytesOf(memory, loaded);
-      expect([...bytes].map(([name, [byte]]) => [name, byte])).toEqual([
-        ["a", 1],
-        ["b", 3],
-        ["c", 4],
-      ]);
-    }
-  });
-
-  const wrong: [string, unknown][] = [
-    ["no object", []],
-    ["no map", { weight_map: 1 }],
-    ["an empty map", { weight_map: {} }],
-    ["a file that is no text", { weight_map: { ...map, a: 1 } }],
-    ["a folder above", { weight_map: { ...map, a: "../m-1.safetensors" } }],
-    ["an absolute path", { weight_map: { ...map, a: "/etc/passwd" } }],
-    ["a path of Windows", { weight_map: { ...map, a: "C:\\m-1" } }],
-    ["only dots", { weight_map: { ...map, a: ".." } }],
-    ["a name that the file has not", { weight_map: { ...map, d: "m-1.safetensors" } }],
-    ["a name that the index has not", { weight_map: { a: map.a, b: map.b } }],
-    ["a name in the wrong file", { weight_map: { ...map, c: "m-1.safetensors" } }],
-  ];
-  it.each(wrong)(
-    "an index with %s is refused before anything is allocated",
-    async (_name, value) => {
-      const memory = await openMemory();
-      const loading = loadShardedSafetensors(memory, { index: indexOf(value), open });
-      await expect(loading).rejects.toMatchObject({ code: "bad-index" });
-      expect(allocationCount(memory)).toBe(0);
-    },
-  );
-
-  it("a damaged second file is found before the first is loaded", async () => {
-    const memory = await openMemory();
-    const index = indexOf({ weight_map: map });
-    const openCut = (name: string) =>
-      open(name).subarray(0, name === "m-2.safetensors" ? 40 : undefined);
-    const loading = loadShardedSafetensors(memory, { index, open: openCut });
-    await expect(loading).rejects.toMatchObject({ code: "header-length" });
-    expect(allocationCount(memory)).toBe(0);
   });
 });
 
