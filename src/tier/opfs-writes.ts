@@ -69,7 +69,8 @@ export async function writeInParts(
 export class WritesBehind {
   readonly #send: SendPart;
   readonly #buffers: MessageBuffers;
-  readonly #sent: Promise<void>[] = [];
+  /** In the order in which they were given. */
+  readonly #sent: (() => Promise<void>)[] = [];
 
   /** @param buffers Where memory for messages comes from, and goes back to. */
   constructor(send: SendPart, buffers: MessageBuffers) {
@@ -80,22 +81,27 @@ export class WritesBehind {
   /** As of a file's writer. */
   async write(source: PrivateBytes, offset: number): Promise<void> {
     // What went wrong is told before anything is copied.
-    while (this.#sent.length >= SENT_COUNT_MAX) await this.#sent.shift();
+    while (this.#sent.length >= SENT_COUNT_MAX) await this.#sent.shift()?.();
     const bytes = this.#buffers.take(source.byteLength);
     bytes.set(source);
-    const written = this.#written(this.#send(bytes, offset, offset > 0), source.byteLength);
+    const moved = this.#send(bytes, offset, offset > 0);
     // It is looked at in its turn.
-    written.catch(() => {});
-    this.#sent.push(written);
+    moved.catch(() => {});
+    this.#sent.push(() => this.#finish(moved, offset, source.byteLength));
   }
 
   async settle(): Promise<void> {
-    while (this.#sent.length > 0) await this.#sent.shift();
+    while (this.#sent.length > 0) await this.#sent.shift()?.();
   }
 
-  async #written(moved: Promise<Moved>, byteLength: number): Promise<void> {
-    const { count, bytes } = await moved;
+  /** Writes what is left of a piece. All before it is written. */
+  async #finish(sent: Promise<Moved>, offset: number, byteLength: number): Promise<void> {
+    let { count, bytes } = await sent;
+    for (let leftBytes = byteLength - count; leftBytes > 0; leftBytes -= count) {
+      const rest = bytes.subarray(bytes.byteLength - leftBytes) as PrivateBytes;
+      ({ count, bytes } = await this.#send(rest, offset + byteLength - leftBytes, true));
+      if (count === 0) throw new SystemError("ENOSPC", "the file took no bytes");
+    }
     this.#buffers.give(bytes);
-    if (count < byteLength) throw new SystemError("ENOSPC", "the file took fewer bytes");
   }
 }

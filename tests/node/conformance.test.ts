@@ -53,6 +53,7 @@ import { memoryTier } from "../../src/tier/memory.js";
 import { nullTier } from "../../src/tier/null.js";
 import { EVICTION_POLICIES } from "../support/policies.js";
 import { stackOf } from "../support/stacks.js";
+import { writingBehind } from "../support/writes-behind.js";
 
 function suite(name: string, cases: readonly ConformanceCase[]): void {
   describe(name, () => {
@@ -166,6 +167,15 @@ suite(
   tierConformance(async ({ capacityBytes }) => {
     const { files, failDeletions } = stoppable(memoryFileSystem());
     const make = () => fsTier(files, "/store", capacityBytes);
+    return { tier: make(), reopened: async () => make(), failDeletions, dispose: async () => {} };
+  }),
+);
+suite(
+  "Tier: fs that is written behind",
+  tierConformance(async ({ capacityBytes }) => {
+    const { files, failDeletions } = stoppable(writingBehind(memoryFileSystem()));
+    const make = () =>
+      new FsTier({ directory: "/store", fileSystem: files, capacityBytes, packedBytesMax: 0 });
     return { tier: make(), reopened: async () => make(), failDeletions, dispose: async () => {} };
   }),
 );

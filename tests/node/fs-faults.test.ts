@@ -3,15 +3,20 @@
 import { describe, expect, it } from "vitest";
 import { TierheapError } from "../../src/index.js";
 import { type FaultPlan, faultyFileSystem, memoryFileSystem } from "../../src/testing/index.js";
+import type { FileSystem } from "../../src/tier/file-system.js";
 import { checkQuiet, closeMemory, openOn } from "../support/oracle.js";
 import { OBJECT_FILE } from "../support/record-files.js";
+import { writingBehind } from "../support/writes-behind.js";
 
 const BYTES = 70_000;
 
+type Wrap = (files: FileSystem) => FileSystem;
+
 /** Saves, overwrites, swaps, frees and lists on a file system that fails as planned. */
-async function runScenario(plan: FaultPlan, packedBytesMax: number) {
+async function runScenario(plan: FaultPlan, packedBytesMax: number, wrap: Wrap) {
   const files = memoryFileSystem();
   const faulty = faultyFileSystem(files, plan);
+  const used = wrap(faulty);
   const codes: string[] = [];
   /** Value of the last acknowledged save, and all that were tried after it. */
   let possible: (number | null)[] = [null];
@@ -25,7 +30,7 @@ async function runScenario(plan: FaultPlan, packedBytesMax: number) {
     }
   };
 
-  const memory = await tell(() => openOn(faulty, { packedBytesMax }));
+  const memory = await tell(() => openOn(used, { packedBytesMax }));
   if (memory !== null) {
     /** @returns false when the tensor could not be brought in. */
     const fill = async (id: string, value: number): Promise<boolean> => {
@@ -60,7 +65,7 @@ async function runScenario(plan: FaultPlan, packedBytesMax: number) {
     await closeMemory(memory);
   }
   // Nothing is open any more that was written: a second memory opens what it reads.
-  const second = memory && (await tell(() => openOn(faulty, { packedBytesMax })));
+  const second = memory && (await tell(() => openOn(used, { packedBytesMax })));
   if (second !== null) {
     await tell(async () => (await second.acquire("a", { access: "read" }))?.[Symbol.dispose]());
     checkQuiet(second);
@@ -83,11 +88,15 @@ async function runScenario(plan: FaultPlan, packedBytesMax: number) {
 const OPERATIONS = ["close", "create", "list", "makeDirectory", "openRead", "read", "sync"];
 OPERATIONS.push("syncDirectory", "tryLock", "write");
 
+const OF_FILES = [...OPERATIONS, "remove", "rename"];
+const asIs: Wrap = (files) => files;
+
 describe.each([
-  ["packed objects", 2 ** 18, OPERATIONS],
-  ["objects in files of their own", 0, [...OPERATIONS, "remove", "rename"]],
-])("a failing file system under %s", (_name, packedBytesMax, operations) => {
-  const run = (plan: FaultPlan) => runScenario(plan, packedBytesMax);
+  ["packed objects", 2 ** 18, OPERATIONS, asIs],
+  ["objects in files of their own", 0, OF_FILES, asIs],
+  ["objects in files that are written behind", 0, OF_FILES, writingBehind],
+] as const)("a failing file system under %s", (_name, packedBytesMax, operations, wrap) => {
+  const run = (plan: FaultPlan) => runScenario(plan, packedBytesMax, wrap);
 
   it("is not noticed when it does not fail", async () => {
     const { codes, faulty } = await run({ at: 0, code: "EIO" });

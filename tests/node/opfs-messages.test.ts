@@ -6,7 +6,12 @@ import { MessageBuffers } from "../../src/tier/message-buffers.js";
 import type { PartsRead, ReadPart } from "../../src/tier/opfs-messages.js";
 import { OpfsReads } from "../../src/tier/opfs-reads.js";
 import { WritesBehind, writeInParts } from "../../src/tier/opfs-writes.js";
-import { type PrivateBytes, privateBytes, privatePart } from "../../src/util/private-bytes.js";
+import {
+  type PrivateBytes,
+  privateBytes,
+  privateCopy,
+  privatePart,
+} from "../../src/util/private-bytes.js";
 import { withSeed } from "../support/oracle.js";
 
 const MIB = 2 ** 20;
@@ -186,6 +191,27 @@ describe("writes of the OPFS tier", () => {
     };
     await expect(writing()).rejects.toMatchObject({ code: "ENOSPC" });
     expect(file.byteLength).toBe(5);
+  });
+
+  it("behind their writer go on where a piece was written in part", async () => {
+    const bytes = privateBytes(64);
+    let writtenBytes = 0;
+    // Takes three bytes at a time.
+    const send = async (source: PrivateBytes, offset: number, isBehind: boolean) => {
+      await turn();
+      if (isBehind && writtenBytes < offset) return { count: 0, bytes: source };
+      bytes.set(source.subarray(0, 3), offset);
+      const count = Math.min(3, source.byteLength);
+      writtenBytes = Math.max(writtenBytes, offset + count);
+      return { count, bytes: source };
+    };
+    const writes = new WritesBehind(send, new MessageBuffers());
+    const source = noise(64, 6).map((_value, index) => index);
+    for (let offset = 0; offset < 64; offset += 8) {
+      await writes.write(privateCopy(source.subarray(offset, offset + 8)), offset);
+    }
+    await writes.settle();
+    expect([...bytes]).toEqual([...source]);
   });
 
   it("behind their writer fail when they are settled, at the latest", async () => {
