@@ -19,7 +19,7 @@ const GROUPS = {
     profiles: ["bench/profiles.mjs", "--quick"],
     plan: ["bench/plan.mjs"],
     "codecs-speed": [CODECS, "--quick", "--only", "layout,kernels,attend,svd,plane,spill,workers"],
-    browser: ["bench/browser/run.mjs", "--only", "64 KiB"],
+    browser: ["bench/browser/run.mjs", "--rounds", "7"],
     "kv-growing": [KV, "--only", "growing"],
     demo: ["bench/demo.mjs"],
   },

@@ -19,7 +19,11 @@ export {
   type FaultyFileSystem,
   faultyFileSystem,
 } from "./faulty-file-system.js";
-export { type FileSystemFixture, fileSystemConformance } from "./file-system-conformance.js";
+export {
+  type FileSystemFixture,
+  type FileSystemLacks,
+  fileSystemConformance,
+} from "./file-system-conformance.js";
 export {
   type HistoriesOptions,
   type HistoriesReport,

@@ -13,10 +13,11 @@ export interface FileWriter {
    */
   write(sources: readonly PrivateBytes[], offset: number): Promise<number>;
   /**
-   * Copies the source, and writes it at `offset` while the caller goes on. Only where a write costs its caller more to wait
-   * for than to copy.
+   * Copies the source, and writes it at `offset` while the caller goes on: pieces in order, without a gap. Only where it
+   * costs the caller more to wait for a write than to copy.
    *
-   * @throws What went wrong with an earlier one. Pieces that follow it without a gap are not written either.
+   * @param source The caller's again when the promise settles.
+   * @throws What went wrong with an earlier piece; what is in the file then is of no use.
    */
   writeBehind?(source: PrivateBytes, offset: number): Promise<void>;
   /** Resolves when all is written that was given to `writeBehind`. @throws As that. */

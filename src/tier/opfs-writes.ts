@@ -6,7 +6,7 @@ import type { Moved } from "./opfs-messages.js";
 import { SystemError } from "./system-error.js";
 
 /** About so many bytes of one message. */
-const PART_BYTES = 2 ** 19;
+export const PART_BYTES = 2 ** 19;
 /** Messages of one write that are under way: the way to the worker takes longer than its write. */
 const SENT_COUNT_MAX = 4;
 

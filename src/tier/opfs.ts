@@ -11,7 +11,7 @@ import { FsTier } from "./fs.js";
 import { MessageBuffers } from "./message-buffers.js";
 import type { OpfsCalls, OpfsReply } from "./opfs-messages.js";
 import { OpfsReads } from "./opfs-reads.js";
-import { type SendPart, WritesBehind, writeInParts } from "./opfs-writes.js";
+import { PART_BYTES, type SendPart, WritesBehind, writeInParts } from "./opfs-writes.js";
 import { SystemError } from "./system-error.js";
 import type { Tier } from "./tier.js";
 
@@ -48,8 +48,6 @@ const SPARE_ROOM_BYTES = 2 ** 20;
 const WAIT_MS = 4000;
 /** How long a worker may take for the first answer. */
 const START_MS = 5000;
-/** Each write is a message to the worker and back. */
-const PREFERRED_WRITE_BYTES = 2 ** 19;
 
 interface Waiting {
   readonly call: keyof OpfsCalls;
@@ -308,7 +306,7 @@ export function opfsTier(options: OpfsTierOptions): Tier {
   };
   return {
     name: store.name,
-    capabilities: { ...store.capabilities, preferredWriteBytes: PREFERRED_WRITE_BYTES },
+    capabilities: { ...store.capabilities, preferredWriteBytes: PART_BYTES },
     open: async () => {
       if (isStarted) return;
       try {
